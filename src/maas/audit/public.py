@@ -1,0 +1,179 @@
+"""All that other contexts may use of the trail: the decorator, the scope it opens, and its words.
+
+A route says `@audited("model.created")` and nothing more. The use case, if it knows more than the
+decorator, tells the open scope: which resource, what changed. `UnitOfWork.commit()` writes the
+event into the transaction of the change; what commits nothing is recorded when the scope closes.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import ParamSpec, TypeAlias, TypeVar
+from uuid import UUID
+
+from maas.shared.domain.call import ACTION_ATTRIBUTE, Outcome, current_call
+from maas.shared.domain.errors import MaasError, PermissionDeniedError, UnavailableError
+from maas.shared.domain.ids import TenantId
+from maas.shared.domain.principal import ActorKind
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ChangeValue: TypeAlias = str | int | bool | Sequence[str] | None
+"""What a change may hold: no floats, whose text is not canonical, and nothing nested."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedResource:
+    """A kind of thing events are about, and the only fields of it that may enter the trail."""
+
+    kind: str
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it. `name` is personal and kept beside the hashed event, never in it."""
+
+    kind: ActorKind
+    id: UUID | None
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class AuditScope:
+    """What is known so far about the act under way."""
+
+    action: str
+    outcome: Outcome = "success"
+    reason: str | None = None
+    resource_kind: str | None = None
+    resource_id: str | None = None
+    before: dict[str, ChangeValue] = field(default_factory=dict)
+    after: dict[str, ChangeValue] = field(default_factory=dict)
+    actor: Actor | None = None
+    tenant_id: TenantId | None = None
+    email: str | None = None
+    is_written: bool = False
+
+    def resource(self, resource: AuditedResource, resource_id: object) -> None:
+        """Say what the act is about."""
+        self.resource_kind = resource.kind
+        self.resource_id = str(resource_id)
+
+    def change(
+        self,
+        resource: AuditedResource,
+        resource_id: object,
+        *,
+        before: Mapping[str, ChangeValue] | None = None,
+        after: Mapping[str, ChangeValue] | None = None,
+    ) -> None:
+        """Say what changed; fields outside the resource's list are dropped.
+
+        With both sides given, only what differs is kept.
+        """
+        self.resource(resource, resource_id)
+        old = {name: value for name, value in (before or {}).items() if name in resource.fields}
+        new = {name: value for name, value in (after or {}).items() if name in resource.fields}
+        if before is not None and after is not None:
+            differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+            old = {name: value for name, value in old.items() if name in differing}
+            new = {name: value for name, value in new.items() if name in differing}
+        self.before, self.after = old, new
+
+    def fail(self, reason: str, *, action: str | None = None) -> None:
+        """Say that what is committed records a failure, such as a reused refresh token."""
+        self.outcome = "failure"
+        self.reason = reason
+        self.action = action or self.action
+
+    def skip(self) -> None:
+        """Say that nothing happened: the answer to an earlier call is being repeated."""
+        self.is_written = True
+
+
+_scope: ContextVar[AuditScope] = ContextVar("maas_audit_scope")
+
+
+class NoAuditScopeError(RuntimeError):
+    """Code that fills in an audit scope ran where none is open."""
+
+
+def current_scope() -> AuditScope:
+    """Tell which act is being audited.
+
+    Raises:
+        NoAuditScopeError: no `@audited` route, task or command is under way.
+    """
+    try:
+        return _scope.get()
+    except LookupError:
+        message = "no audit scope is open: put @audited on the route, task or command"
+        raise NoAuditScopeError(message) from None
+
+
+def find_scope() -> AuditScope | None:
+    return _scope.get(None)
+
+
+class audit_scope:  # noqa: N801  reads as a statement: `async with audit_scope("model.created"):`
+    """Open a scope for the length of an `async with` block and record what it did not commit."""
+
+    __slots__ = ("_scope", "_token")
+    _token: Token[AuditScope]
+
+    def __init__(self, action: str) -> None:
+        self._scope = AuditScope(action)
+
+    async def __aenter__(self) -> AuditScope:
+        self._token = _scope.set(self._scope)
+        return self._scope
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._record_unwritten(error)
+        finally:
+            _scope.reset(self._token)
+
+    async def _record_unwritten(self, error: BaseException | None) -> None:
+        """Record an act that no commit recorded.
+
+        A crash or an outage (any error but a refusal) records nothing: what it would claim is not
+        known, and a transaction it broke left no change behind.
+        """
+        scope = self._scope
+        if scope.is_written:
+            return
+        if isinstance(error, MaasError) and not isinstance(error, UnavailableError):
+            denied = isinstance(error, PermissionDeniedError)
+            scope.outcome = "denied" if denied else "failure"
+            scope.reason = scope.reason or error.code
+        elif error is not None:
+            return
+        await current_call().recorder.record(
+            action=scope.action, outcome=scope.outcome, reason=scope.reason
+        )
+        scope.is_written = True
+
+
+def audited(action: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Make an async route, task or command leave exactly one event under this action."""
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        @functools.wraps(function)
+        async def within_scope(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with audit_scope(action):
+                return await function(*args, **kwargs)
+
+        setattr(within_scope, ACTION_ATTRIBUTE, action)
+        return within_scope
+
+    return decorate

@@ -1,0 +1,29 @@
+"""What use cases and routes need from the outside, whatever provides it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from maas.shared.domain.principal import Principal
+
+
+class Authenticator(Protocol):
+    """Turns a presented credential into the caller it belongs to."""
+
+    async def authenticate(self, credential: str) -> Principal:
+        """Check a session token or an API key, against the live session every time.
+
+        Raises:
+            UnauthenticatedError: malformed, forged, expired or revoked; never says which.
+            UnavailableError: neither Redis nor PostgreSQL can tell.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A rendered answer that can be given again: what an Idempotency-Key brings back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes

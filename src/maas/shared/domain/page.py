@@ -1,0 +1,32 @@
+"""Keyset paging: a page is found by where the last one ended, so added rows never shift it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+from uuid import UUID
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page ended: the sort time and the id of its last row, newest first."""
+
+    at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """Which page is wanted; `limit` is 1 to 200."""
+
+    limit: int = 50
+    after: Position | None = None
+    include_total: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    items: list[T]
+    next: Position | None
+    total: int | None = None

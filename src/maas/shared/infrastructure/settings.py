@@ -1,0 +1,299 @@
+"""Every setting, read once at start, frozen, and checked with messages that name the variable."""
+
+import ipaddress
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from typing_extensions import override
+
+PREFIX = "MAAS_"
+
+FLAT_NAMES: Mapping[str, str] = {
+    "MAAS_DATABASE_URL": "MAAS_DATABASE__URL",
+    "MAAS_REDIS_URL": "MAAS_REDIS__URL",
+    "MAAS_ACCESS_TOKEN_EXPIRE_MINUTES": "MAAS_AUTH__ACCESS_TOKEN_EXPIRE_MINUTES",
+    "MAAS_REFRESH_TOKEN_EXPIRE_DAYS": "MAAS_AUTH__REFRESH_TOKEN_EXPIRE_DAYS",
+    "MAAS_AUDIT_BATCH_SIZE": "MAAS_AUDIT__BATCH_SIZE",
+    "MAAS_AUDIT_FLUSH_INTERVAL": "MAAS_AUDIT__FLUSH_INTERVAL",
+    "MAAS_HOST": "MAAS_SERVER__HOST",
+    "MAAS_PORT": "MAAS_SERVER__PORT",
+    "MAAS_CORS_ORIGINS": "MAAS_SERVER__CORS_ORIGINS",
+}
+"""Short names people expect, and the nested ones they stand for; the nested one wins."""
+
+MIN_SECRET_CHARS = 32
+MIN_SECRET_DISTINCT = 12
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    workers: int = Field(1, ge=1, le=256)
+    cors_origins: CommaList = ()
+    trusted_proxies: CommaList = ()
+    max_in_flight: int = Field(256, ge=1)
+    header_timeout_seconds: float = Field(10, gt=0)
+    drain_timeout_seconds: float = Field(10, gt=0, le=60)
+    max_body_bytes: int = Field(1024 * 1024, ge=1024)
+    docs: bool | None = None
+    slow_request_ms: int = Field(1000, ge=1)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+
+class DatabaseSettings(_Section):
+    url: SecretStr = Field(description="postgresql+asyncpg://user:password@host:5432/database")
+    owner_url: SecretStr | None = None
+    system_url: SecretStr | None = None
+    pool_size: int = Field(5, ge=1, le=500)
+    pool_timeout_seconds: float = Field(2, gt=0)
+    read_pool_size: int = Field(10, ge=1, le=500)
+    statement_timeout_seconds: float = Field(5, gt=0)
+    lock_timeout_seconds: float = Field(2, gt=0)
+    prepared_statements: bool = True
+
+    @field_validator("url", "owner_url", "system_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+            message = "use postgresql+asyncpg://user:password@host:5432/database"
+            raise ValueError(message)
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+
+class RedisSettings(_Section):
+    url: SecretStr = Field(description="redis://:password@host:6379/0")
+    broker_url: SecretStr | None = None
+    cache_url: SecretStr | None = None
+    timeout_ms: int = Field(250, ge=10)
+    pool_size: int = Field(32, ge=1, le=1000)
+    allow_everysec: bool = False
+
+
+class AuthSettings(_Section):
+    access_token_expire_minutes: int = Field(10, ge=1, le=60)
+    refresh_token_expire_days: int = Field(30, ge=1, le=90)
+    refresh_token_idle_days: int = Field(7, ge=1, le=90)
+    issuer: str = "maas"
+    audience: str = "maas-api"
+    previous_secret_key: SecretStr | None = None
+    password_min_length: int = Field(12, ge=8, le=256)
+    argon2_time_cost: int = Field(2, ge=1)
+    argon2_memory_kib: int = Field(19 * 1024, ge=8)
+    hashing_threads: int = Field(2, ge=1, le=64)
+    hashing_queue: int = Field(50, ge=1)
+
+    @property
+    def access_token_lifetime(self) -> timedelta:
+        return timedelta(minutes=self.access_token_expire_minutes)
+
+    @property
+    def refresh_token_lifetime(self) -> timedelta:
+        return timedelta(days=self.refresh_token_expire_days)
+
+    @property
+    def refresh_token_idle(self) -> timedelta:
+        return timedelta(days=self.refresh_token_idle_days)
+
+
+class AuditSettings(_Section):
+    enabled: bool = True
+    batch_size: int = Field(2000, ge=1, le=10_000)
+    flush_interval: float = Field(1.0, gt=0, le=60, description="seconds")
+    kick_at: int = Field(500, ge=1)
+
+
+class StorageSettings(_Section):
+    url: str | None = None
+    max_file_bytes: int = Field(64 * 1024**3, ge=1)
+    part_bytes: int = Field(16 * 1024**2, ge=64 * 1024, le=64 * 1024**2)
+
+
+class BootstrapSettings(_Section):
+    admin_username: str | None = None
+    admin_email: str | None = None
+    admin_password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = [self.admin_username, self.admin_email, self.admin_password]
+        if any(given) and not all(given):
+            message = "set admin_username, admin_email and admin_password together, or none"
+            raise ValueError(message)
+        return self
+
+
+class Settings(BaseSettings):
+    """The whole configuration; pass sections of it down, never the whole.
+
+    Sources, strongest first: arguments, environment (`MAAS_...`, nested with `__`), `.env`,
+    `config.yaml`, defaults.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        yaml_file="config.yaml",
+        frozen=True,
+        extra="ignore",
+    )
+
+    environment: Literal["development", "test", "production"] = "development"
+    debug: bool = False
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    data_dir: Path | None = None
+    secret_key: SecretStr
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings
+    redis: RedisSettings
+    auth: AuthSettings = AuthSettings()
+    audit: AuditSettings = AuditSettings()
+    storage: StorageSettings = StorageSettings()
+    bootstrap: BootstrapSettings = BootstrapSettings()
+
+    @property
+    def docs_enabled(self) -> bool:
+        """Whether `/docs` is served: as set, else everywhere but in production."""
+        if self.server.docs is not None:
+            return self.server.docs
+        return self.environment != "production"
+
+    @field_validator("secret_key")
+    @classmethod
+    def _is_strong(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        if len(secret) < MIN_SECRET_CHARS or len(set(secret)) < MIN_SECRET_DISTINCT:
+            message = (
+                f"needs at least {MIN_SECRET_CHARS} random characters; make one with "
+                "`python -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+            )
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _is_fit_for_production(self) -> Self:
+        if self.environment != "production":
+            return self
+        if self.debug:
+            message = "MAAS_DEBUG must be false in production"
+            raise ValueError(message)
+        if "*" in self.server.cors_origins:
+            message = "MAAS_SERVER__CORS_ORIGINS must name its origins in production, not `*`"
+            raise ValueError(message)
+        if not self.audit.enabled:
+            message = "MAAS_AUDIT__ENABLED must be true in production"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            _FlatEnvSource(settings_cls),
+            _FlatDotEnvSource(settings_cls),
+            YamlConfigSettingsSource(settings_cls),
+            file_secret_settings,
+        )
+
+
+def _with_flat_names(values: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    flat = {old.lower(): new.lower() for old, new in FLAT_NAMES.items()}
+    renamed = {flat[name]: value for name, value in values.items() if name in flat}
+    return {**renamed, **values}
+
+
+class _FlatEnvSource(EnvSettingsSource):
+    @override
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return _with_flat_names(super()._load_env_vars())
+
+
+class _FlatDotEnvSource(DotEnvSettingsSource):
+    @override
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return _with_flat_names(super()._load_env_vars())
+
+
+class InvalidSettingsError(Exception):
+    """The configuration cannot be used; `problems` has one line per variable."""
+
+    code: ClassVar[str] = "invalid-settings"
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from all sources.
+
+    Raises:
+        InvalidSettingsError: with one line per wrong or missing variable, none showing its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        raise InvalidSettingsError([_explain(error) for error in exc.errors()]) from None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    location = [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    name = PREFIX + "__".join(location).upper()
+    if error["type"] == "missing":
+        return f"{name} is not set (see .env.template, or run `maas up`, which needs no settings)"
+    return f"{name}: {message}"

@@ -1,0 +1,145 @@
+"""The unit of work: one transaction, one tenant, no change committed without its event."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from sqlalchemy import Executable, TextClause, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+
+from maas.shared.domain.call import Call, current_call
+from maas.shared.domain.ids import TenantId
+from maas.shared.infrastructure.database import TENANT_SETTING
+
+_CHANGED = "maas_changed"
+
+
+class AuditPort(Protocol):
+    """Writes the open audit scope's event beside the change it is about."""
+
+    def has_scope(self) -> bool: ...
+
+    async def write(self, session: AsyncSession, call: Call) -> Callable[[], None]:
+        """Insert the scope's event into the outbox, in the session's transaction.
+
+        Returns what to call once the commit stands: it hands the event to the fast path and waits
+        for nothing.
+        """
+        ...
+
+
+class IdempotencyPort(Protocol):
+    """Makes a repeated call answer as the first one did, within the same transaction."""
+
+    async def begin(self, session: AsyncSession, call: Call) -> None:
+        """Take the call's key, if it has one.
+
+        Raises:
+            ReplayedAnswer: the key was used before; it carries the first answer.
+            ConflictError: the first call with this key is still running.
+        """
+        ...
+
+    async def finish(self, session: AsyncSession, call: Call, result: object) -> None:
+        """Keep the rendered answer under the call's key, if it has one."""
+        ...
+
+
+class UnauditedChangeError(RuntimeError):
+    """A change was about to be committed with no audit scope open: a bug, never a user's fault."""
+
+
+class SqlUnitOfWork:
+    """One transaction; leave the block without `commit()` and nothing happened.
+
+    Contexts subclass it and set their repositories up in `_open`. The tenant is the current call's
+    unless one is given.
+    """
+
+    session: AsyncSession
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        audit: AuditPort,
+        idempotency: IdempotencyPort,
+        tenant_id: TenantId | None = None,
+    ) -> None:
+        self._engine = engine
+        self._audit = audit
+        self._idempotency = idempotency
+        self._tenant_id = tenant_id
+
+    async def __aenter__(self) -> Self:
+        call = current_call()
+        self.session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
+        tenant_id = self._tenant_id or call.tenant_id
+        try:
+            if tenant_id is not None:
+                await self.act_in(tenant_id)
+            await self._idempotency.begin(self.session, call)
+        except BaseException:
+            await self.session.close()
+            raise
+        self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.session.close()
+
+    def _open(self) -> None:
+        """Make the repositories over `self.session`."""
+
+    async def act_in(self, tenant_id: TenantId) -> None:
+        """Let row-level security show this tenant for the rest of the transaction."""
+        await self.session.execute(
+            text("SELECT set_config(:name, :value, true)"),
+            {"name": TENANT_SETTING, "value": str(tenant_id)},
+        )
+
+    async def commit(self, result: object = None) -> None:
+        """Write the change, its audit event and its idempotent answer together, or none of them.
+
+        `result` is what the route will render; it is kept if the call carries an Idempotency-Key.
+
+        Raises:
+            UnauditedChangeError: something changed and no audit scope is open.
+        """
+        call = current_call()
+        await self.session.flush()
+        announce = None
+        if self.session.info.get(_CHANGED):
+            if not self._audit.has_scope():
+                message = "refusing to commit a change without an audit scope; open one (@audited)"
+                raise UnauditedChangeError(message)
+            announce = await self._audit.write(self.session, call)
+            await self._idempotency.finish(self.session, call, result)
+        await self.session.commit()
+        self.session.info.pop(_CHANGED, None)
+        if announce is not None:
+            announce()
+
+
+@event.listens_for(Session, "after_flush")
+def _note_flushed_changes(session: Session, _context: UOWTransaction) -> None:
+    if session.new or session.dirty or session.deleted:
+        session.info[_CHANGED] = True
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _note_executed_changes(state: ORMExecuteState) -> None:
+    if _may_change(state.statement):
+        state.session.info[_CHANGED] = True
+
+
+def _may_change(statement: Executable) -> bool:
+    if isinstance(statement, TextClause):
+        return statement.text.lstrip()[:6].upper() != "SELECT"
+    return not getattr(statement, "is_select", False)
