@@ -1,0 +1,153 @@
+"""Write the generated documents, or check that they are what the code says.
+
+python .ci/docs.py write
+python .ci/docs.py check
+"""
+
+import difflib
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from maas.main import create_app  # noqa: E402  the path above comes first
+from maas.shared.infrastructure.settings import load_settings  # noqa: E402
+from maas.shared.interface.routes import walk_routes  # noqa: E402
+from tests.architecture.inspection import action_of, list_actions, list_problems  # noqa: E402
+
+DOCS = ROOT / "docs"
+
+# Where an action without a route of its own comes from.
+WHERE = {
+    "shared": "any route, refused",
+    "bootstrap.py": "the first start",
+    "cli.py": "the command line",
+}
+
+_NOTE = "<!-- Written by `make docs`; change the code instead. -->"
+
+# Documents must not depend on the machine they are made on.
+_SETTINGS = {
+    "MAAS_ENVIRONMENT": "development",
+    "MAAS_SECRET_KEY": "documents-only-0123456789-abcdefghijklmnopqrstuvwxyz",
+    "MAAS_DATABASE__URL": "postgresql+asyncpg://nobody@localhost:1/none",
+    "MAAS_REDIS__URL": "redis://localhost:1/0",
+}
+
+
+def openapi() -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAAS_")} | _SETTINGS
+    return subprocess.run(  # noqa: S603  our own command
+        [Path(sys.executable).with_name("maas"), "openapi"],
+        env=environment,
+        cwd="/",
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+
+def errors() -> str:
+    rows = [
+        f"| {problem.status} | `{problem.code}` | {problem.title} | {problem.meaning} |"
+        for problem in list_problems()
+    ]
+    return "\n".join(
+        [
+            "# Errors",
+            "",
+            _NOTE,
+            "",
+            "Every refusal is `application/problem+json` (RFC 9457). Programs may rely on `code`:",
+            "it never changes its meaning. `title` and `detail` are for people.",
+            "`request_id` finds the call in the logs.",
+            "",
+            "| status | code | title | when |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def audit_actions() -> str:
+    routes = defaultdict(set)
+    for route in walk_routes(_app()):
+        action = action_of(route)
+        if action is not None:
+            routes[action].add(f"`{route.method} {route.path}`")
+    modules = {
+        action: {place.path.removeprefix("maas/").split("/")[0] for place in places}
+        for action, places in list_actions().items()
+    }
+    rows = []
+    for action in sorted(routes.keys() | modules.keys()):
+        where = sorted(routes[action]) or [
+            WHERE.get(name, f"within `{name}`") for name in sorted(modules[action])
+        ]
+        rows.append(f"| `{action}` | {', '.join(where)} |")
+    return "\n".join(
+        [
+            "# Audit actions",
+            "",
+            _NOTE,
+            "",
+            "What the trail records, under which name, and what leaves it. Each call leaves one",
+            "event, whether it succeeds, fails or is denied. A released name stays.",
+            "",
+            "| action | left by |",
+            "| --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _app():
+    values = {name.removeprefix("MAAS_").lower(): value for name, value in _SETTINGS.items()}
+    return create_app(
+        load_settings(
+            environment=values["environment"],
+            secret_key=values["secret_key"],
+            database={"url": values["database__url"]},
+            redis={"url": values["redis__url"]},
+        )
+    )
+
+
+DOCUMENTS = {"openapi.json": openapi, "errors.md": errors, "audit-actions.md": audit_actions}
+
+
+def write() -> int:
+    for name, make in DOCUMENTS.items():
+        path = DOCS / name
+        text = make()
+        is_same = path.exists() and path.read_text(encoding="utf-8") == text
+        path.write_text(text, encoding="utf-8")
+        print(f"{'unchanged' if is_same else 'written  '}  docs/{name}")
+    return 0
+
+
+def check() -> int:
+    stale = 0
+    for name, make in DOCUMENTS.items():
+        path = DOCS / name
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = list(
+            difflib.unified_diff(
+                old.splitlines(), make().splitlines(), f"docs/{name}", "the code", lineterm="", n=1
+            )
+        )
+        if lines:
+            stale = 1
+            print(f"docs/{name} does not say what the code says; `make docs` writes it anew:")
+            print("\n".join(lines[:40]))
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit({"write": write, "check": check}[sys.argv[1]]())

@@ -1,0 +1,58 @@
+# Every target sets up what it needs: `make up` in a fresh clone is enough.
+# The work is in scripts (.ci/), so that a shell can run it without make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what the lock file says into .venv (the other targets do it for you)
+	@.ci/setup
+
+# `exec` leaves no shell in between: make passes SIGTERM on to its own child only, and a terminal's
+# Ctrl-C reaches the whole group. Either way `maas up` stops its servers before make ends.
+.PHONY: up
+up: setup ## Run the whole platform: PostgreSQL, Valkey, API, worker, beat (ARGS="--port 9000")
+	@exec $(BIN)/maas up $(ARGS)
+
+.PHONY: test
+test: setup ## Run the tests (ARGS="-k login -x")
+	@exec .ci/test $(ARGS)
+
+.PHONY: check
+check: setup ## Format, lint, types, import contracts, spelling, migrations, generated documents
+	@exec .ci/check
+
+.PHONY: demo
+demo: setup ## Play the first journey against a running `make up`
+	@exec $(BIN)/python docs/demo/journey.py $(ARGS)
+
+.PHONY: acceptance
+acceptance: setup ## Print PASS or MISS, with its figure, for each promise a command can show
+	@exec $(BIN)/python -m tests.acceptance $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure the platform beside a bare FastAPI route, by CPU per request
+	@exec $(BIN)/python -m bench $(ARGS)
+
+.PHONY: docs
+docs: setup ## Write docs/openapi.json, docs/errors.md and docs/audit-actions.md anew
+	@exec $(BIN)/python .ci/docs.py write
+
+.PHONY: format
+format: setup ## Let ruff format the code and mend what it safely can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove the environment, caches and build results (never the platform's data)
+	@rm -rf .venv .uv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find src tests alembic bench docs .ci -name __pycache__ -type d -prune -exec rm -rf {} +
