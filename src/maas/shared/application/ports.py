@@ -1,7 +1,5 @@
 """What use cases and routes need from the outside, whatever provides it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from maas.shared.domain.principal import Principal
@@ -18,12 +16,3 @@ class Authenticator(Protocol):
             UnavailableError: neither Redis nor PostgreSQL can tell.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A rendered answer that can be given again: what an Idempotency-Key brings back."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes

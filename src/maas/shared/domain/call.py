@@ -6,10 +6,11 @@ reads it.
 """
 
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, TypeAlias
 
+from maas.shared.domain.idempotency import IdempotencyClaim
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.principal import Principal
 
@@ -45,7 +46,7 @@ class Call:
     user_agent: str | None = None
     principal: Principal | None = None
     tenant_id: TenantId | None = None
-    idempotency: object | None = field(default=None)
+    idempotency: IdempotencyClaim | None = None
 
     def act_as(self, principal: Principal) -> None:
         """Let the rest of the call run as this principal, in its tenant."""

@@ -66,6 +66,13 @@ class NotFoundError(MaasError):
     title = "Not found"
 
 
+class SlowRequestError(MaasError):
+    """The caller took too long to send its request (408)."""
+
+    code = "request-too-slow"
+    title = "The request took too long to arrive"
+
+
 class ConflictError(MaasError):
     """Somebody or something else was there first (409)."""
 

@@ -78,7 +78,16 @@ def system_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return asyncpg_arguments(settings, url=url, role=role)
 
 
-async def _leave_as_is(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+def owner_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Arguments to connect for migrations, without a limit on how long a statement may take."""
+    url = (settings.owner_url or settings.url).get_secret_value()
+    arguments = asyncpg_arguments(settings, url=url, role=None)
+    arguments["command_timeout"] = None
+    arguments["server_settings"]["statement_timeout"] = "0"
+    return arguments
+
+
+async def _leave_as_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Skip asyncpg's reset round trip: settings here are local to a transaction."""
 
 
@@ -94,7 +103,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         arguments = app_arguments(settings)
 
-        async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        async def connect() -> "asyncpg.Connection[asyncpg.Record]":
             return await asyncpg.connect(**arguments)
 
         self.engine: AsyncEngine = create_async_engine(

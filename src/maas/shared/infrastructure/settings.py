@@ -66,7 +66,6 @@ class ServerSettings(_Section):
     cors_origins: CommaList = ()
     trusted_proxies: CommaList = ()
     max_in_flight: int = Field(256, ge=1)
-    header_timeout_seconds: float = Field(10, gt=0)
     drain_timeout_seconds: float = Field(10, gt=0, le=60)
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     docs: bool | None = None
@@ -165,11 +164,10 @@ class BootstrapSettings(_Section):
         return self
 
 
-class Settings(BaseSettings):
-    """The whole configuration; pass sections of it down, never the whole.
+class _Sources(BaseSettings):
+    """Where settings come from, strongest first.
 
-    Sources, strongest first: arguments, environment (`MAAS_...`, nested with `__`), `.env`,
-    `config.yaml`, defaults.
+    Arguments, environment (`MAAS_...`, nested with `__`), `.env`, `config.yaml`, defaults.
     """
 
     model_config = SettingsConfigDict(
@@ -180,6 +178,32 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
     )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            _FlatEnvSource(settings_cls),
+            _FlatDotEnvSource(settings_cls),
+            YamlConfigSettingsSource(settings_cls),
+            file_secret_settings,
+        )
+
+
+class _DatabaseOnly(_Sources):
+    database: DatabaseSettings
+
+
+class Settings(_Sources):
+    """The whole configuration; pass sections of it down, never the whole."""
 
     environment: Literal["development", "test", "production"] = "development"
     debug: bool = False
@@ -229,24 +253,6 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return self
 
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (
-            init_settings,
-            _FlatEnvSource(settings_cls),
-            _FlatDotEnvSource(settings_cls),
-            YamlConfigSettingsSource(settings_cls),
-            file_secret_settings,
-        )
-
 
 def _with_flat_names(values: Mapping[str, str | None]) -> Mapping[str, str | None]:
     flat = {old.lower(): new.lower() for old, new in FLAT_NAMES.items()}
@@ -288,11 +294,25 @@ def load_settings(**overrides: Any) -> Settings:
         raise InvalidSettingsError([_explain(error) for error in exc.errors()]) from None
 
 
+def load_database_settings() -> DatabaseSettings:
+    """Read only what a migration needs, so that CI can migrate with one variable set.
+
+    Raises:
+        InvalidSettingsError: as `load_settings` does.
+    """
+    try:
+        return _DatabaseOnly().database
+    except ValidationError as exc:
+        raise InvalidSettingsError([_explain(error) for error in exc.errors()]) from None
+
+
 def _explain(error: Mapping[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     message = str(error["msg"]).removeprefix("Value error, ")
     if not location:
         return message
+    if location in (["database"], ["redis"]):
+        location.append("url")
     name = PREFIX + "__".join(location).upper()
     if error["type"] == "missing":
         return f"{name} is not set (see .env.template, or run `maas up`, which needs no settings)"

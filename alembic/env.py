@@ -1,0 +1,70 @@
+"""Runs the migrations as `maas_owner`, whoever connects; one runner at a time."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from maas.bootstrap import METADATA
+from maas.shared.infrastructure.database import owner_arguments
+from maas.shared.infrastructure.roles import OWNER_ROLE, ensure_roles
+from maas.shared.infrastructure.settings import load_database_settings
+
+MIGRATION_LOCK = 7_245_001
+
+
+def include_name(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave out the partitions, which the application makes as time goes by."""
+    return not (kind == "table" and name is not None and name.startswith("audit_log_"))
+
+
+def include_object(
+    _item: object, name: str | None, kind: str, _reflected: object, _compare_to: object
+) -> bool:
+    """Leave out the trigram indexes, which exist only where the extension does."""
+    return not (kind == "index" and name is not None and name.endswith("_trgm"))
+
+
+def configure(**options: object) -> None:
+    context.configure(
+        target_metadata=METADATA,
+        include_name=include_name,
+        include_object=include_object,
+        compare_type=True,
+        compare_server_default=True,
+        transaction_per_migration=True,
+        **options,
+    )
+
+
+def run(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+    connection.commit()
+    try:
+        ensure_roles(connection)
+        connection.execute(text(f"SET ROLE {OWNER_ROLE}"))
+        connection.commit()
+        configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+        connection.commit()
+
+
+async def online() -> None:
+    connect = owner_arguments(load_database_settings())
+    engine = create_async_engine("postgresql+asyncpg://", connect_args=connect)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    configure(dialect_name="postgresql", literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(online())

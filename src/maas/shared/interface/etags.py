@@ -1,0 +1,107 @@
+"""Versions on the wire: `ETag` on reads, `If-Match` on writes."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header
+
+from maas.shared.domain.errors import (
+    InvalidInputError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
+)
+
+MAX_TAGS = 32
+
+_TAG = re.compile(r'\s*(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e]*)"\s*(?:,|$)')
+
+
+class InvalidETagError(InvalidInputError):
+    code = "invalid-etag"
+    title = "The entity tags cannot be read"
+
+
+def etag_of(version: int) -> str:
+    return f'"{version}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request expects of the version it is about to change; `None` expects nothing."""
+
+    tags: frozenset[str] | None
+    is_any: bool = False
+
+    def check(self, version: int) -> None:
+        """Compare with the version at hand, inside the transaction that changes it.
+
+        Pass this method to the use case as a `Callable[[int], None]`.
+
+        Raises:
+            PreconditionFailedError: it is not one the caller has seen.
+        """
+        if self.tags is None or self.is_any or etag_of(version) in self.tags:
+            return
+        raise PreconditionFailedError("It changed since you read it: read it again, then retry.")
+
+
+def parse_if_match(values: list[str] | None) -> Match:
+    """Read `If-Match` headers: `*`, or a list of tags; weak ones are read and never match.
+
+    Raises:
+        InvalidETagError: it is not a list of quoted tags.
+    """
+    if not values:
+        return Match(None)
+    header = ", ".join(values).strip()
+    if header == "*":
+        return Match(frozenset(), is_any=True)
+    return Match(frozenset(tag for tag, is_weak in _tags(header) if not is_weak))
+
+
+def is_none_match(header: str, etag: str) -> bool:
+    """Tell whether `If-None-Match` holds: the caller's copy is not this one."""
+    if header.strip() == "*":
+        return False
+    try:
+        return all(tag != etag.removeprefix("W/") for tag, _ in _tags(header))
+    except InvalidETagError:
+        # A reader with a broken tag simply gets the whole answer.
+        return True
+
+
+def _tags(header: str) -> list[tuple[str, bool]]:
+    tags: list[tuple[str, bool]] = []
+    position = 0
+    while position < len(header):
+        found = _TAG.match(header, position)
+        if found is None or len(tags) == MAX_TAGS:
+            raise InvalidETagError('Send tags as they came, quotes included: If-Match: "7"')
+        tags.append((f'"{found["opaque"]}"', found["weak"] is not None))
+        position = found.end()
+    return tags
+
+
+async def _if_match(
+    if_match: Annotated[list[str] | None, Header(description="The ETag last read.")] = None,
+) -> Match:
+    return parse_if_match(if_match)
+
+
+async def _required_if_match(
+    if_match: Annotated[
+        list[str] | None, Header(description="The ETag last read; required here.")
+    ] = None,
+) -> Match:
+    match = parse_if_match(if_match)
+    if match.tags is None:
+        raise PreconditionRequiredError('Send the ETag you last read as `If-Match: "<version>"`.')
+    return match
+
+
+IfMatch = Annotated[Match, Depends(_if_match)]
+"""`If-Match`, honoured when it is sent."""
+
+RequiredIfMatch = Annotated[Match, Depends(_required_if_match)]
+"""`If-Match`, 428 without it: on roles, quotas, providers and deployments."""

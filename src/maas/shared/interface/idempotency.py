@@ -1,0 +1,83 @@
+"""Idempotency-Key at the edge: which routes honour it, and how they will answer a repeat."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from maas.shared.domain.errors import InvalidInputError
+from maas.shared.domain.idempotency import Answer, IdempotencyClaim
+from maas.shared.interface.etags import etag_of
+
+HEADER = "Idempotency-Key"
+RENDER_ATTRIBUTE = "__idempotent_render__"
+"""Where a route function carries the way it renders the result of its use case."""
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Render = Callable[[Any], Answer]
+
+
+class InvalidIdempotencyKeyError(InvalidInputError):
+    code = "invalid-idempotency-key"
+    title = "The Idempotency-Key cannot be used"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, loc=("header", HEADER))
+
+
+def idempotent(render: Render) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a POST that creates honour `Idempotency-Key`.
+
+    `render` turns what the use case hands to `commit(result)` into the very answer the route gives;
+    `created` makes one for the usual case. It only marks the function, so the order beside
+    `@audited` does not matter; the route class must be a `StrictRoute`.
+    """
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        setattr(function, RENDER_ATTRIBUTE, render)
+        return function
+
+    return mark
+
+
+def created(model: type[BaseModel], *, location: Callable[[Any], str], status: int = 201) -> Render:
+    """Render a result as a created resource: its read model, `Location`, and `ETag` if it has one.
+
+    `location` makes the path from the result; a result with a `version` gets an ETag.
+    """
+
+    def render(result: Any) -> Answer:
+        headers = {"Location": location(result), "Content-Type": "application/json"}
+        version = getattr(result, "version", None)
+        if isinstance(version, int):
+            headers["ETag"] = etag_of(version)
+        body = model.model_validate(result, from_attributes=True).model_dump_json(by_alias=True)
+        return Answer(status=status, headers=headers, body=body.encode())
+
+    return render
+
+
+def claim_of(
+    request: Request, *, render: Render, route: str, body: bytes
+) -> IdempotencyClaim | None:
+    """Read the key a request carries.
+
+    Raises:
+        InvalidIdempotencyKeyError: it is empty, too long, not visible ASCII, or sent twice.
+    """
+    keys = request.headers.getlist(HEADER)
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise InvalidIdempotencyKeyError("Send the header once.")
+    if _KEY.fullmatch(keys[0]) is None:
+        raise InvalidIdempotencyKeyError("Use 1 to 255 visible ASCII characters, a UUID say.")
+    return IdempotencyClaim(
+        key=keys[0], route=route, body_hash=hashlib.sha256(body).digest(), render=render
+    )

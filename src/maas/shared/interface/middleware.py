@@ -1,0 +1,232 @@
+"""The edge: one pure ASGI layer around every route.
+
+It gives each request an id, a call, its client's address, the security headers, a metric and a log
+line, and turns away what would overload the process. Health routes take the short way through it.
+"""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from maas.shared.domain.call import Call, EventRecorder, serving
+from maas.shared.domain.errors import UnavailableError
+from maas.shared.interface.addresses import TrustedProxies, normalise
+from maas.shared.interface.problems import (
+    CLIENT_LEFT_STATUS,
+    INTERNAL,
+    REQUEST_ID_KEY,
+    Faces,
+    problem_of,
+)
+from maas.shared.interface.routes import route_template
+from maas.shared.interface.security import DOCS_PATHS, HEALTH_PATHS
+from maas.shared.interface.urls import url_problem
+
+Headers = list[tuple[bytes, bytes]]
+
+API_VERSION = "1"
+MAX_USER_AGENT_CHARS = 512
+
+_FREE_BITS = 0x0FFF_3FFF_FFFF_FFFF_FFFF
+_VERSION_BITS = 0x7000_8000_0000_0000_0000
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_NEVER_SHED = frozenset({*HEALTH_PATHS, "/metrics"})
+_SAFE: Headers = [
+    (b"x-api-version", API_VERSION.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_API_CSP = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_DOCS_POLICY = (
+    b"default-src 'none'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    b"font-src https://fonts.gstatic.com; img-src 'self' data: https://fastapi.tiangolo.com "
+    b"https://cdn.redoc.ly; connect-src 'self'; worker-src blob:; frame-ancestors 'none'; "
+    b"base-uri 'none'; form-action 'self'"
+)
+_DOCS_CSP = (b"content-security-policy", _DOCS_POLICY)
+_NO_STORE = (b"cache-control", b"no-store")
+_HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+_CLOSE = (b"connection", b"close")
+
+_API_HEADERS: Headers = [*_SAFE, _API_CSP]
+_DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
+
+_OVERLOADED = problem_of(
+    UnavailableError("Too many requests are being served at this moment. Retry shortly.")
+)
+
+_log = structlog.get_logger("maas.access")
+
+
+class RequestMetrics(Protocol):
+    """Counts requests; labels are route templates, never paths."""
+
+    def request_started(self) -> None: ...
+
+    def request_finished(self, *, method: str, route: str, status: int, seconds: float) -> None: ...
+
+    def request_shed(self) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Traffic:
+    """How much this process is serving, and whether it has begun to stop."""
+
+    max_in_flight: int
+    in_flight: int = 0
+    is_draining: bool = False
+
+    def drain(self) -> None:
+        """Answer `not ready` and close connections after their answers from now on."""
+        self.is_draining = True
+
+
+class EdgeMiddleware:
+    """Wraps the application; the recorder of a call is found in the lifespan's state."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        traffic: Traffic,
+        metrics: RequestMetrics,
+        faces: Faces,
+        trusted_proxies: Sequence[str] = (),
+        slow_request_ms: int = 1000,
+    ) -> None:
+        self._app = app
+        self._traffic = traffic
+        self._metrics = metrics
+        self._faces = faces
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._slow_request_ms = slow_request_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, user_agent, forwarded = _read_headers(scope["headers"])
+        scope[REQUEST_ID_KEY] = request_id
+        answer = _Answer(scope, send, request_id, is_closing=self._traffic.is_draining)
+        if scope["path"] in HEALTH_PATHS:
+            await self._app(scope, receive, answer.send)
+            return
+        peer = scope.get("client")
+        address = normalise(peer[0]) if peer else None
+        if forwarded and address is not None and self._proxies.trust(address):
+            address = self._proxies.client_behind(address, forwarded)
+        call = Call(
+            request_id=request_id,
+            recorder=_recorder_in(scope),
+            address=address,
+            user_agent=user_agent,
+        )
+        with serving(call):
+            await self._serve(scope, receive, answer, call)
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer", call: Call) -> None:
+        traffic = self._traffic
+        if traffic.in_flight >= traffic.max_in_flight and scope["path"] not in _NEVER_SHED:
+            self._metrics.request_shed()
+            await self._faces.render(_OVERLOADED, scope)(scope, receive, answer.send)
+            return
+        traffic.in_flight += 1
+        self._metrics.request_started()
+        started = time.perf_counter()
+        try:
+            problem = url_problem(scope)
+            if problem is None:
+                await self._app(scope, receive, answer.send)
+            else:
+                await self._faces.render(problem, scope)(scope, receive, answer.send)
+        except Exception:  # noqa: BLE001  whatever it is, it is logged and answered here
+            _log.exception("request_failed", path=scope["path"], method=scope["method"])
+            if answer.status is None:
+                await self._faces.render(INTERNAL, scope)(scope, receive, answer.send)
+        finally:
+            traffic.in_flight -= 1
+            self._finish(scope, answer, call, time.perf_counter() - started)
+
+    def _finish(self, scope: Scope, answer: "_Answer", call: Call, seconds: float) -> None:
+        method, route = scope["method"], route_template(scope)
+        status = CLIENT_LEFT_STATUS if answer.status is None else answer.status
+        self._metrics.request_finished(method=method, route=route, status=status, seconds=seconds)
+        duration_ms = round(seconds * 1000, 2)
+        write = _log.warning if duration_ms >= self._slow_request_ms else _log.info
+        write(
+            "request_served",
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=duration_ms,
+            request_id=call.request_id,
+            tenant_id=None if call.tenant_id is None else str(call.tenant_id),
+            account_id=None if call.principal is None else str(call.principal.account_id),
+        )
+
+
+class _Answer:
+    """Passes an answer on with the edge's headers, and remembers its status."""
+
+    __slots__ = ("_is_closing", "_request_id", "_scope", "_send", "status")
+
+    def __init__(self, scope: Scope, send: Send, request_id: str, *, is_closing: bool) -> None:
+        self._scope = scope
+        self._send = send
+        self._request_id = request_id
+        self._is_closing = is_closing
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._headers(message.get("headers", ()))
+        await self._send(message)
+
+    def _headers(self, own: Headers) -> Headers:
+        scope = self._scope
+        headers = [
+            *own,
+            *(_DOCS_HEADERS if scope["path"] in DOCS_PATHS else _API_HEADERS),
+            (b"x-request-id", self._request_id.encode("ascii")),
+        ]
+        if not any(name == b"cache-control" for name, _ in own):
+            headers.append(_NO_STORE)
+        if scope["scheme"] == "https":
+            headers.append(_HSTS)
+        if self._is_closing:
+            headers.append(_CLOSE)
+        return headers
+
+
+def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes]]:
+    """Pick out, in one pass, the request id, the user agent and what proxies say."""
+    request_id = user_agent = None
+    forwarded: list[bytes] = []
+    for name, value in headers:
+        if name == b"x-request-id":
+            request_id = value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
+        elif name == b"user-agent":
+            user_agent = value.decode("latin-1")[:MAX_USER_AGENT_CHARS]
+        elif name == b"x-forwarded-for":
+            forwarded.append(value)
+    return request_id or _new_request_id(), user_agent, forwarded
+
+
+def _new_request_id() -> str:
+    """Make the text of a UUIDv7, for a third of what `new_id` costs with its monotonic clock."""
+    millis, rest = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
+    digits = f"{millis << 80 | rest & _FREE_BITS | _VERSION_BITS:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _recorder_in(scope: Scope) -> EventRecorder:
+    recorder: EventRecorder = scope["state"]["recorder"]
+    return recorder

@@ -1,0 +1,105 @@
+"""Pages on the wire: `limit` and an opaque `cursor` in, `items` and `next_cursor` out."""
+
+import base64
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Generic, Self, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from maas.shared.domain.errors import InvalidInputError
+from maas.shared.domain.page import Page, PageRequest, Position
+
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 50
+MAX_CURSOR_CHARS = 64
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(2200, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TIME_BYTES = 8
+
+# 24 bytes are 32 characters without padding, so each position has one spelling.
+_CURSOR = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+class InvalidCursorError(InvalidInputError):
+    code = "invalid-cursor"
+    title = "The cursor is not one of ours"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Use `next_cursor` of the page before as it is, or leave the cursor out.",
+            loc=("query", "cursor"),
+        )
+
+
+def encode_cursor(position: Position) -> str:
+    micros = (position.at - _EPOCH) // _MICROSECOND
+    raw = micros.to_bytes(_TIME_BYTES, "big") + position.id.bytes
+    return base64.urlsafe_b64encode(raw).decode("ascii")
+
+
+def decode_cursor(cursor: str) -> Position:
+    """Read a cursor back; only the exact text `encode_cursor` made is taken.
+
+    Raises:
+        InvalidCursorError: anything else.
+    """
+    if _CURSOR.fullmatch(cursor) is None:
+        raise InvalidCursorError
+    raw = base64.urlsafe_b64decode(cursor)
+    try:
+        at = _EPOCH + int.from_bytes(raw[:_TIME_BYTES], "big") * _MICROSECOND
+    except OverflowError:
+        raise InvalidCursorError from None
+    if at >= _LAST:
+        raise InvalidCursorError
+    return Position(at=at, id=UUID(bytes=raw[_TIME_BYTES:]))
+
+
+async def _paging(
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page has.")] = (
+        DEFAULT_LIMIT
+    ),
+    cursor: Annotated[
+        str | None,
+        Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before."),
+    ] = None,
+    *,
+    include_total: Annotated[bool, Query(description="Count all items; costs a query.")] = False,
+) -> PageRequest:
+    after = None if cursor is None else decode_cursor(cursor)
+    return PageRequest(limit=limit, after=after, include_total=include_total)
+
+
+Paging = Annotated[PageRequest, Depends(_paging)]
+"""The page a request asks for."""
+
+
+class PageRead(BaseModel, Generic[T]):
+    """One page; `total` is there only when it was asked for."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    items: list[T]
+    next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")
+    total: int | None = Field(
+        exclude_if=lambda total: total is None,
+        description="All items there are; only with `include_total=true`.",
+    )
+
+    @classmethod
+    def of(cls, page: Page[S], render: Callable[[S], T]) -> Self:
+        """Render a page: `PageRead[ModelRead].of(page, ModelRead.model_validate)`."""
+        return cls(
+            items=[render(item) for item in page.items],
+            next_cursor=None if page.next is None else encode_cursor(page.next),
+            total=page.total,
+        )

@@ -1,0 +1,166 @@
+"""The strict reader of request bodies, and the route class that puts it before validation."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastapi import Request, params
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Scope
+from typing_extensions import override
+
+from maas.shared.domain.call import current_call
+from maas.shared.domain.errors import (
+    PayloadTooLargeError,
+    SlowRequestError,
+    UnsupportedMediaError,
+)
+from maas.shared.interface.etags import is_none_match
+from maas.shared.interface.idempotency import RENDER_ATTRIBUTE, Render, claim_of
+from maas.shared.interface.routes import route_template
+from maas.shared.interface.strict_form import check_form
+from maas.shared.interface.strict_json import parse_json
+
+BODY_TIMEOUT_SECONDS = 30.0
+JSON_MEDIA_TYPE = "application/json"
+FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
+
+_CHARSET = re.compile(r'(?:charset="?utf-?8"?)?')
+
+RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """How much of a body a class of routes reads; no `max_bytes` means the server's setting."""
+
+    max_bytes: int | None = None
+    max_depth: int = 32
+
+
+class StrictRoute(APIRoute):
+    """A route of `/api/v1`: strict bodies, `Idempotency-Key`, `If-None-Match`.
+
+    A route with form parameters reads a form and nothing else; one without body parameters leaves
+    the body alone, so it may stream it. Subclass with other `limits` for another face.
+    """
+
+    limits: ClassVar[BodyLimits] = BodyLimits()
+
+    @override
+    def get_route_handler(self) -> RouteHandler:
+        handle = super().get_route_handler()
+        render = getattr(self.endpoint, RENDER_ATTRIBUTE, None)
+        if render is not None:
+            handle = _claiming_first(handle, limits=self.limits, render=render)
+        if self.body_field is not None:
+            is_form = isinstance(self.body_field.field_info, params.Form)
+            handle = _reading_first(handle, limits=self.limits, is_form=is_form)
+        if self.methods is not None and "GET" in self.methods:
+            handle = _sparing_the_unchanged(handle)
+        return handle
+
+
+async def read_body(request: Request, *, limits: BodyLimits) -> bytes:
+    """Read the whole body, once, within the limits on size and time.
+
+    Raises:
+        PayloadTooLargeError: announced or actually longer than the limit.
+        SlowRequestError: not all there after 30 s.
+    """
+    if hasattr(request, "_body"):
+        return await request.body()
+    max_bytes: int = limits.max_bytes or request.app.state.max_body_bytes
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            body = await _receive_all(request, max_bytes)
+    except TimeoutError:
+        raise SlowRequestError(f"Send the body within {BODY_TIMEOUT_SECONDS:.0f} s.") from None
+    request._body = body  # noqa: SLF001  what `Request.body()` itself keeps
+    return body
+
+
+async def _receive_all(request: Request, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"The body may have {max_bytes} bytes.")
+
+
+def check_media(scope: Scope, *, is_form: bool) -> None:
+    """Refuse bodies of another type, charset or encoding than the route reads.
+
+    Raises:
+        UnsupportedMediaError: it says what to send instead.
+    """
+    headers = Headers(scope=scope)
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaError("Send the body as it is, without Content-Encoding.")
+    wanted = FORM_MEDIA_TYPE if is_form else JSON_MEDIA_TYPE
+    values = headers.getlist("content-type")
+    media_type, _, parameters = (values[0] if len(values) == 1 else "").partition(";")
+    if media_type.strip().lower() != wanted:
+        raise UnsupportedMediaError(f"Send the body as `Content-Type: {wanted}`.")
+    if _CHARSET.fullmatch(parameters.strip().lower()) is None:
+        raise UnsupportedMediaError("Send the body in UTF-8, the only charset taken.")
+
+
+def _reading_first(handle: RouteHandler, *, limits: BodyLimits, is_form: bool) -> RouteHandler:
+    async def read_then_handle(request: Request) -> Response:
+        body = await read_body(request, limits=limits)
+        if body:
+            check_media(request.scope, is_form=is_form)
+            if is_form:
+                check_form(body)
+            else:
+                # FastAPI would parse the bytes leniently by itself: it finds them parsed instead.
+                request._json = parse_json(body, max_depth=limits.max_depth)  # noqa: SLF001
+        return await handle(request)
+
+    return read_then_handle
+
+
+def _claiming_first(handle: RouteHandler, *, limits: BodyLimits, render: Render) -> RouteHandler:
+    async def claim_then_handle(request: Request) -> Response:
+        body = await read_body(request, limits=limits)
+        current_call().idempotency = claim_of(
+            request, render=render, route=route_template(request.scope), body=body
+        )
+        return await handle(request)
+
+    return claim_then_handle
+
+
+def _sparing_the_unchanged(handle: RouteHandler) -> RouteHandler:
+    async def handle_then_compare(request: Request) -> Response:
+        response = await handle(request)
+        if response.status_code != 200:  # noqa: PLR2004  OK
+            return response
+        wanted = request.headers.get("if-none-match")
+        etag = None if wanted is None else response.headers.get("etag")
+        if wanted is None or etag is None or is_none_match(wanted, etag):
+            return response
+        return Response(status_code=304, headers={"ETag": etag})
+
+    return handle_then_compare

@@ -1,0 +1,157 @@
+"""Who may call a route: one dependency that authenticates, checks and notes denials."""
+
+import ipaddress
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, params
+from starlette.types import Scope
+
+from maas.shared.application.ports import Authenticator
+from maas.shared.domain.call import ACTION_ATTRIBUTE, current_call
+from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError
+from maas.shared.domain.principal import Principal
+
+MAX_CREDENTIAL_BYTES = 4096
+DENIED_ACTION = "access.denied"
+
+HEALTH_PATHS = frozenset(
+    {"/health", "/health/live", "/health/ready", "/health/db", "/health/redis"}
+)
+DOCS_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+
+PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
+    {
+        *(("GET", path) for path in HEALTH_PATHS),
+        *(("GET", path) for path in DOCS_PATHS),
+        ("GET", "/openapi.json"),
+        ("GET", "/metrics"),  # by its own rule: see `require_loopback_or`
+        ("GET", "/api/version"),
+        ("POST", "/api/v1/auth/login"),
+        ("POST", "/api/v1/auth/token"),
+        ("POST", "/api/v1/auth/refresh"),
+    }
+)
+"""Method and path of every route that may be called without a permission."""
+
+
+class CredentialError(UnauthenticatedError):
+    code = "invalid-credential"
+    title = "The credential cannot be used"
+
+
+def credential_of(scope: Scope) -> str:
+    """Read the one credential a request presents.
+
+    Raises:
+        UnauthenticatedError: none, more than one, malformed, or longer than 4 KiB.
+    """
+    headers = scope["headers"]
+    bearers = [value for name, value in headers if name == b"authorization"]
+    api_keys = [value for name, value in headers if name == b"x-api-key"]
+    match (bearers, api_keys):
+        case ([bearer], []):
+            return _text(_without_scheme(bearer))
+        case ([], [api_key]):
+            return _text(api_key)
+        case ([], []):
+            raise UnauthenticatedError(
+                "Send `Authorization: Bearer <token>` or an `X-API-Key` header."
+            )
+        case _:
+            raise CredentialError("Send one credential: Authorization or X-API-Key, once.")
+
+
+def _without_scheme(header: bytes) -> bytes:
+    scheme, _, credential = header.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise CredentialError("The Authorization header takes the Bearer scheme.")
+    return credential
+
+
+def _text(credential: bytes) -> str:
+    if len(credential) > MAX_CREDENTIAL_BYTES:
+        raise CredentialError("The credential is longer than 4 KiB.")
+    text = credential.decode("latin-1").strip(" ")
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise CredentialError("The credential is empty or malformed.")
+    return text
+
+
+async def authenticate(request: Request) -> Principal:
+    """Let the call act as whoever its credential belongs to, once a request.
+
+    Raises:
+        UnauthenticatedError: no credential, or not a good one.
+    """
+    call = current_call()
+    if call.principal is not None:
+        return call.principal
+    authenticator = cast("Authenticator", request.scope["state"]["authenticator"])
+    principal = await authenticator.authenticate(credential_of(request.scope))
+    call.act_as(principal)
+    return principal
+
+
+async def require(request: Request, permission: str) -> Principal:
+    """Authenticate, then refuse and record the refusal unless the permission is held.
+
+    Raises:
+        PermissionDeniedError: the caller lacks the permission.
+    """
+    principal = await authenticate(request)
+    if principal.may(permission):
+        return principal
+    action = getattr(request.scope.get("endpoint"), ACTION_ATTRIBUTE, DENIED_ACTION)
+    await current_call().recorder.record(
+        action=action, outcome="denied", reason=PermissionDeniedError.code
+    )
+    raise PermissionDeniedError(f"This needs the permission `{permission}`.")
+
+
+async def require_loopback_or(request: Request, permission: str) -> None:
+    """Let local processes through, others by permission.
+
+    Only the real peer counts, and a forwarded request is not local, whoever forwards it.
+    """
+    if not is_local(request.scope):
+        await require(request, permission)
+
+
+def is_local(scope: Scope) -> bool:
+    client = scope.get("client")
+    if client is None:
+        # A Unix socket has no peer address; the socket's own mode guards it.
+        return "server" in scope and not _is_forwarded(scope)
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback and not _is_forwarded(scope)
+    except ValueError:
+        return False
+
+
+def _is_forwarded(scope: Scope) -> bool:
+    return any(name in {b"x-forwarded-for", b"forwarded"} for name, _ in scope["headers"])
+
+
+class Requirement:
+    """The dependency behind `requires`; `permission` is there for whoever walks the routes."""
+
+    __slots__ = ("permission",)
+
+    def __init__(self, permission: str) -> None:
+        resource, separator, action = permission.partition(":")
+        if not (resource and separator and action) or "*" in permission:
+            message = f"{permission!r} is not <resource>:<action> without wildcards"
+            raise ValueError(message)
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> None:
+        await require(request, self.permission)
+
+
+def requires(permission: str) -> params.Depends:
+    """Make a route ask for a permission: `dependencies=[requires("model:write")]`."""
+    return cast("params.Depends", Depends(Requirement(permission)))
+
+
+Caller = Annotated[Principal, Depends(authenticate)]
+"""Who is calling; on a route that `requires` something, no second authentication happens."""

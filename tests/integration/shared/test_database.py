@@ -1,0 +1,37 @@
+import asyncpg
+import pytest
+
+from maas.shared.domain.ids import DEFAULT_TENANT_ID
+from maas.shared.infrastructure.database import Database
+
+pytestmark = pytest.mark.integration
+
+
+class TestDatabase:
+    async def test_connects_as_the_role_that_row_level_security_binds(
+        self, database: Database
+    ) -> None:
+        row = await database.fetchrow(
+            "SELECT current_user AS name, rolbypassrls AS bypasses, rolsuper AS super"
+            " FROM pg_roles WHERE rolname = current_user"
+        )
+
+        assert row is not None
+        assert (row["name"], row["bypasses"], row["super"]) == ("maas_app", False, False)
+
+    async def test_forgets_the_tenant_when_the_transaction_ends(self, database: Database) -> None:
+        async with database.tenant(DEFAULT_TENANT_ID) as connection:
+            inside = await connection.fetchval("SELECT current_setting('maas.tenant_id')")
+
+        outside = await database.fetchrow(
+            "SELECT current_setting('maas.tenant_id', true) AS tenant"
+        )
+
+        assert inside == str(DEFAULT_TENANT_ID)
+        assert outside is not None
+        assert outside["tenant"] in (None, "")
+
+    async def test_refuses_to_write_in_a_read(self, database: Database) -> None:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            async with database.tenant(DEFAULT_TENANT_ID) as connection:
+                await connection.execute("CREATE TEMP TABLE t (x int)")
