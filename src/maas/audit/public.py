@@ -6,6 +6,7 @@ event into the transaction of the change; what commits nothing is recorded when 
 """
 
 import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -57,6 +58,12 @@ class AuditScope:
     tenant_id: TenantId | None = None
     email: str | None = None
     is_written: bool = False
+    opened_seconds: float = field(default_factory=time.monotonic)
+
+    @property
+    def duration_ms(self) -> int:
+        """How long the act has been under way; advisory, and never hashed."""
+        return max(0, round((time.monotonic() - self.opened_seconds) * 1000))
 
     def resource(self, resource: AuditedResource, resource_id: object) -> None:
         """Say what the act is about."""

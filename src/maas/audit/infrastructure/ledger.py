@@ -1,0 +1,190 @@
+"""The chained log in PostgreSQL: raw asyncpg, as the role that sees every tenant."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from maas.audit.application.flush import (
+    Appended,
+    Delivery,
+    LogUnavailableError,
+    UnfitRecordsError,
+)
+from maas.audit.domain.chain import micros, row_hash
+from maas.audit.domain.record import Record
+from maas.audit.domain.retention import RETENTION_CLASSES
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+Checkpoint: TypeAlias = Callable[[str], None]
+
+# A flusher that was frozen in mid-transaction holds the head of the chain; no other waits longer.
+IDLE_IN_TRANSACTION_MS: Final = 5_000
+
+LOG_COLUMNS: Final = (
+    "seq", "recorded_at", "retention_class", "event_id", "tenant_id", "occurred_at", "actor_kind",
+    "actor_id", "session_id", "api_key_id", "action", "resource_kind", "resource_id", "outcome",
+    "reason", "request_id", "duration_ms", "payload",
+)  # fmt: skip
+CHAIN_COLUMNS: Final = ("seq", "recorded_at", "leaf", "row_hash")
+PERSONAL_COLUMNS: Final = (
+    "event_id", "tenant_id", "actor_name", "email", "address", "user_agent", "salt",
+)  # fmt: skip
+DEDUP_COLUMNS: Final = ("event_id", "recorded_at")
+
+_WAITING: Final = """
+    SELECT event_id, payload, personal::text AS personal, duration_ms FROM audit_outbox
+    WHERE created_at < clock_timestamp() - interval '1 second'
+    ORDER BY created_at, event_id LIMIT $1
+"""
+_ENSURE_PARTITIONS: Final = """
+    SELECT audit_ensure_partition(class, clock_timestamp() + make_interval(months => ahead))
+    FROM unnest($1::text[]) AS class, generate_series(0, 3) AS ahead
+"""
+_BURY: Final = """
+    INSERT INTO audit_dead_letter (source, entry_id, fields, error) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (source, entry_id) DO NOTHING
+"""
+
+
+class MissingPartitionError(Exception):
+    """The log has no partition for this month yet."""
+
+
+def pass_by(_: str) -> None:
+    """Do nothing at a checkpoint; tests stop, kill or raise there."""
+
+
+class PostgresLedger:
+    """Opens its connections when first used; needs the arguments of the system role."""
+
+    def __init__(self, arguments: dict[str, Any], *, checkpoint: Checkpoint = pass_by) -> None:
+        server_settings = {
+            **arguments["server_settings"],
+            "application_name": "maas-flush",
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+            "synchronous_commit": "on",
+        }
+        self._arguments = {**arguments, "server_settings": server_settings}
+        self._checkpoint = checkpoint
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    async def waiting(self, limit: int) -> list[asyncpg.Record]:
+        """Read the outbox's oldest rows, those of the last second excepted."""
+        async with self._connected() as connection:
+            return list(await connection.fetch(_WAITING, limit))
+
+    async def append(self, records: Sequence[Record]) -> Appended:
+        try:
+            return await self._append(records)
+        except MissingPartitionError:
+            await self._ensure_partitions()
+        try:
+            return await self._append(records)
+        except MissingPartitionError as exc:
+            raise LogUnavailableError("the log's partition is missing") from exc
+
+    async def bury(self, delivery: Delivery, *, error: str) -> None:
+        raw = [part for pair in delivery.fields.items() for part in pair]
+        async with self._connected() as connection, connection.transaction():
+            await connection.execute(
+                _BURY, delivery.source, delivery.entry_id, raw, error.replace("\x00", "")
+            )
+            if delivery.source == "outbox":
+                await connection.execute(
+                    "DELETE FROM audit_outbox WHERE event_id = $1", UUID(delivery.entry_id)
+                )
+
+    async def _append(self, records: Sequence[Record]) -> Appended:
+        ids = [record.event_id for record in records]
+        async with self._connected() as connection:
+            async with connection.transaction():
+                self._checkpoint("after_read")
+                written = await _write(connection, records, ids)
+                await connection.execute("DELETE FROM audit_outbox WHERE event_id = ANY($1)", ids)
+                self._checkpoint("after_insert")
+            self._checkpoint("after_commit")
+        return Appended(written, len(records) - written)
+
+    async def _ensure_partitions(self) -> None:
+        async with self._connected() as connection:
+            await connection.execute(_ENSURE_PARTITIONS, list(RETENTION_CLASSES))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        try:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    min_size=0, max_size=2, reset=_leave_as_is, **self._arguments
+                )
+            async with self._pool.acquire(timeout=self._arguments["timeout"]) as connection:
+                yield connection
+        except asyncpg.CheckViolationError as exc:
+            if exc.constraint_name is None:
+                raise MissingPartitionError from exc
+            raise UnfitRecordsError(type(exc).__name__) from exc
+        except (
+            asyncpg.DataError,
+            asyncpg.NotNullViolationError,
+            asyncpg.ProgramLimitExceededError,
+        ) as exc:
+            raise UnfitRecordsError(type(exc).__name__) from exc
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            raise LogUnavailableError(type(exc).__name__) from exc
+
+
+async def _leave_as_is(_: object) -> None:
+    """Skip asyncpg's reset round trip: nothing is set outside of a transaction."""
+
+
+async def _write(connection: Connection, records: Sequence[Record], ids: Sequence[UUID]) -> int:
+    """Chain and store the records whose ids are new; return how many those are."""
+    # The lock makes this the only writer, and every statement after it sees the last one's rows.
+    head = await connection.fetchrow("SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE")
+    if head is None:
+        raise LogUnavailableError("the chain has no head")
+    recorded_at: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    known = await connection.fetch("SELECT event_id FROM audit_dedup WHERE event_id = ANY($1)", ids)
+    seen: set[UUID] = {row[0] for row in known}
+    at, seq, last_hash = micros(recorded_at), head["seq"], head["hash"]
+    log_rows, chain_rows, personal_rows, dedup_rows = [], [], [], []
+    for item in records:
+        if item.event_id in seen:
+            continue
+        seen.add(item.event_id)
+        seq += 1
+        last_hash = row_hash(last_hash, seq=seq, recorded_micros=at, leaf=item.leaf)
+        log_rows.append((
+            seq, recorded_at, item.retention_class, item.event_id, item.tenant_id,
+            item.occurred_at, item.actor_kind, item.actor_id, item.session_id, item.api_key_id,
+            item.action, item.resource_kind, item.resource_id, item.outcome, item.reason,
+            item.request_id, item.duration_ms, item.payload,
+        ))  # fmt: skip
+        chain_rows.append((seq, recorded_at, item.leaf, last_hash))
+        personal_rows.append((
+            item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
+            item.user_agent, item.salt,
+        ))  # fmt: skip
+        dedup_rows.append((item.event_id, recorded_at))
+    if not log_rows:
+        return 0
+    for table, columns, rows in (
+        ("audit_dedup", DEDUP_COLUMNS, dedup_rows),
+        ("audit_log", LOG_COLUMNS, log_rows),
+        ("audit_chain", CHAIN_COLUMNS, chain_rows),
+        ("audit_personal", PERSONAL_COLUMNS, personal_rows),
+    ):
+        await connection.copy_records_to_table(table, records=rows, columns=columns)
+    await connection.execute(
+        "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
+    )
+    return len(log_rows)

@@ -1,0 +1,80 @@
+"""The event beside its change: one insert, in the transaction of the change."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import asyncpg
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from maas.audit.application.events import EventComposer, QueuedEvent
+from maas.audit.infrastructure.stream import EventStream
+from maas.audit.infrastructure.tables import audit_outbox
+from maas.audit.public import current_scope, find_scope
+from maas.shared.domain.call import Call
+from maas.shared.domain.errors import UnavailableError
+from maas.shared.infrastructure.database import Database
+
+_INSERT = (
+    "INSERT INTO audit_outbox (event_id, tenant_id, payload, personal, duration_ms) "
+    "VALUES ($1, $2, $3, $4, $5)"
+)
+
+
+class AuditUnavailableError(UnavailableError):
+    code = "audit-unavailable"
+    title = "This cannot be recorded at the moment, so it was not done"
+
+
+class OutboxAudit:
+    """The `AuditPort` of the unit of work."""
+
+    def __init__(self, *, composer: EventComposer, stream: EventStream) -> None:
+        self._composer = composer
+        self._stream = stream
+
+    def has_scope(self) -> bool:
+        return find_scope() is not None
+
+    async def write(self, session: AsyncSession, call: Call) -> Callable[[], None]:
+        """Insert the open scope's event; one that stands is not recorded again by its scope."""
+        scope = current_scope()
+        event = self._composer.compose(scope, call)
+        connection = await session.connection()
+        await connection.execute(
+            insert(audit_outbox).values(
+                event_id=event.id,
+                tenant_id=event.tenant_id,
+                payload=event.payload,
+                personal=event.personal.to_mapping(),
+                duration_ms=event.duration_ms,
+            )
+        )
+
+        def announce() -> None:
+            # Only here is the commit known to stand: after a failed one the scope, still
+            # unwritten, records the failure.
+            scope.is_written = True
+            self._stream.offer(event)
+
+        return announce
+
+
+async def keep_in_outbox(database: Database, event: QueuedEvent) -> None:
+    """Insert an event that has no transaction in one of its own.
+
+    Raises:
+        AuditUnavailableError: PostgreSQL did not take it.
+    """
+    try:
+        async with database.reads.acquire(timeout=2) as connection:
+            await connection.execute(
+                _INSERT,
+                event.id,
+                event.tenant_id,
+                event.payload,
+                event.personal.to_json(),
+                event.duration_ms,
+            )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+        raise AuditUnavailableError(retry_after=timedelta(seconds=2)) from exc

@@ -1,0 +1,142 @@
+"""The stream's producing end: group commit, and a fast path nobody waits for."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from redis.typing import EncodableT
+
+from maas.audit.application.events import QueuedEvent
+from maas.shared.infrastructure.redis import KEY_PREFIX, RedisGate, RedisUnavailableError
+
+STREAM: Final = f"{KEY_PREFIX}audit:events"
+GROUP: Final = "flush"
+FORMAT: Final = b"1"
+"""The version of an entry's fields; the flush reads n and n-1."""
+
+MAX_PIPELINE: Final = 500
+MAX_WAITING: Final = 5_000
+APPEND_SECONDS: Final = 0.25
+
+log = structlog.get_logger(__name__)
+
+Kick: TypeAlias = Callable[[], None]
+Waiting: TypeAlias = tuple[QueuedEvent, "asyncio.Future[None] | None"]
+
+
+def entry_fields(event: QueuedEvent) -> dict[EncodableT, EncodableT]:
+    fields: dict[EncodableT, EncodableT] = {
+        b"v": FORMAT,
+        b"id": str(event.id).encode(),
+        b"payload": event.payload,
+        b"personal": event.personal.to_json().encode(),
+    }
+    if event.duration_ms is not None:
+        fields[b"duration_ms"] = str(event.duration_ms).encode()
+    return fields
+
+
+class EventStream:
+    """Appends events, those of one process together.
+
+    One pipeline is under way at a time; what arrives meanwhile shares the next. So a lone event
+    waits for nobody, a busy process makes one round trip (and Redis one fsync) for many, and the
+    order of arrival is kept. One of these serves one event loop.
+    """
+
+    def __init__(self, redis: RedisGate, *, kick: Kick | None, kick_at: int) -> None:
+        """`kick` may block: it is called in a thread, after every `kick_at` appended events."""
+        self._redis = redis
+        self._kick = kick
+        self._kick_at = kick_at
+        self._since_kick = 0
+        self._kicking: asyncio.Future[None] | None = None
+        self._waiting: list[Waiting] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def append(self, event: QueuedEvent) -> None:
+        """Return once Redis has it.
+
+        Raises:
+            RedisUnavailableError: it may or may not have it; append the same event elsewhere.
+        """
+        if self._redis.is_shut or len(self._waiting) >= MAX_WAITING:
+            raise RedisUnavailableError
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enqueue(event, future)
+        await future
+
+    def offer(self, event: QueuedEvent) -> None:
+        """Append soon, and forget it if that fails: the outbox holds the event."""
+        if self._redis.is_shut or len(self._waiting) >= MAX_WAITING:
+            return
+        self._enqueue(event, None)
+
+    async def close(self) -> None:
+        """Wait for what is under way, a second at most."""
+        under_way = [task for task in (self._sender, self._kicking) if task is not None]
+        if under_way:
+            await asyncio.wait(under_way, timeout=1)
+
+    def _enqueue(self, event: QueuedEvent, future: "asyncio.Future[None] | None") -> None:
+        self._waiting.append((event, future))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_waiting())
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            batch = self._waiting[:MAX_PIPELINE]
+            del self._waiting[:MAX_PIPELINE]
+            try:
+                await self._send(batch)
+            finally:
+                for _, future in batch:
+                    if future is not None and not future.done():
+                        future.set_exception(RedisUnavailableError())
+
+    async def _send(self, batch: list[Waiting]) -> None:
+        async def append_all(client: Redis) -> list[object]:
+            async with (
+                asyncio.timeout(APPEND_SECONDS),
+                client.pipeline(transaction=False) as pipeline,
+            ):
+                for event, _ in batch:
+                    pipeline.xadd(  # type: ignore[unused-awaitable]  # a pipeline only collects
+                        STREAM, entry_fields(event)
+                    )
+                answers: list[object] = await pipeline.execute(raise_on_error=False)
+                return answers
+
+        try:
+            answers = await self._redis.call(append_all)
+        except RedisUnavailableError:
+            log.warning("audit_stream_unreachable", events=len(batch))
+            return
+        refused = 0
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, RedisError):
+                refused += 1
+            elif future is not None and not future.done():
+                future.set_result(None)
+        if refused:
+            log.warning("audit_stream_refused", events=refused)
+        self._count(len(batch) - refused)
+
+    def _count(self, appended: int) -> None:
+        self._since_kick += appended
+        if self._kick is None or self._since_kick < self._kick_at:
+            return
+        if self._kicking is None or self._kicking.done():
+            self._since_kick = 0
+            self._kicking = asyncio.get_running_loop().run_in_executor(None, _kick, self._kick)
+
+
+def _kick(kick: Kick) -> None:
+    try:
+        kick()
+    except Exception:
+        # Whatever Celery's client raises, a lost kick is harmless: the next tick flushes.
+        log.warning("audit_kick_failed", exc_info=True)

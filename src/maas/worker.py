@@ -1,0 +1,132 @@
+"""The Celery app and its beat schedule: `celery -A maas.worker worker`, and `... beat`.
+
+Every delivery may happen twice and any may be lost: tasks are repeatable ticks, never the work.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from celery import Celery
+from celery.signals import worker_process_shutdown, worker_shutdown
+from kombu import Queue
+
+from maas.audit.application.flush import HARD_LIMIT, FlushReport
+from maas.audit.interface.dependencies import FLUSH_SERVICE
+from maas.audit.wiring import FlushContext, build_flush
+from maas.shared.infrastructure.settings import (
+    AuditSettings,
+    RedisSettings,
+    Settings,
+    load_settings,
+)
+from maas.shared.infrastructure.task_loop import TaskLoop
+
+QUEUE_PREFIX: Final = "maas.v1."
+VISIBILITY_SECONDS: Final = 120
+"""After this long an unacknowledged message is delivered again; every task ends well before."""
+
+SOFT_LIMIT_SECONDS: Final = 43
+TIME_LIMIT_SECONDS: Final = 45
+TICK_EXPIRES_SECONDS: Final = 5.0
+
+
+class WorkerApp(Celery):
+    """Celery, with the services that tasks look up by name."""
+
+    services: Mapping[str, object]
+
+
+def broker_url(settings: RedisSettings) -> str:
+    """Spell the broker's URL as Celery wants it: a Unix socket has another scheme and query."""
+    url = (settings.broker_url or settings.url).get_secret_value()
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    query = dict(parse_qsl(parts.query))
+    query["virtual_host"] = query.pop("db", "0")
+    return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(query)}"
+
+
+def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
+    """Settings of the app; the time limits and the three visibility time-outs belong together."""
+    visibility = {"visibility_timeout": VISIBILITY_SECONDS}
+    transport = {
+        **visibility,
+        "global_keyprefix": QUEUE_PREFIX,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+    }
+    return {
+        "broker_url": broker_url(redis),
+        "broker_transport_options": transport,
+        "result_backend_transport_options": visibility,
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "result_accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_soft_time_limit": SOFT_LIMIT_SECONDS,
+        "task_time_limit": TIME_LIMIT_SECONDS,
+        # Named here, so that a worker started without a list of queues consumes them all.
+        "task_queues": [Queue(f"{QUEUE_PREFIX}{name}") for name in ("default", "audit")],
+        "task_default_queue": f"{QUEUE_PREFIX}default",
+        "task_routes": {"audit.*": {"queue": f"{QUEUE_PREFIX}audit"}},
+        "worker_hijack_root_logger": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+        "include": ["maas.audit.interface.tasks"],
+        # In memory: a schedule of intervals needs no file that a crash could break.
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_max_loop_interval": 1,
+        "beat_schedule": {
+            "audit.flush": {
+                "task": "audit.flush",
+                "schedule": timedelta(seconds=audit.flush_interval),
+                "options": {"expires": max(TICK_EXPIRES_SECONDS, 2 * audit.flush_interval)},
+            }
+        },
+    }
+
+
+def create_worker(settings: Settings) -> WorkerApp:
+    """Build the app; nothing connects before the first task runs."""
+
+    async def close(flush: FlushContext) -> None:
+        await flush.close()
+
+    loop = TaskLoop(lambda: build_flush(settings), close)
+
+    def flush() -> FlushReport:
+        limit = HARD_LIMIT + timedelta(seconds=1)
+        return loop.run(lambda context: context.service.run(), time_limit=limit)
+
+    def shut_down(**_: object) -> None:
+        loop.close()
+
+    app = WorkerApp("maas")
+    app.conf.update(configuration(settings.redis, settings.audit))
+    app.services = {FLUSH_SERVICE: flush}
+    # Strong references: the handlers are local, and a signal holds its receivers weakly.
+    worker_process_shutdown.connect(shut_down, weak=False)
+    worker_shutdown.connect(shut_down, weak=False)
+    return app
+
+
+def __getattr__(name: str) -> WorkerApp:
+    """Make the app when Celery asks for it: importing this module reads no settings."""
+    if name != "app":
+        raise AttributeError(name)
+    app = create_worker(load_settings())
+    globals()[name] = app
+    return app

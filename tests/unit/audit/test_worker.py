@@ -1,0 +1,73 @@
+from datetime import timedelta
+
+import pytest
+
+from maas.audit.application.flush import HARD_LIMIT, FlushReport
+from maas.audit.interface.tasks import flush_audit
+from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
+from maas.worker import WorkerApp, broker_url, configuration
+
+
+def make_redis(url: str, broker: str | None = None) -> RedisSettings:
+    return RedisSettings.model_validate({"url": url, "broker_url": broker})
+
+
+class TestBrokerUrl:
+    @pytest.mark.parametrize(
+        ("url", "spelled"),
+        [
+            ("redis://:p@h:6379/2", "redis://:p@h:6379/2"),
+            ("rediss://h/0", "rediss://h/0"),
+            ("unix:///run/s", "redis+socket:///run/s?virtual_host=0"),
+            ("unix://:p%40@/run/s?db=3", "redis+socket://:p%40@/run/s?virtual_host=3"),
+        ],
+    )
+    def test_is_spelled_for_celery(self, url: str, spelled: str) -> None:
+        assert broker_url(make_redis(url)) == spelled
+
+    def test_may_be_another_server(self) -> None:
+        assert broker_url(make_redis("redis://state/0", "redis://broker/0")) == "redis://broker/0"
+
+
+class TestConfiguration:
+    conf = configuration(make_redis("redis://h/0"), AuditSettings())
+
+    def test_ends_every_task_well_before_it_is_delivered_again(self) -> None:
+        times = (
+            HARD_LIMIT.total_seconds(),
+            self.conf["task_soft_time_limit"],
+            self.conf["task_time_limit"],
+            self.conf["visibility_timeout"],
+        )
+
+        assert times == tuple(sorted(times))
+        assert self.conf["task_time_limit"] <= 45
+        for place in ("broker_transport_options", "result_backend_transport_options"):
+            assert self.conf[place]["visibility_timeout"] == self.conf["visibility_timeout"]
+
+    def test_takes_json_only(self) -> None:
+        assert self.conf["accept_content"] == ["json"]
+        assert self.conf["result_accept_content"] == ["json"]
+        assert self.conf["task_serializer"] == self.conf["result_serializer"] == "json"
+
+    def test_ticks_at_the_set_interval_and_lets_old_ticks_lapse(self) -> None:
+        conf = configuration(make_redis("redis://h/0"), AuditSettings(flush_interval=10))
+
+        tick = conf["beat_schedule"]["audit.flush"]
+        assert tick["schedule"] == timedelta(seconds=10)
+        assert tick["options"]["expires"] == 20
+
+
+def test_the_task_runs_the_flush_of_its_app() -> None:
+    runs: list[str] = []
+
+    def run() -> FlushReport:
+        runs.append("flush")
+        return FlushReport()
+
+    app = WorkerApp("test", set_as_current=False)
+    app.services = {"audit_flush": run}
+
+    app.tasks[flush_audit.name].run()
+
+    assert runs == ["flush"]
