@@ -1,0 +1,77 @@
+"""Refusals of identity and access that several use cases share."""
+
+from maas.shared.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    RuleViolatedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+
+class InvalidCredentialsError(UnauthenticatedError):
+    """Unknown name, wrong password, inactive account: the answer never says which."""
+
+    code = "invalid-credentials"
+    title = "User name or password is wrong"
+
+
+class NoMembershipError(RuleViolatedError):
+    code = "no-membership"
+    title = "Not a member of that tenant"
+
+    def __init__(self) -> None:
+        super().__init__("Your account belongs to no active tenant of that name.")
+
+
+class InvalidRefreshTokenError(UnauthenticatedError):
+    code = "invalid-refresh-token"
+    title = "The refresh token is not valid any more"
+
+    def __init__(self) -> None:
+        super().__init__("The refresh token is unknown, expired or revoked; sign in again.")
+
+
+class RefreshTokenReusedError(UnauthenticatedError):
+    code = "refresh-token-reused"
+    title = "The refresh token was used before"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This refresh token was replaced earlier, so the session was ended in case it was "
+            "stolen; sign in again."
+        )
+
+
+class InvalidTokenError(UnauthenticatedError):
+    code = "invalid-token"
+    title = "The token is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("The access token is malformed, expired or revoked; refresh or sign in.")
+
+
+class HashingBusyError(UnavailableError):
+    code = "hashing-busy"
+    title = "Too many sign-ins at the moment"
+
+
+class AccountNotFoundError(NotFoundError):
+    code = "account-not-found"
+    title = "No such account"
+
+
+class UsernameTakenError(ConflictError):
+    code = "username-taken"
+    title = "User name already in use"
+
+
+class EmailTakenError(ConflictError):
+    code = "email-taken"
+    title = "E-mail already in use"
+
+
+class WrongPasswordError(InvalidInputError):
+    code = "wrong-password"
+    title = "The current password is wrong"

@@ -1,0 +1,185 @@
+"""The session check of every request: one Redis round trip, PostgreSQL when Redis cannot tell.
+
+Redis holds, per session, either `v|<version>|<principal>` for at most five seconds, or the
+tombstone `x|<version>` for as long as an access token may live. An older version never replaces a
+newer one, so neither a late reader, nor a Redis restarted on an old file, nor a process that was
+cut off can bring a revoked session back. Nothing is remembered in the process.
+"""
+
+import asyncio
+import contextlib
+import json
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from maas.shared.domain.ids import AccountId, SessionId, TenantId
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.redis import KEY_PREFIX, RedisGate, RedisUnavailableError
+from maas.user.application.errors import InvalidTokenError
+from maas.user.application.ports import AccessClaims, TokenIssuer
+from maas.user.public import SELF_PERMISSIONS
+
+VALID_ENTRY_LIFETIME: Final = timedelta(seconds=5)
+TOMBSTONE_MARGIN: Final = timedelta(minutes=2)
+FALLBACK_READS_AT_ONCE: Final = 10
+MAX_PARSED: Final = 8192
+
+# A miss brings the server's time, so that what is filled in later dies five seconds after it was
+# looked for, however slow the reader and whatever its clock says.
+CHECK_SCRIPT: Final = """
+local entry = redis.call('GET', KEYS[1])
+if entry then return entry end
+local now = redis.call('TIME')
+return now[1] * 1000 + math.floor(now[2] / 1000)
+"""
+
+# ARGV: entry, its version, when it dies (ms since the epoch, by the server's clock).
+FILL_SCRIPT: Final = """
+local old = redis.call('GET', KEYS[1])
+if old then
+  local version = tonumber(string.match(old, '^%a|(%d+)'))
+  if version and version >= tonumber(ARGV[2]) and string.sub(old, 1, 1) == 'x' then return 0 end
+  if version and version > tonumber(ARGV[2]) then return 0 end
+end
+local now = redis.call('TIME')
+if now[1] * 1000 + math.floor(now[2] / 1000) >= tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[3])
+return 1
+"""
+
+PRINCIPAL_QUERY: Final = "SELECT * FROM session_principal($1)"
+
+
+def session_key(session_id: SessionId) -> str:
+    return f"{KEY_PREFIX}session:{session_id.hex}"
+
+
+class SessionAuthenticator:
+    """Checks access tokens against live sessions (the `Authenticator` port)."""
+
+    def __init__(self, *, tokens: TokenIssuer, redis: RedisGate, database: Database) -> None:
+        self._tokens = tokens
+        self._redis = redis
+        self._database = database
+        self._check = redis.client.register_script(CHECK_SCRIPT)
+        self._fill = redis.client.register_script(FILL_SCRIPT)
+        self._bulkhead = asyncio.Semaphore(FALLBACK_READS_AT_ONCE)
+        self._parsed: dict[bytes, Principal] = {}
+
+    async def authenticate(self, credential: str) -> Principal:
+        claims = self._tokens.read_access(credential)
+        if claims is None:
+            raise InvalidTokenError
+        key = session_key(claims.session_id)
+
+        async def check(client: Redis) -> Any:
+            return await self._check(keys=[key], client=client)
+
+        try:
+            answer = await self._redis.call(check)
+        except RedisUnavailableError:
+            return await self._read(claims)
+        if isinstance(answer, int):
+            return await self._read_and_fill(claims, key, asked_at_ms=answer)
+        if answer.startswith(b"x"):
+            raise InvalidTokenError
+        principal = self._parse(answer)
+        if principal.version < claims.version:
+            # The entry is older than the token: somebody filled in what was read before a change.
+            return await self._read(claims)
+        return _of_token(principal, claims)
+
+    async def _read(self, claims: AccessClaims) -> Principal:
+        """Ask PostgreSQL, a few at a time, so that a dead Redis does not drown it."""
+        async with self._bulkhead:
+            row = await self._database.fetchrow(PRINCIPAL_QUERY, claims.session_id)
+        if row is None:
+            raise InvalidTokenError
+        principal = Principal(
+            kind="account",
+            account_id=AccountId(row["account_id"]),
+            tenant_id=TenantId(row["tenant_id"]),
+            username=row["username"],
+            permissions=frozenset(row["permissions"]) | SELF_PERMISSIONS,
+            version=row["version"],
+            session_id=claims.session_id,
+        )
+        return _of_token(principal, claims)
+
+    async def _read_and_fill(
+        self, claims: AccessClaims, key: str, *, asked_at_ms: int
+    ) -> Principal:
+        principal = await self._read(claims)
+        dies_at = asked_at_ms + round(VALID_ENTRY_LIFETIME / timedelta(milliseconds=1))
+
+        async def fill(client: Redis) -> None:
+            await self._fill(
+                keys=[key], args=[_spell(principal), principal.version, dies_at], client=client
+            )
+
+        # PostgreSQL has answered already; should Redis fail now, the next request fills the entry.
+        with contextlib.suppress(RedisUnavailableError):
+            await self._redis.call(fill)
+        return principal
+
+    def _parse(self, entry: bytes) -> Principal:
+        """Read an entry; the same bytes always mean the same, so their reading is kept."""
+        principal = self._parsed.get(entry)
+        if principal is None:
+            _, version, body = entry.split(b"|", 2)
+            fields = json.loads(body)
+            principal = Principal(
+                kind="account",
+                account_id=AccountId(UUID(fields["account"])),
+                tenant_id=TenantId(UUID(fields["tenant"])),
+                username=fields["username"],
+                permissions=frozenset(fields["permissions"]),
+                version=int(version),
+                session_id=SessionId(UUID(fields["session"])),
+            )
+            if len(self._parsed) >= MAX_PARSED:
+                self._parsed.clear()
+            self._parsed[entry] = principal
+        return principal
+
+
+class RedisSessionCache:
+    """Writes the tombstones (the `SessionCache` port)."""
+
+    def __init__(self, redis: RedisGate, *, access_lifetime: timedelta) -> None:
+        self._redis = redis
+        self._lifetime_ms = round((access_lifetime + TOMBSTONE_MARGIN) / timedelta(milliseconds=1))
+
+    async def revoke(self, session_id: SessionId, *, version: int) -> None:
+        async def bury(client: Redis) -> None:
+            await client.set(session_key(session_id), f"x|{version}", px=self._lifetime_ms)
+
+        try:
+            await self._redis.call(bury)
+        except RedisUnavailableError:
+            # Entries that still say "valid" die within this time, and PostgreSQL says no already.
+            await asyncio.sleep(VALID_ENTRY_LIFETIME.total_seconds())
+
+
+def _of_token(principal: Principal, claims: AccessClaims) -> Principal:
+    if principal.tenant_id != claims.tenant_id or principal.account_id != claims.account_id:
+        raise InvalidTokenError
+    return principal
+
+
+def _spell(principal: Principal) -> str:
+    body = json.dumps(
+        {
+            "account": principal.account_id.hex,
+            "tenant": principal.tenant_id.hex,
+            "username": principal.username,
+            "permissions": sorted(principal.permissions),
+            "session": principal.session_id.hex if principal.session_id else None,
+        },
+        separators=(",", ":"),
+    )
+    return f"v|{principal.version}|{body}"

@@ -1,0 +1,162 @@
+"""The tables of identity and access, and how aggregates lie in them.
+
+Without a tenant: `accounts`, `tenants`, `sessions` (found before the tenant is known) and
+`bootstrap_marks`. Everything else here is under row-level security.
+"""
+
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, INET
+from sqlalchemy.types import TypeEngine
+from typing_extensions import override
+
+from maas.shared.infrastructure.database import mapper_registry
+from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
+from maas.user.domain.session import Session
+
+metadata = mapper_registry.metadata
+
+NOW = func.clock_timestamp()
+
+
+class _TextValue(Protocol):
+    def __init__(self, value: str) -> None: ...
+
+    @property
+    def value(self) -> str: ...
+
+
+class ValueText(TypeDecorator[Any]):
+    """Keeps a one-string value object as text."""
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
+    cache_ok: bool | None = True
+
+    def __init__(self, value_type: type[_TextValue]) -> None:
+        super().__init__()
+        self.value_type = value_type
+
+    @override
+    def process_bind_param(self, value: _TextValue | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.value
+
+    @override
+    def process_result_value(self, value: str | None, dialect: Dialect) -> _TextValue | None:
+        return None if value is None else self.value_type(value)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("slug", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("version", Integer, nullable=False, server_default="1"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("username", ValueText(Username), nullable=False),
+    Column("email", ValueText(EmailAddress), nullable=False),
+    Column("display_name", ValueText(DisplayName)),
+    Column("password_hash", Text, nullable=False),
+    Column("password_change_required", Boolean, nullable=False, server_default="false"),
+    Column("status", Text, nullable=False),
+    Column("home_tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
+    Column("last_tenant_id", Uuid, ForeignKey("tenants.id")),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("version", Integer, nullable=False),
+)
+Index("uq_accounts_username_key", func.lower(accounts.c.username), unique=True)
+Index("uq_accounts_email_key", func.lower(accounts.c.email), unique=True)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("tenant_id", Uuid, ForeignKey("tenants.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("permissions", ARRAY(Text), nullable=False),
+    Column("is_protected", Boolean, nullable=False, server_default="false"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("version", Integer, nullable=False, server_default="1"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("tenant_id", Uuid, ForeignKey("tenants.id"), primary_key=True),
+    Column("account_id", Uuid, ForeignKey("accounts.id"), primary_key=True),
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Index("ix_memberships_account_id", "account_id"),
+)
+
+membership_roles = Table(
+    "membership_roles",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, primary_key=True),
+    Column("role_name", Text, primary_key=True),
+    ForeignKeyConstraint(
+        ["tenant_id", "account_id"],
+        ["memberships.tenant_id", "memberships.account_id"],
+        ondelete="CASCADE",
+    ),
+    ForeignKeyConstraint(["tenant_id", "role_name"], ["roles.tenant_id", "roles.name"]),
+    Index("ix_membership_roles_tenant_id_role_name", "tenant_id", "role_name"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("accounts.id"), nullable=False),
+    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("current_hash", LargeBinary, nullable=False),
+    Column("previous_hash", LargeBinary),
+    Column("rotated_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("last_used_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("idle_expires_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("revoked_reason", Text),
+    Column("address", INET),
+    Column("user_agent", Text),
+    Index("ix_sessions_account_id", "account_id"),
+)
+
+bootstrap_marks = Table(
+    "bootstrap_marks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+)
+
+mapper_registry.map_imperatively(
+    Account, accounts, version_id_col=accounts.c.version, eager_defaults=False
+)
+mapper_registry.map_imperatively(Session, sessions)

@@ -1,0 +1,176 @@
+"""Access and refresh tokens. The only module that knows the JWT library."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jose import jwt
+from jose.exceptions import JOSEError
+
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.ids import AccountId, SessionId, TenantId, new_id
+from maas.shared.infrastructure.settings import AuthSettings
+from maas.user.application.ports import AccessClaims
+from maas.user.domain.session import Session
+
+ALGORITHM = "HS256"
+TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068's media type
+REFRESH_PREFIX = "mrt_"
+LEEWAY_SECONDS = 30
+MAX_TOKEN_BYTES = 4096
+MAX_HEADER_CHARS = 512
+MAX_CACHED = 8192
+_HEADER_NAMES = {"alg", "typ", "kid"}
+_CLAIM_NAMES = {"exp", "iat", "iss", "aud", "sub", "sid", "tid", "jti", "ver"}
+
+
+def derive_key(secret: str, purpose: str) -> bytes:
+    """Derive a 32-byte key of one purpose, so that no two uses share a key."""
+    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"maas:v1:{purpose}".encode())
+    return hkdf.derive(secret.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    id: str
+    key: bytes
+
+
+class JoseTokenIssuer:
+    """HS256 access tokens and derived refresh tokens, with up to two keys in the ring.
+
+    Verified access tokens are remembered until they expire: that spares the signature check, and
+    says nothing of the session, which is looked up every time.
+    """
+
+    def __init__(self, settings: AuthSettings, *, secret_key: str, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        secrets = [secret_key]
+        if settings.previous_secret_key is not None:
+            secrets.append(settings.previous_secret_key.get_secret_value())
+        keys = [derive_key(secret, "access-token") for secret in secrets]
+        self._keys = {_key_id(key): _Key(_key_id(key), key) for key in keys}
+        self._signing = self._keys[_key_id(keys[0])]
+        self._refresh_key = derive_key(secret_key, "refresh-token")
+        self._verified: dict[str, AccessClaims] = {}
+
+    def issue_access(self, session: Session, *, at: datetime) -> str:
+        issued = int(at.timestamp())
+        claims = {
+            "iss": self._settings.issuer,
+            "aud": self._settings.audience,
+            "sub": str(session.account_id),
+            "sid": str(session.id),
+            "tid": str(session.tenant_id),
+            "ver": session.version,
+            "jti": new_id().hex,
+            "iat": issued,
+            "exp": issued + round(self._settings.access_token_lifetime.total_seconds()),
+        }
+        headers = {"typ": TOKEN_TYPE, "kid": self._signing.id}
+        return str(jwt.encode(claims, self._signing.key, algorithm=ALGORITHM, headers=headers))
+
+    def read_access(self, token: str) -> AccessClaims | None:
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._verify(token)
+            if claims is None:
+                return None
+            if len(self._verified) >= MAX_CACHED:
+                self._verified.clear()
+            self._verified[token] = claims
+        if self._clock.now().timestamp() > claims.expires_at + LEEWAY_SECONDS:
+            self._verified.pop(token, None)
+            return None
+        return claims
+
+    def _verify(self, token: str) -> AccessClaims | None:
+        key = self._find_key(token)
+        if key is None:
+            return None
+        try:
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[ALGORITHM],
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                # Times are checked below, by our clock.
+                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+            return self._strictly(claims)
+        except (JOSEError, ValueError, TypeError, OverflowError, RecursionError):
+            # The library lets odd claim values out as the errors they cause.
+            return None
+
+    def _find_key(self, token: str) -> _Key | None:
+        """Look at the header before the library does; it accepts more than we issue."""
+        parts = token.split(".")
+        if len(token) > MAX_TOKEN_BYTES or len(parts) != 3 or len(parts[0]) > MAX_HEADER_CHARS:  # noqa: PLR2004  header, payload, signature
+            return None
+        try:
+            header = json.loads(_unbase64(parts[0]))
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(header, dict) or set(header) != _HEADER_NAMES:
+            return None
+        if header["alg"] != ALGORITHM or header["typ"] != TOKEN_TYPE:
+            return None
+        kid = header["kid"]
+        return self._keys.get(kid) if isinstance(kid, str) else None
+
+    def _strictly(self, claims: dict[str, object]) -> AccessClaims | None:
+        issued, expires, version = claims.get("iat"), claims.get("exp"), claims.get("ver")
+        if set(claims) != _CLAIM_NAMES or not (
+            type(issued) is int and type(expires) is int and type(version) is int
+        ):
+            return None
+        lifetime = self._settings.access_token_lifetime.total_seconds()
+        if not 0 < expires - issued <= lifetime:
+            return None
+        if issued > self._clock.now().timestamp() + LEEWAY_SECONDS:
+            return None
+        return AccessClaims(
+            account_id=AccountId(UUID(str(claims["sub"]))),
+            session_id=SessionId(UUID(str(claims["sid"]))),
+            tenant_id=TenantId(UUID(str(claims["tid"]))),
+            version=version,
+            expires_at=expires,
+        )
+
+    def issue_refresh(self, session_id: SessionId, generation: int) -> str:
+        message = session_id.bytes + generation.to_bytes(8, "big")
+        secret = hmac.digest(self._refresh_key, message, "sha256")
+        encoded = base64.urlsafe_b64encode(session_id.bytes + secret).decode()
+        return REFRESH_PREFIX + encoded
+
+    def hash_refresh(self, token: str) -> bytes:
+        return hashlib.sha256(token.encode()).digest()
+
+    def session_of_refresh(self, token: str) -> SessionId | None:
+        if not token.startswith(REFRESH_PREFIX) or not token.isascii():
+            return None
+        try:
+            decoded = _unbase64(token.removeprefix(REFRESH_PREFIX))
+        except ValueError:
+            return None
+        return SessionId(UUID(bytes=decoded[:16])) if len(decoded) == 48 else None  # noqa: PLR2004  id and secret
+
+
+def _key_id(key: bytes) -> str:
+    return hashlib.sha256(b"kid" + key).hexdigest()[:16]
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as exc:
+        raise ValueError(str(exc)) from exc

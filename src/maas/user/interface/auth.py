@@ -1,0 +1,65 @@
+"""Signing in, refreshing, signing out."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+
+from maas.audit.public import audited
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.user.application.sign_in import TokenPair
+from maas.user.domain.passwords import MAX_PASSWORD_CHARS
+from maas.user.interface.dependencies import SignIns
+from maas.user.interface.schemas import (
+    MAX_LOGIN_CHARS,
+    RefreshRequest,
+    SignInRequest,
+    TokenPairRead,
+)
+
+router = APIRouter(prefix="/auth", tags=["auth"], route_class=StrictRoute)
+
+
+def _render(pair: TokenPair) -> TokenPairRead:
+    return TokenPairRead(
+        access_token=pair.access_token,
+        refresh_token=pair.refresh_token,
+        token_type="bearer",  # noqa: S106  the scheme's name, not a secret
+        expires_in=int(pair.expires_in.total_seconds()),
+    )
+
+
+@router.post("/login", summary="Sign in")
+@audited("auth.login")
+async def login(body: SignInRequest, sign_ins: SignIns) -> TokenPairRead:
+    pair = await sign_ins.sign_in(
+        login=body.username, password=body.password.get_secret_value(), tenant=body.tenant
+    )
+    return _render(pair)
+
+
+@router.post("/token", summary="Sign in with an OAuth2 form, as the docs' Authorize button does")
+@audited("auth.login")
+async def token(
+    username: Annotated[str, Form(min_length=1, max_length=MAX_LOGIN_CHARS)],
+    password: Annotated[str, Form(min_length=1, max_length=MAX_PASSWORD_CHARS)],
+    sign_ins: SignIns,
+) -> TokenPairRead:
+    return _render(await sign_ins.sign_in(login=username, password=password, tenant=None))
+
+
+@router.post("/refresh", summary="Exchange a refresh token for the next pair")
+@audited("auth.refresh")
+async def refresh(body: RefreshRequest, sign_ins: SignIns) -> TokenPairRead:
+    return _render(await sign_ins.refresh(body.refresh_token.get_secret_value()))
+
+
+@router.post(
+    "/logout",
+    status_code=204,
+    dependencies=[requires("self:write")],
+    summary="End this session; none of its tokens is accepted from now on",
+)
+@audited("auth.logout")
+async def logout(caller: Caller, sign_ins: SignIns) -> None:
+    await sign_ins.sign_out(caller)

@@ -1,0 +1,56 @@
+"""One's own account."""
+
+from fastapi import APIRouter, Response
+
+from maas.audit.public import audited
+from maas.shared.interface.etags import IfMatch, etag_of
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.user.application.ports import Profile
+from maas.user.interface.dependencies import Accounts, Queries
+from maas.user.interface.schemas import PasswordChange, ProfileRead, ProfileUpdate
+
+router = APIRouter(prefix="/users", tags=["self"], route_class=StrictRoute)
+
+
+def _render(profile: Profile, response: Response) -> ProfileRead:
+    response.headers["ETag"] = etag_of(profile.version)
+    return ProfileRead.model_validate(profile)
+
+
+@router.get("/profile", dependencies=[requires("self:read")], summary="Read one's own profile")
+async def get_profile(caller: Caller, queries: Queries, response: Response) -> ProfileRead:
+    profile = await queries.get_profile(caller.account_id, caller.tenant_id)
+    return _render(profile, response)
+
+
+@router.put("/profile", dependencies=[requires("self:write")], summary="Change one's own profile")
+@audited("profile.updated")
+async def update_profile(
+    body: ProfileUpdate,
+    caller: Caller,
+    accounts: Accounts,
+    queries: Queries,
+    if_match: IfMatch,
+    response: Response,
+) -> ProfileRead:
+    if "display_name" in body.model_fields_set:
+        profile = await accounts.rename_self(caller, body.display_name, check=if_match.check)
+    else:
+        profile = await queries.get_profile(caller.account_id, caller.tenant_id)
+    return _render(profile, response)
+
+
+@router.post(
+    "/password",
+    status_code=204,
+    dependencies=[requires("self:write")],
+    summary="Change one's own password; every other session ends",
+)
+@audited("password.changed")
+async def change_password(body: PasswordChange, caller: Caller, accounts: Accounts) -> None:
+    await accounts.change_own_password(
+        caller,
+        current_password=body.current_password.get_secret_value(),
+        new_password=body.new_password.get_secret_value(),
+    )

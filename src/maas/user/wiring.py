@@ -1,0 +1,73 @@
+"""Builds the user context."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from maas.shared.application.ports import Authenticator
+from maas.shared.domain.clock import Clock
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
+from maas.user.application.accounts import AccountService
+from maas.user.application.sign_in import SignInService
+from maas.user.infrastructure.passwords import Argon2Hasher
+from maas.user.infrastructure.queries import PostgresUserQueries
+from maas.user.infrastructure.repositories import SqlUserUnitOfWork
+from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
+from maas.user.infrastructure.tokens import JoseTokenIssuer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserContext:
+    authenticator: Authenticator
+    accounts: AccountService
+    state: Mapping[str, object]
+    hasher: Argon2Hasher
+
+    def close(self) -> None:
+        self.hasher.close()
+
+
+def build_user(
+    *,
+    database: Database,
+    redis: RedisGate,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    settings: AuthSettings,
+    secret_key: str,
+) -> UserContext:
+    def unit_of_work() -> SqlUserUnitOfWork:
+        return SqlUserUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    queries = PostgresUserQueries(database)
+    hasher = Argon2Hasher(settings)
+    tokens = JoseTokenIssuer(settings, secret_key=secret_key, clock=clock)
+    cache = RedisSessionCache(redis, access_lifetime=settings.access_token_lifetime)
+    accounts = AccountService(
+        unit_of_work=unit_of_work,
+        queries=queries,
+        passwords=hasher,
+        cache=cache,
+        clock=clock,
+        password_min_length=settings.password_min_length,
+    )
+    sign_ins = SignInService(
+        unit_of_work=unit_of_work,
+        queries=queries,
+        passwords=hasher,
+        tokens=tokens,
+        cache=cache,
+        clock=clock,
+        access_lifetime=settings.access_token_lifetime,
+        refresh_lifetime=settings.refresh_token_lifetime,
+        refresh_idle=settings.refresh_token_idle,
+    )
+    return UserContext(
+        authenticator=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
+        accounts=accounts,
+        hasher=hasher,
+        state={"sign_ins": sign_ins, "accounts": accounts, "user_queries": queries},
+    )
