@@ -1,0 +1,85 @@
+"""A file of a version: a path, and the blob behind it."""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+
+from typing_extensions import override
+
+from maas.model.domain.blob import Blob, Digest
+from maas.model.domain.text import has_invisible
+from maas.model.public import VersionId
+from maas.shared.domain.errors import InvalidInputError
+from maas.shared.domain.ids import AccountId, TenantId
+
+MAX_PATH_CHARS = 512
+MAX_SEGMENT_BYTES = 255
+DEFAULT_MEDIA_TYPE = "application/octet-stream"
+
+
+class InvalidFilePathError(InvalidInputError):
+    code = "invalid-file-path"
+    title = "Not a path of a file"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"A path is relative, has 1 to {MAX_PATH_CHARS} characters, and its names are joined "
+            "by single slashes. No name is `.` or `..`, starts or ends with a blank, is longer "
+            f"than {MAX_SEGMENT_BYTES} bytes, or holds a backslash or a control character."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath:
+    """A relative POSIX path that is safe to make on any disk and to put into a header.
+
+    It is kept in Unicode's composed form (NFC): macOS sends the other one for the same name.
+    """
+
+    value: str
+
+    def __post_init__(self) -> None:
+        if not self.value or has_invisible(self.value) or "\\" in self.value:
+            raise InvalidFilePathError
+        text = unicodedata.normalize("NFC", self.value)
+        if len(text) > MAX_PATH_CHARS or not all(map(_is_segment, text.split("/"))):
+            raise InvalidFilePathError
+        object.__setattr__(self, "value", text)
+
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return self.value.rpartition("/")[2]
+
+    @override
+    def __str__(self) -> str:
+        return self.value
+
+
+def _is_segment(text: str) -> bool:
+    return (
+        text not in {"", ".", ".."}
+        and text == text.strip()
+        and len(text.encode()) <= MAX_SEGMENT_BYTES
+    )
+
+
+@dataclass(eq=False, kw_only=True)
+class VersionFile:
+    """What a version has under one path; part of the `ModelVersion` aggregate."""
+
+    version_id: VersionId
+    tenant_id: TenantId
+    path: FilePath
+    sha256: Digest
+    size: int
+    media_type: str
+    created_by: AccountId
+    created_at: datetime
+
+    def replace(self, blob: Blob, *, media_type: str, by: AccountId, at: datetime) -> None:
+        self.sha256 = blob.sha256
+        self.size = blob.size
+        self.media_type = media_type
+        self.created_by = by
+        self.created_at = at

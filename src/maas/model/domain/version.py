@@ -1,0 +1,227 @@
+"""A version of a model: a life from `pending` to `archived`, and files that are fixed by then."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypedDict
+
+from typing_extensions import Unpack
+
+from maas.model.domain.blob import Blob, Digest
+from maas.model.domain.file import FilePath, VersionFile
+from maas.model.domain.text import Description, Reason, VersionName
+from maas.model.public import ModelId, VersionId, VersionStatus
+from maas.shared.domain.errors import ConflictError, NotFoundError, RuleViolatedError
+from maas.shared.domain.ids import AccountId, TenantId
+
+MAX_FILES = 1_000
+
+TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
+    "pending": frozenset({"uploading", "failed"}),
+    "uploading": frozenset({"validating", "ready", "failed"}),
+    "validating": frozenset({"ready", "failed"}),
+    "ready": frozenset({"deprecated"}),
+    "deprecated": frozenset({"ready", "archived"}),
+    "archived": frozenset(),
+    "failed": frozenset({"uploading"}),
+}
+"""Where each status may lead; `failed` may be mended by uploading again."""
+
+OPEN_TO_FILES: frozenset[VersionStatus] = frozenset({"pending", "uploading"})
+DELETABLE: frozenset[VersionStatus] = frozenset(
+    {"pending", "uploading", "validating", "failed", "archived"}
+)
+_NEEDS_FILES: frozenset[VersionStatus] = frozenset({"validating", "ready"})
+
+
+class VersionNotFoundError(NotFoundError):
+    code = "version-not-found"
+    title = "No such version of this model"
+
+
+class VersionFileNotFoundError(NotFoundError):
+    code = "file-not-found"
+    title = "No such file in this version"
+
+
+class VersionTakenError(ConflictError):
+    code = "version-taken"
+    title = "Version already exists"
+
+    def __init__(self) -> None:
+        super().__init__("The model has a version of this name already: choose another.")
+
+
+class TransitionRefusedError(RuleViolatedError):
+    code = "transition-refused"
+    title = "The version cannot go there from here"
+
+    def __init__(self, current: VersionStatus) -> None:
+        wanted = sorted(TRANSITIONS[current])
+        ways = f"it can become {' or '.join(wanted)}" if wanted else "that is final"
+        super().__init__(f"The version is {current}: {ways}.")
+
+
+class VersionEmptyError(RuleViolatedError):
+    code = "version-empty"
+    title = "The version has no files"
+
+    def __init__(self) -> None:
+        super().__init__("Upload at least one file before the version can be validated or ready.")
+
+
+class VersionFrozenError(RuleViolatedError):
+    code = "version-frozen"
+    title = "The version's files cannot change any more"
+
+    def __init__(self, status: VersionStatus) -> None:
+        super().__init__(
+            f"The version is {status}; files change only while it is pending or uploading. "
+            "Make a new version instead."
+        )
+
+
+class VersionInUseError(RuleViolatedError):
+    code = "version-in-use"
+    title = "The version is in use"
+
+    def __init__(self, status: VersionStatus) -> None:
+        super().__init__(f"The version is {status}: deprecate and archive it before deleting it.")
+
+
+class TooManyFilesError(RuleViolatedError):
+    code = "too-many-files"
+    title = "The version has all the files it can have"
+
+    def __init__(self) -> None:
+        super().__init__(f"A version has at most {MAX_FILES} files.")
+
+
+class VersionChanges(TypedDict, total=False):
+    """What may be revised; what is absent stays."""
+
+    description: Description | None
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelVersion:
+    """A version and its files. `revision` counts the changes, for ETags."""
+
+    id: VersionId
+    tenant_id: TenantId
+    model_id: ModelId
+    name: VersionName
+    status: VersionStatus = "pending"
+    status_reason: Reason | None = None
+    description: Description | None
+    created_by: AccountId
+    created_at: datetime
+    updated_at: datetime
+    revision: int = 1
+    files: dict[FilePath, VersionFile] = field(default_factory=dict)
+
+    def revise(self, *, at: datetime, **changes: Unpack[VersionChanges]) -> None:
+        """Set what is given, in any status; the files are untouched."""
+        self.description = changes.get("description", self.description)
+        self._touch(at)
+
+    def move_to(self, status: VersionStatus, *, reason: Reason | None, at: datetime) -> None:
+        """Go on to another status.
+
+        Raises:
+            TransitionRefusedError: no way leads there from the present one.
+            VersionEmptyError: there is nothing to validate or to be ready with.
+        """
+        if status not in TRANSITIONS[self.status]:
+            raise TransitionRefusedError(self.status)
+        if status in _NEEDS_FILES and not self.files:
+            raise VersionEmptyError
+        self.status = status
+        self.status_reason = reason
+        self._touch(at)
+
+    def check_open(self, path: FilePath | None = None) -> None:
+        """Refuse unless files may change now, and, given a path, there is room for it.
+
+        Raises:
+            VersionFrozenError: the files are fixed in this status.
+            TooManyFilesError: the path would be one too many.
+        """
+        if self.status not in OPEN_TO_FILES:
+            raise VersionFrozenError(self.status)
+        if path is not None and path not in self.files and len(self.files) >= MAX_FILES:
+            raise TooManyFilesError
+
+    def put_file(
+        self, path: FilePath, blob: Blob, *, media_type: str, by: AccountId, at: datetime
+    ) -> VersionFile:
+        """Have the blob under the path; the first file starts `uploading`.
+
+        Raises:
+            VersionFrozenError, TooManyFilesError: as `check_open`.
+        """
+        self.check_open(path)
+        file = self.files.get(path)
+        if file is not None:
+            file.replace(blob, media_type=media_type, by=by, at=at)
+        else:
+            file = VersionFile(
+                version_id=self.id,
+                tenant_id=self.tenant_id,
+                path=path,
+                sha256=blob.sha256,
+                size=blob.size,
+                media_type=media_type,
+                created_by=by,
+                created_at=at,
+            )
+            self.files[path] = file
+        if self.status == "pending":
+            self.status = "uploading"
+        self._touch(at)
+        return file
+
+    def remove_file(self, path: FilePath, *, at: datetime) -> Digest:
+        """Drop the file and tell which bytes it had.
+
+        Raises:
+            VersionFrozenError: the files are fixed in this status.
+            VersionFileNotFoundError: nothing is under this path.
+        """
+        self.check_open()
+        if path not in self.files:
+            raise VersionFileNotFoundError
+        self._touch(at)
+        return self.files.pop(path).sha256
+
+    def check_deletable(self) -> None:
+        """Refuse while somebody may rely on it.
+
+        Raises:
+            VersionInUseError: it is ready or deprecated.
+        """
+        if self.status not in DELETABLE:
+            raise VersionInUseError(self.status)
+
+    def _touch(self, at: datetime) -> None:
+        self.updated_at = at
+        self.revision += 1
+
+
+class VersionRepository(Protocol):
+    async def get(self, model_id: ModelId, name: VersionName, *, lock: bool = True) -> ModelVersion:
+        """Load a version of a model that is not deleted, with its files.
+
+        Locked by default, so that what was checked stays so until the commit.
+
+        Raises:
+            ModelNotFoundError: the model is not there, or another tenant's.
+            VersionNotFoundError: the model is, the version is not.
+        """
+        ...
+
+    async def is_name_taken(self, model_id: ModelId, name: VersionName) -> bool: ...
+
+    def add(self, version: ModelVersion) -> None: ...
+
+    async def remove(self, version: ModelVersion) -> None: ...

@@ -1,0 +1,190 @@
+"""The artifact store: bodies cut into durable, digested parts; parts checked and joined again."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable
+from pathlib import Path
+
+import structlog
+
+from maas.model.application.finishing import finish
+from maas.model.application.ports import (
+    ArtifactStoreUnavailableError,
+    CorruptBlobError,
+    FileTooLargeError,
+)
+from maas.model.domain.blob import Blob, Digest, Part, Upload
+from maas.model.infrastructure.buffers import new_buffer
+from maas.model.infrastructure.object_store import DurableObjects, MissingObjectError
+from maas.shared.domain.ids import new_id
+from maas.shared.infrastructure.settings import StorageSettings
+
+FOLDER = "artifacts"
+SENT_BYTES = 256 * 1024
+"""How much of a checked part is handed to the socket at once."""
+
+_log = structlog.get_logger(__name__)
+
+
+def storage_url(settings: StorageSettings, data_dir: Path) -> str:
+    """Tell where artifacts are kept: as set, else in a folder of the data folder."""
+    return settings.url or (data_dir.absolute() / FOLDER).as_uri()
+
+
+class PartedArtifactStore:
+    """Keeps files as parts of at most `part_bytes`, each an object of its own.
+
+    While a body comes in, one part is digested and stored and the next one fills up; while a file
+    goes out, one part is sent and the next one read and checked. So two parts are in memory.
+    """
+
+    def __init__(self, objects: DurableObjects, *, part_bytes: int) -> None:
+        self._objects = objects
+        self._part_bytes = part_bytes
+
+    async def receive(self, body: AsyncIterable[bytes], *, limit_bytes: int) -> Upload:
+        incoming = _Incoming(self._objects, part_bytes=self._part_bytes, limit_bytes=limit_bytes)
+        try:
+            async for chunk in body:
+                await incoming.take(chunk)
+            return await incoming.finish()
+        except BaseException:
+            await finish(incoming.abandon())
+            raise
+
+    async def discard(self, upload: Upload) -> None:
+        keys = [part.key for part in upload.blob.parts]
+        await _delete(self._objects, keys, folder=_folder_of(upload))
+
+    async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        wanted = blob.parts_between(start, stop)
+        largest = max((part.size for part, _, _ in wanted), default=0)
+        room, spare = new_buffer(largest), new_buffer(largest)
+        ahead: asyncio.Task[memoryview] | None = None
+        try:
+            for position, (part, begin, end) in enumerate(wanted):
+                data = await (ahead or self._load(part, room))
+                ahead, room, spare = None, spare, room
+                if position + 1 < len(wanted):
+                    ahead = asyncio.create_task(self._load(wanted[position + 1][0], room))
+                for offset in range(begin, end, SENT_BYTES):
+                    # A copy, for the socket may hold it longer than the part stays here.
+                    yield bytes(data[offset : min(offset + SENT_BYTES, end)])
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    async def _load(self, part: Part, room: memoryview) -> memoryview:
+        """Read a part into memory and check it.
+
+        Raises:
+            CorruptBlobError: it is missing or not what was stored.
+        """
+        data = room[: part.size]
+        try:
+            await self._objects.read(part.key, data)
+        except MissingObjectError as exc:
+            _log.error("blob_part_missing", key=part.key)  # noqa: TRY400  the trace says no more
+            raise CorruptBlobError from exc
+        digest = await asyncio.get_running_loop().run_in_executor(
+            self._objects.threads, _digest, data
+        )
+        if digest != part.sha256.value:
+            _log.error("blob_part_corrupt", key=part.key)
+            raise CorruptBlobError
+        return data
+
+
+class _Incoming:
+    """An upload under way."""
+
+    def __init__(self, objects: DurableObjects, *, part_bytes: int, limit_bytes: int) -> None:
+        self._objects = objects
+        self._part_bytes = part_bytes
+        self._limit_bytes = limit_bytes
+        self._id = new_id()
+        self._whole = hashlib.sha256()
+        self._size = 0
+        self._parts: list[Part] = []
+        self._filling, self._spare = new_buffer(part_bytes), new_buffer(part_bytes)
+        self._filled = 0
+        self._storing: asyncio.Task[Part] | None = None
+
+    async def take(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit_bytes:
+            raise FileTooLargeError(self._limit_bytes)
+        rest = memoryview(chunk)
+        while rest:
+            taken = min(len(rest), self._part_bytes - self._filled)
+            self._filling[self._filled : self._filled + taken] = rest[:taken]
+            self._filled += taken
+            rest = rest[taken:]
+            if self._filled == self._part_bytes:
+                await self._hand_over()
+
+    async def finish(self) -> Upload:
+        if self._filled:
+            await self._hand_over()
+        await self._await_stored()
+        digest = Digest(self._whole.digest())
+        return Upload(
+            id=self._id, blob=Blob(sha256=digest, size=self._size, parts=tuple(self._parts))
+        )
+
+    async def abandon(self) -> None:
+        """Remove what was written; a part on its way is waited for, else it would come after."""
+        index = len(self._parts)
+        if self._storing is not None:
+            await asyncio.wait([self._storing])
+            index += 1
+            if not self._storing.cancelled():
+                # Looked at, so that asyncio does not call it forgotten.
+                self._storing.exception()
+        folder = f"parts/{self._id}"
+        await _delete(self._objects, [f"{folder}/{n}" for n in range(index)], folder=folder)
+
+    async def _hand_over(self) -> None:
+        await self._await_stored()
+        data = self._filling[: self._filled]
+        # The part before is stored by now, so its memory is free for the next one.
+        self._filling, self._spare, self._filled = self._spare, self._filling, 0
+        self._storing = asyncio.create_task(self._store(len(self._parts), data))
+
+    async def _await_stored(self) -> None:
+        if self._storing is not None:
+            # Shielded: a write that is cancelled goes on unseen in the store's own thread.
+            self._parts.append(await asyncio.shield(self._storing))
+            self._storing = None
+
+    async def _store(self, index: int, data: memoryview) -> Part:
+        key = f"parts/{self._id}/{index}"
+        loop, threads = asyncio.get_running_loop(), self._objects.threads
+        digesting = loop.run_in_executor(threads, self._digest_both, data, index)
+        try:
+            await self._objects.put(key, data, is_first=index == 0)
+        finally:
+            digest = await digesting
+        return Part(key=key, size=len(data), sha256=Digest(digest))
+
+    def _digest_both(self, data: memoryview, index: int) -> bytes:
+        # The first part's digest is that of the file so far: many files have no other part.
+        self._whole.update(data)
+        return self._whole.copy().digest() if index == 0 else _digest(data)
+
+
+def _folder_of(upload: Upload) -> str:
+    return f"parts/{upload.id}"
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+async def _delete(objects: DurableObjects, keys: list[str], *, folder: str) -> None:
+    if not keys:
+        return
+    try:
+        await objects.delete(keys, folder=folder)
+    except ArtifactStoreUnavailableError as exc:
+        _log.warning("upload_left_for_sweep", folder=folder, error=repr(exc.__cause__))

@@ -1,0 +1,59 @@
+"""The services of the registry, and its names in paths, as routes ask for them."""
+
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import Depends, Path, Request
+
+from maas.model.application.files import FileService
+from maas.model.application.models import ModelService
+from maas.model.application.queries import ModelQueries
+from maas.model.application.versions import VersionService
+from maas.model.domain.file import FilePath
+from maas.model.domain.text import VersionName
+from maas.model.public import ModelId
+
+
+def _models(request: Request) -> ModelService:
+    return cast("ModelService", request.scope["state"]["models"])
+
+
+def _versions(request: Request) -> VersionService:
+    return cast("VersionService", request.scope["state"]["model_versions"])
+
+
+def _files(request: Request) -> FileService:
+    return cast("FileService", request.scope["state"]["model_files"])
+
+
+def _queries(request: Request) -> ModelQueries:
+    return cast("ModelQueries", request.scope["state"]["model_queries"])
+
+
+async def _model_id(model_id: Annotated[UUID, Path(description="The model's id.")]) -> ModelId:
+    return ModelId(model_id)
+
+
+async def _version_name(
+    version: Annotated[
+        str, Path(description="The version, as its maker named it.", examples=["1.0.0"])
+    ],
+) -> VersionName:
+    return VersionName(version)
+
+
+async def _file_path(
+    path: Annotated[
+        str, Path(description="The path, slashes and all.", examples=["weights/model.gguf"])
+    ],
+) -> FilePath:
+    return FilePath(path)
+
+
+Models = Annotated[ModelService, Depends(_models)]
+Versions = Annotated[VersionService, Depends(_versions)]
+Files = Annotated[FileService, Depends(_files)]
+Queries = Annotated[ModelQueries, Depends(_queries)]
+ModelIdPath = Annotated[ModelId, Depends(_model_id)]
+VersionNamePath = Annotated[VersionName, Depends(_version_name)]
+FilePathPath = Annotated[FilePath, Depends(_file_path)]

@@ -1,0 +1,159 @@
+"""Files of a version, streamed up and down."""
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from maas.audit.public import audited
+from maas.model.application.files import IncomingFile
+from maas.model.application.ports import BodyCutOffError
+from maas.model.domain.file import DEFAULT_MEDIA_TYPE
+from maas.model.interface.answers import API, refusals
+from maas.model.interface.dependencies import (
+    FilePathPath,
+    Files,
+    ModelIdPath,
+    Queries,
+    VersionNamePath,
+)
+from maas.model.interface.digests import HEX_HEADER, announced_digests
+from maas.model.interface.downloads import answer_download
+from maas.model.interface.schemas import FileRead
+from maas.shared.domain.errors import UnsupportedMediaError
+from maas.shared.interface.pagination import PageRead
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+
+MAX_MEDIA_TYPE_CHARS = 127
+OCTETS = {"schema": {"type": "string", "format": "binary"}}
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+
+router = APIRouter(
+    prefix="/models/{model_id}/versions/{version}/files", tags=["models"], route_class=StrictRoute
+)
+
+
+@router.get(
+    "",
+    dependencies=[requires("model:read")],
+    summary="List a version's files, by path",
+    description="All of them on one page: a version has at most 1,000.",
+    responses=refusals(404),
+)
+async def list_files(
+    model_id: ModelIdPath, version: VersionNamePath, caller: Caller, queries: Queries
+) -> PageRead[FileRead]:
+    found = await queries.list_files(caller.tenant_id, model_id, version)
+    files = [FileRead.model_validate(file) for file in found]
+    return PageRead[FileRead](items=files, next_cursor=None, total=None)
+
+
+@router.put(
+    "/{path:path}",
+    dependencies=[requires("model:write")],
+    summary="Upload a file, or replace it while the version is open",
+    description=(
+        "The body is the file. Its SHA-256 is computed on the way in and compared with "
+        f"`Content-Digest`, `Repr-Digest` or `{HEX_HEADER}`, if sent. Whatever goes wrong, nothing "
+        "of it is kept. Answers 201 for a new path, 200 for a replaced one."
+    ),
+    status_code=201,
+    responses={
+        200: {"model": FileRead, "description": "Replaced."},
+        **refusals(404, 409, 413, 415, 422, 503, 507),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {DEFAULT_MEDIA_TYPE: OCTETS}}},
+)
+@audited("model_file.uploaded")
+async def upload_file(
+    model_id: ModelIdPath,
+    version: VersionNamePath,
+    path: FilePathPath,
+    caller: Caller,
+    files: Files,
+    request: Request,
+    response: Response,
+) -> FileRead:
+    incoming = IncomingFile(
+        path=path,
+        media_type=_media_type(request.headers),
+        size=_announced_size(request.headers),
+        digests=announced_digests(request.headers),
+        body=_body(request),
+    )
+    taken = await files.take(caller, model_id, version, incoming)
+    response.status_code = 201 if taken.is_new else 200
+    response.headers["Location"] = (
+        f"{API}/models/{model_id}/versions/{version}/files/{quote(taken.file.path)}"
+    )
+    response.headers["ETag"] = f'"{taken.file.sha256}"'
+    return FileRead.model_validate(taken.file)
+
+
+@router.get(
+    "/{path:path}",
+    dependencies=[requires("model:read")],
+    summary="Download a file, or one range of it",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
+        206: {"description": "The range.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
+        304: {"description": "The caller's copy is the same."},
+        **refusals(404, 416, 503),
+    },
+)
+@audited("model_file.downloaded")
+async def download_file(
+    model_id: ModelIdPath,
+    version: VersionNamePath,
+    path: FilePathPath,
+    caller: Caller,
+    files: Files,
+    request: Request,
+) -> Response:
+    stored = await files.find_stored(caller, model_id, version, path)
+    return await answer_download(request, files, stored)
+
+
+@router.delete(
+    "/{path:path}",
+    status_code=204,
+    dependencies=[requires("model:write")],
+    summary="Take a file out of a version that is still open",
+    responses=refusals(404, 409),
+)
+@audited("model_file.deleted")
+async def delete_file(
+    model_id: ModelIdPath, version: VersionNamePath, path: FilePathPath, files: Files
+) -> None:
+    await files.remove(model_id, version, path)
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    """Give the body as it comes; a caller who hangs up ends it with a refusal."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise BodyCutOffError from None
+
+
+def _announced_size(headers: Headers) -> int | None:
+    """Refuse what is not a whole file as it is; tell its size, if the headers do."""
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaError("Send the file as it is, without Content-Encoding.")
+    if "content-range" in headers:
+        raise UnsupportedMediaError("Send the whole file at once, without Content-Range.")
+    size = headers.get("content-length", "")
+    return int(size) if size.isdecimal() else None
+
+
+def _media_type(headers: Headers) -> str:
+    value = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_fit = len(value) <= MAX_MEDIA_TYPE_CHARS and _MEDIA_TYPE.fullmatch(value)
+    return value if is_fit else DEFAULT_MEDIA_TYPE
