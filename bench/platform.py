@@ -1,0 +1,126 @@
+"""A platform of its own for a benchmark: `maas up` on a fresh folder and a free port."""
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+READY_SECONDS = 60
+USERNAME = "bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningPlatform:
+    """A platform that answers; `process` is its supervisor."""
+
+    url: str
+    port: int
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+    ready_after_seconds: float
+
+    def api_process(self) -> psutil.Process:
+        """Find the process that serves requests."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(child for child in children if "serve" in child.cmdline())
+
+    def sign_in(self) -> str:
+        """Make an administrator and return an access token."""
+        password = secrets.token_urlsafe(24)
+        name = f"{USERNAME}-{secrets.token_hex(4)}"
+        subprocess.run(
+            [
+                sys.executable, "-m", "maas.cli", "admin", "create", "--username", name,
+                "--email", f"{name}@example.com", "--password-stdin",
+            ],
+            input=password.encode(), env=environment(self.data_dir), check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        answer = httpx.post(
+            f"{self.url}/api/v1/auth/login", json={"username": name, "password": password}
+        )
+        return str(answer.raise_for_status().json()["access_token"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    """Take this environment without settings of somebody's own platform."""
+    kept = {name: value for name, value in os.environ.items() if not re.match("MAAS_", name)}
+    return {**kept, "MAAS_DATA_DIR": str(data_dir), "MAAS_LOG_LEVEL": "WARNING"}
+
+
+@contextmanager
+def run_platform(data_dir: Path) -> Iterator[RunningPlatform]:
+    """Run `maas up` on this folder until the block ends."""
+    port = free_port()
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maas.cli", "up", "--port", str(port)],
+        env=environment(data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(url, process)
+        yield RunningPlatform(
+            url=url, port=port, data_dir=data_dir, process=process,
+            ready_after_seconds=time.monotonic() - began,
+        )  # fmt: skip
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            message = f"the platform ended with code {process.returncode}"
+            raise RuntimeError(message)
+        try:
+            if httpx.get(f"{url}/health/ready", timeout=1).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.02)
+    message = "the platform was not ready in time"
+    raise RuntimeError(message)
+
+
+@contextmanager
+def run_bare() -> Iterator[tuple[int, psutil.Process]]:
+    """Serve the bare route as the platform is served: same loop, same parser, no access log."""
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "uvicorn", "bench.bare:app", "--port", str(port), "--loop",
+            "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
+        ],
+        cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/bare", timeout=1).raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(0.02)
+        yield port, psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)

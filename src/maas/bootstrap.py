@@ -1,0 +1,136 @@
+"""The composition root: settings become a platform of wired contexts."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from maas.audit.infrastructure import tables as audit_tables
+from maas.audit.public import Actor, AuditScope, audit_scope
+from maas.audit.wiring import AuditContext, build_audit
+from maas.model.infrastructure import tables as model_tables
+from maas.model.wiring import build_model
+from maas.shared.application.ports import Authenticator
+from maas.shared.domain.call import Call, EventRecorder, serving
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.ids import new_id
+from maas.shared.infrastructure import idempotency as idempotency_tables
+from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.database import Database, mapper_registry
+from maas.shared.infrastructure.idempotency import PostgresIdempotency
+from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.settings import Settings
+from maas.user.application.accounts import AccountService
+from maas.user.domain.account import EmailAddress, Username
+from maas.user.infrastructure import tables as user_tables
+from maas.user.wiring import build_user
+
+TABLES = (audit_tables, idempotency_tables, model_tables, user_tables)
+"""Named so that every table is known to the metadata, whoever asks for it."""
+
+METADATA = mapper_registry.metadata
+
+DEFAULT_DATA_DIR = Path("data")
+FIRST_ADMIN_USERNAME = "admin"
+FIRST_ADMIN_EMAIL = "admin@maas.localhost"
+ONE_TIME_PASSWORD_BYTES = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """Everything a process of ours needs to serve; closed by `open_platform`."""
+
+    settings: Settings
+    database: Database
+    redis: RedisGate
+    clock: Clock
+    authenticator: Authenticator
+    recorder: EventRecorder
+    audit: AuditContext
+    accounts: AccountService
+    state: Mapping[str, object]
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
+    """Wire the contexts over open resources, and close them again.
+
+    Opening connects to nothing: a server that is down answers with its own clear problem when it is
+    first needed, and the health routes say so.
+    """
+    database, redis, clock = Database(settings.database), RedisGate(settings.redis), SystemClock()
+    secret_key = settings.secret_key.get_secret_value()
+    idempotency = PostgresIdempotency(secret_key, clock=clock)
+    audit = build_audit(database=database, redis=redis, clock=clock, settings=settings.audit)
+    user = build_user(
+        database=database,
+        redis=redis,
+        audit=audit.port,
+        idempotency=idempotency,
+        clock=clock,
+        settings=settings.auth,
+        secret_key=secret_key,
+    )
+    model = build_model(
+        database=database,
+        audit=audit.port,
+        idempotency=idempotency,
+        clock=clock,
+        storage=settings.storage,
+        data_dir=settings.data_dir or DEFAULT_DATA_DIR,
+    )
+    await database.open()
+    try:
+        yield Platform(
+            settings=settings,
+            database=database,
+            redis=redis,
+            clock=clock,
+            authenticator=user.authenticator,
+            recorder=audit.recorder,
+            audit=audit,
+            accounts=user.accounts,
+            state={**audit.state, **user.state, **model.state},
+        )
+    finally:
+        await audit.close()
+        user.close()
+        await redis.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def acting_as_operator(platform: Platform, action: str) -> AsyncIterator[AuditScope]:
+    """Open a call and an audit scope for work that no request asked for."""
+    with serving(Call(request_id=new_id().hex, recorder=platform.recorder)):
+        async with audit_scope(action) as scope:
+            scope.actor = Actor("system", None, name="operator")
+            yield scope
+
+
+async def ensure_configured_admin(platform: Platform) -> bool:
+    """Make the administrator that MAAS_BOOTSTRAP__ADMIN_* asks for, once per database."""
+    wanted = platform.settings.bootstrap
+    if not (wanted.admin_username and wanted.admin_email and wanted.admin_password):
+        return False
+    async with acting_as_operator(platform, "admin.created"):
+        return await platform.accounts.ensure_first_admin(
+            username=Username(wanted.admin_username),
+            email=EmailAddress(wanted.admin_email),
+            password=wanted.admin_password.get_secret_value(),
+            origin="configured",
+        )
+
+
+async def generate_first_admin(platform: Platform) -> str | None:
+    """Make the first administrator with a password of ours; `None` if there was one before."""
+    password = secrets.token_urlsafe(ONE_TIME_PASSWORD_BYTES)
+    async with acting_as_operator(platform, "admin.created"):
+        is_made = await platform.accounts.ensure_first_admin(
+            username=Username(FIRST_ADMIN_USERNAME),
+            email=EmailAddress(FIRST_ADMIN_EMAIL),
+            password=password,
+            origin="generated",
+        )
+    return password if is_made else None

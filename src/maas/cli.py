@@ -1,0 +1,320 @@
+"""The `maas` command: run the platform, migrate it, mend it, ask what it is set to."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from maas.embedded.endpoints import find_running
+from maas.embedded.errors import EmbeddedError
+from maas.embedded.folders import default_data_dir
+from maas.embedded.platform import Prepared, UpOptions, run_platform
+from maas.shared.domain.errors import MaasError
+from maas.shared.infrastructure.setting_sources import explain_settings
+from maas.shared.infrastructure.settings import (
+    InvalidSettingsError,
+    Settings,
+    load_settings,
+)
+
+app = typer.Typer(
+    name="maas",
+    help="The back office of a company's own model platform. Start with `maas up`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+admin = typer.Typer(help="Administrators.", no_args_is_help=True)
+config = typer.Typer(help="Settings.", no_args_is_help=True)
+app.add_typer(admin, name="admin")
+app.add_typer(config, name="config")
+
+output = Console()
+errors = Console(stderr=True)
+
+Host = Annotated[
+    str | None, typer.Option(envvar="MAAS_HOST", help="Address to listen on [127.0.0.1].")
+]
+Port = Annotated[
+    int | None, typer.Option(envvar="MAAS_PORT", min=1, max=65535, help="Port [8000].")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="MAAS_DATA_DIR", help="Where data, secrets and logs are kept."),
+]
+
+
+def _load(name: str) -> Any:
+    """Import what one command needs; all of it together would slow every other command down."""
+    return resolve_name(name)
+
+
+def _fail(message: str, *, code: int = 1) -> typer.Exit:
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _settings(**overrides: Any) -> Settings:
+    """Read the settings; a platform that is up on the data folder lends its own."""
+    _borrow_running()
+    try:
+        return load_settings(**overrides)
+    except InvalidSettingsError as exc:
+        for problem in exc.problems:
+            errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+def _borrow_running() -> None:
+    """Fill in the servers and secrets of `maas up`, where the environment names none."""
+    folder = Path(os.environ.get("MAAS_DATA_DIR") or default_data_dir())
+    try:
+        running = find_running(folder)
+    except (EmbeddedError, OSError):
+        return
+    if running is not None:
+        for name, value in running.environment().items():
+            os.environ.setdefault(name, value)
+
+
+@app.command()
+def up(
+    *,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Celery worker processes.")] = 2,
+) -> None:
+    """Run everything on this machine: PostgreSQL, Valkey, API, worker and beat.
+
+    Needs no settings. With MAAS_DATABASE__URL or MAAS_REDIS__URL set, that server is used instead
+    of a private one.
+    """
+    options = UpOptions(
+        data_dir=(data_dir or default_data_dir()).expanduser().absolute(),
+        host=host or "127.0.0.1",
+        port=port or 8000,
+        start_postgres=not _is_set("MAAS_DATABASE__URL", "MAAS_DATABASE_URL"),
+        start_valkey=not _is_set("MAAS_REDIS__URL", "MAAS_REDIS_URL"),
+        api_workers=workers,
+        worker_concurrency=concurrency,
+    )
+    raise typer.Exit(run_platform(options, prepare=_prepare))
+
+
+def _is_set(*names: str) -> bool:
+    return any(os.environ.get(name) for name in names)
+
+
+def _prepare(environment: Mapping[str, str]) -> Prepared:
+    """Migrate, and make the first administrator (a step of `up`, in its process)."""
+    os.environ.update(environment)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    _load("maas.shared.infrastructure.migrations:migrate")()
+    return asyncio.run(_first_admin(_settings()))
+
+
+async def _first_admin(settings: Settings) -> Prepared:
+    bootstrap = _load("maas.bootstrap")
+    async with bootstrap.open_platform(settings) as platform:
+        if settings.bootstrap.admin_username:
+            is_made = await bootstrap.ensure_configured_admin(platform)
+            notes = ["The administrator of MAAS_BOOTSTRAP__ADMIN_USERNAME was made."]
+            return Prepared(notes=notes if is_made else [])
+        password = await bootstrap.generate_first_admin(platform)
+    username = bootstrap.FIRST_ADMIN_USERNAME if password else None
+    return Prepared(one_time_password=password, admin_username=username)
+
+
+@app.command()
+def serve(
+    *,
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+) -> None:
+    """Serve the API."""
+    settings = _settings()
+    folder = _share_metrics(settings)
+    # Read back by each worker process, which builds its own settings.
+    os.environ["MAAS_SERVER__HOST"] = host or settings.server.host
+    os.environ["MAAS_SERVER__PORT"] = str(port or settings.server.port)
+    try:
+        uvicorn.run(
+            "maas.main:make_app",
+            factory=True,
+            host=host or settings.server.host,
+            port=port or settings.server.port,
+            workers=workers or settings.server.workers,
+            loop="uvloop",
+            http=_load("maas.shared.interface.http_protocol:HeaderTimeoutProtocol"),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=round(settings.server.drain_timeout_seconds),
+            backlog=1024,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _share_metrics(settings: Settings) -> Path:
+    """Give the API's processes one folder to count in, so that /metrics is true for all of them."""
+    parent = settings.data_dir if settings.data_dir and settings.data_dir.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="metrics-", dir=parent))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    return folder
+
+
+@app.command()
+def worker(
+    *,
+    concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Run the Celery worker: it flushes the audit trail, among other tasks."""
+    settings = _settings()
+    celery = _load("maas.worker:app")
+    celery.worker_main(
+        [
+            "worker",
+            "--loglevel",
+            settings.log_level,
+            "--concurrency",
+            str(concurrency),
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+@app.command()
+def beat() -> None:
+    """Run Celery beat, the clock of the recurring tasks; exactly one of it."""
+    settings = _settings()
+    celery = _load("maas.worker:app")
+    # The schedule is all in code, so nothing is kept on disk that a crash could tear.
+    celery.start(
+        [
+            "beat",
+            "--loglevel",
+            settings.log_level,
+            "--scheduler",
+            "celery.beat:Scheduler",
+            "--pidfile=",
+        ]
+    )
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to date, and make the configured first administrator."""
+    _borrow_running()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        _load("maas.shared.infrastructure.migrations:migrate")()
+    except InvalidSettingsError as exc:
+        raise _fail("\n".join(exc.problems), code=2) from None
+    except _load("maas.shared.infrastructure.roles:RolesMissingError") as exc:
+        raise _fail(str(exc)) from None
+    except OSError as exc:
+        raise _fail(f"the database cannot be reached: {exc}") from None
+    if os.environ.get("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
+        asyncio.run(_first_admin(_settings()))
+    output.print("The database is up to date.")
+
+
+@admin.command("create")
+def admin_create(
+    *,
+    username: Annotated[str, typer.Option(help="What the administrator signs in as.")],
+    email: Annotated[str, typer.Option(help="The administrator's address.")],
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+) -> None:
+    """Make an administrator of the platform and of the default tenant."""
+    settings = _settings()
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        message = "no terminal to ask for a password at: use --password-stdin"
+        raise _fail(message, code=2)
+    try:
+        account_id = asyncio.run(_create_admin(settings, username, email, password))
+    except MaasError as exc:
+        raise _fail(exc.detail) from None
+    except OSError as exc:
+        raise _fail(f"the database cannot be reached: {exc}") from None
+    output.print(f"Administrator {username} was made ({account_id}).", highlight=False)
+
+
+async def _create_admin(settings: Settings, username: str, email: str, password: str) -> object:
+    bootstrap, account = _load("maas.bootstrap"), _load("maas.user.domain.account")
+    name, address = account.Username(username), account.EmailAddress(email)
+    async with (
+        bootstrap.open_platform(settings) as platform,
+        bootstrap.acting_as_operator(platform, "admin.created"),
+    ):
+        return await platform.accounts.create_admin(username=name, email=address, password=password)
+
+
+@config.command("show")
+def config_show() -> None:
+    """Print the settings in force and where each comes from; secrets are masked."""
+    settings = _settings()
+    table = Table("setting", "value", "from", box=None, header_style="bold")
+    for line in explain_settings(settings):
+        table.add_row(line.variable, escape(line.value), line.source)
+    output.print(table)
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    settings = load_settings(
+        secret_key=secrets.token_urlsafe(48),
+        database={"url": "postgresql://unused"},
+        redis={"url": "redis://unused"},
+    )
+    document = _load("maas.main:create_app")(settings).openapi()
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is wrong with this installation, and how to mend it."""
+    settings = _settings()
+    findings = asyncio.run(_load("maas.doctor:examine")(settings))
+    for finding in findings:
+        mark = {"ok": "[green]ok[/]  ", "warning": "[yellow]warn[/]", "error": "[red]FAIL[/]"}
+        output.print(
+            f"{mark[finding.level]} {escape(finding.text)}", highlight=False, soft_wrap=True
+        )
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

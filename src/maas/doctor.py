@@ -1,0 +1,171 @@
+"""`maas doctor`: looks at a running installation's servers and settings, and says what to mend."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from maas.shared.infrastructure.database import app_arguments, system_arguments
+from maas.shared.infrastructure.migrations import migration_head
+from maas.shared.infrastructure.settings import Settings
+
+MIN_FREE_BYTES = 1024**3
+CONNECT_SECONDS = 5
+OLDEST_POSTGRES = 160000
+OLDEST_REDIS = (7, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `text` says what to do where it is not in order."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at everything, each check on its own, so that one failure hides no other."""
+    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [
+        _check_database,
+        _check_system_role,
+        _check_redis,
+        _check_settings,
+    ]
+    return [finding for check in checks for finding in await check(settings)]
+
+
+async def _check_database(settings: Settings) -> list[Finding]:
+    try:
+        connection = await asyncio.wait_for(
+            asyncpg.connect(**app_arguments(settings.database)), CONNECT_SECONDS
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
+        return [
+            Finding(
+                "error",
+                f"PostgreSQL does not let us in ({exc}). Is it running, is MAAS_DATABASE__URL "
+                "right, and has `maas migrate` been run?",
+            )
+        ]
+    try:
+        return await _examine_database(connection, settings)
+    finally:
+        await connection.close()
+
+
+async def _examine_database(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings
+) -> list[Finding]:
+    findings = []
+    version = int(await connection.fetchval("SHOW server_version_num"))
+    if version < OLDEST_POSTGRES:
+        findings.append(Finding("error", "PostgreSQL is older than 16: upgrade it."))
+    else:
+        findings.append(Finding("ok", f"PostgreSQL {version // 10000} answers."))
+    findings.append(await _check_migrations(connection))
+    row = await connection.fetchrow(
+        "SELECT rolsuper OR rolbypassrls AS is_free FROM pg_roles WHERE rolname = current_user"
+    )
+    if row is None or row["is_free"]:
+        findings.append(
+            Finding("error", "Row-level security does not bind the API's role: use maas_app.")
+        )
+    if settings.database.owner_url is None or settings.database.system_url is None:
+        text = (
+            "One database URL serves for everything, so the API could step back up from maas_app. "
+            "Give MAAS_DATABASE__OWNER_URL and __SYSTEM_URL logins of their own in production."
+        )
+        findings.append(Finding("warning", text))
+    limit = int(await connection.fetchval("SHOW max_connections"))
+    wanted = settings.server.workers * (
+        settings.database.pool_size + settings.database.read_pool_size
+    )
+    if wanted > limit:
+        text = (
+            f"{settings.server.workers} API processes may open {wanted} connections, PostgreSQL "
+            f"takes {limit}: lower MAAS_DATABASE__POOL_SIZE or __READ_POOL_SIZE, or raise "
+            "max_connections."
+        )
+        findings.append(Finding("error", text))
+    return findings
+
+
+async def _check_migrations(connection: "asyncpg.Connection[asyncpg.Record]") -> Finding:
+    head = migration_head()
+    try:
+        current = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.PostgresError:
+        current = None
+    if current == head:
+        return Finding("ok", f"The database is at revision {head}.")
+    return Finding("error", f"The database is at {current}, not {head}: run `maas migrate`.")
+
+
+async def _check_system_role(settings: Settings) -> list[Finding]:
+    try:
+        connection = await asyncio.wait_for(
+            asyncpg.connect(**system_arguments(settings.database)), CONNECT_SECONDS
+        )
+        await connection.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
+        text = f"The worker cannot become maas_system ({exc}): check MAAS_DATABASE__SYSTEM_URL."
+        return [Finding("error", text)]
+    return [Finding("ok", "The worker can act as maas_system.")]
+
+
+async def _check_redis(settings: Settings) -> list[Finding]:
+    client: Redis = Redis.from_url(
+        settings.redis.url.get_secret_value(), socket_connect_timeout=CONNECT_SECONDS
+    )
+    try:
+        server = await client.info("server")
+        held = await client.config_get("maxmemory-policy", "appendonly", "appendfsync")
+    except (RedisError, OSError) as exc:
+        text = f"Redis does not answer ({exc}). Is it running, and is MAAS_REDIS__URL right?"
+        return [Finding("error", text)]
+    finally:
+        await client.aclose()
+    findings = []
+    version = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
+    if version < OLDEST_REDIS:
+        findings.append(Finding("error", "Redis is older than 7.2: upgrade it, or use Valkey."))
+    else:
+        findings.append(Finding("ok", "Redis answers."))
+    is_production = settings.environment == "production"
+    if held.get("maxmemory-policy") != "noeviction":
+        text = "Redis may evict audit events: set maxmemory-policy to noeviction."
+        findings.append(Finding("error" if is_production else "warning", text))
+    if held.get("appendonly") != "yes" or held.get("appendfsync") != "always":
+        text = (
+            "Redis may lose its last second: set appendonly yes and appendfsync always, or say "
+            "MAAS_REDIS__ALLOW_EVERYSEC=true if that is meant."
+        )
+        is_wrong = is_production and not settings.redis.allow_everysec
+        findings.append(Finding("error" if is_wrong else "warning", text))
+    return findings
+
+
+async def _check_settings(settings: Settings) -> list[Finding]:
+    findings = []
+    folder = settings.data_dir or Path()
+    free = shutil.disk_usage(folder if folder.is_dir() else Path()).free
+    if free < MIN_FREE_BYTES:
+        text = f"Only {free // 1024**2} MiB are free under the data folder: make room."
+        findings.append(Finding("warning", text))
+    unknown = sorted(name for name in os.environ if _is_unknown(name))
+    findings += [Finding("warning", f"{name} is not a setting: misspelt?") for name in unknown]
+    return findings
+
+
+def _is_unknown(name: str) -> bool:
+    if not name.startswith("MAAS_"):
+        return False
+    section = name.removeprefix("MAAS_").partition("__")[0].lower()
+    return "__" in name and section not in Settings.model_fields

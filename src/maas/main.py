@@ -1,0 +1,187 @@
+"""The HTTP application: routers, the edge around them, and the platform behind them."""
+
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from importlib.metadata import version
+from types import FrameType
+
+from alembic.script import ScriptDirectory
+from fastapi import APIRouter, FastAPI
+from redis.asyncio import Redis
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from maas.audit.interface import logs as audit_logs
+from maas.bootstrap import Platform, open_platform
+from maas.model.interface import router as models
+from maas.shared.infrastructure.logging import configure_logging
+from maas.shared.infrastructure.metrics import Metrics
+from maas.shared.infrastructure.migrations import migration_config, migration_head
+from maas.shared.infrastructure.settings import Settings, load_settings
+from maas.shared.interface import health
+from maas.shared.interface.application import EdgeApplication
+from maas.shared.interface.handlers import install_handlers
+from maas.shared.interface.health import Health, Status
+from maas.shared.interface.middleware import EdgeMiddleware, Traffic
+from maas.shared.interface.problems import Faces, Renderer
+from maas.user.interface import auth, profile
+
+ROUTERS: tuple[APIRouter, ...] = (
+    auth.router,
+    profile.router,
+    models.router,
+    audit_logs.router,
+)
+"""The routers of all contexts, served under `/api/v1`; their routes are `StrictRoute`s."""
+
+FACES: Mapping[str, Renderer] = {}
+"""Path prefixes that write errors in another product's form, and how."""
+
+TAGS = [
+    {"name": "auth", "description": "Sign in, refresh, sign out."},
+    {"name": "self", "description": "One's own account."},
+    {"name": "models", "description": "What can be called: models, versions and their files."},
+    {"name": "audit", "description": "The trail: who did what, when, from where."},
+    {"name": "operations", "description": "Health and versions."},
+]
+DESCRIPTION = """\
+The back office of a company's own model platform: accounts, budgets, a model registry, an
+OpenAI-compatible gateway and an audit trail that loses nothing.
+
+Errors are problem documents (RFC 9457) with a stable `code`. Lists take `limit` and `cursor` and
+answer `items` and `next_cursor`. Times are UTC. Every answer carries `X-Request-ID`.
+"""
+CORS_EXPOSED = ["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Request-ID"]
+
+
+def make_app() -> FastAPI:
+    """Build the application from the environment, for `uvicorn --factory`."""
+    settings = load_settings()
+    configure_logging(level=settings.log_level, format=settings.log_format)
+    return create_app(settings)
+
+
+def create_app(settings: Settings, *, platform: Platform | None = None) -> FastAPI:
+    """Build the application; it opens its platform when it starts, unless it is given one."""
+    server = settings.server
+    traffic = Traffic(max_in_flight=server.max_in_flight)
+    metrics = Metrics()
+    faces = Faces(FACES)
+    has_docs = settings.docs_enabled
+    app = EdgeApplication(
+        title="MaaS",
+        version=version("maas-platform"),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        openapi_url="/openapi.json" if has_docs else None,
+        docs_url="/docs" if has_docs else None,
+        redoc_url="/redoc" if has_docs else None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=_lifespan(settings, traffic=traffic, metrics=metrics, platform=platform),
+        middleware=[
+            Middleware(
+                EdgeMiddleware,
+                traffic=traffic,
+                metrics=metrics,
+                faces=faces,
+                trusted_proxies=server.trusted_proxies,
+                slow_request_ms=server.slow_request_ms,
+            ),
+            *_cors(server.cors_origins),
+        ],
+    )
+    app.faces = faces
+    app.state.max_body_bytes = server.max_body_bytes
+    install_handlers(app, faces)
+    app.include_router(health.router)
+    api = APIRouter(prefix="/api/v1")
+    for router in ROUTERS:
+        api.include_router(router)
+    app.include_router(api)
+    return app
+
+
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=CORS_EXPOSED,
+            max_age=600,
+        )
+    ]
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, object]]]
+
+
+def _lifespan(
+    settings: Settings, *, traffic: Traffic, metrics: Metrics, platform: Platform | None
+) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
+        opening = open_platform(settings) if platform is None else nullcontext(platform)
+        async with opening as opened:
+            _drain_on_stop(traffic)
+            metrics.read_at_scrape("audit", opened.audit.backlog)
+            yield {
+                **opened.state,
+                "authenticator": opened.authenticator,
+                "recorder": opened.recorder,
+                "health": Health(
+                    version=app.version,
+                    traffic=traffic,
+                    metrics=metrics,
+                    postgres=_postgres_probe(opened),
+                    redis=_redis_probe(opened),
+                ),
+            }
+
+    return lifespan
+
+
+def _postgres_probe(platform: Platform) -> health.Probe:
+    """Ask for the schema's revision: older than this code's is `behind`, newer is no trouble.
+
+    During an upgrade the schema moves first, and the old code goes on serving on it.
+    """
+    head = migration_head()
+    scripts = ScriptDirectory.from_config(migration_config())
+    older = {script.revision for script in scripts.walk_revisions()} - {head}
+
+    async def probe() -> Status:
+        row = await platform.database.fetchrow("SELECT version_num FROM alembic_version")
+        return "behind" if row is None or row["version_num"] in older else "up"
+
+    return probe
+
+
+def _redis_probe(platform: Platform) -> health.Probe:
+    async def ping(client: Redis) -> object:
+        return await client.ping()
+
+    async def probe() -> Status:
+        await platform.redis.call(ping)
+        return "up"
+
+    return probe
+
+
+def _drain_on_stop(traffic: Traffic) -> None:
+    """Tell load balancers first: `not ready` from the moment the server is asked to stop."""
+    serve_stop = signal.getsignal(signal.SIGTERM)
+    if not callable(serve_stop) or threading.current_thread() is not threading.main_thread():
+        return
+
+    def drain_then_stop(number: int, frame: FrameType | None) -> None:
+        traffic.drain()
+        serve_stop(number, frame)
+
+    signal.signal(signal.SIGTERM, drain_then_stop)

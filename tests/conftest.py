@@ -1,0 +1,195 @@
+"""Real servers for every test that touches one: a database of its own per worker, cleaned per test.
+
+The process that runs the session starts PostgreSQL and Valkey once and migrates a template; every
+xdist worker clones it. Tests commit for real, as `maas_app`.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.settings import Settings, load_settings
+from tests.servers import TEMPLATE, RunningServers, Servers, migrate_template
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVERS_VARIABLE = "MAAS_TEST_SERVERS"
+WITHOUT_SERVERS = ("tests/unit", "tests/architecture")
+TEST_SECRET = "unit-tests-only-0123456789-abcdefghijklmnopqrstuvwxyz"
+
+_running: list[RunningServers] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers before any worker is, unless only unit tests were asked for."""
+    is_worker = hasattr(config, "workerinput")
+    wanted = [argument.split("::")[0] for argument in config.args]
+    needs_none = wanted and all(
+        str(Path(path)).removeprefix(f"{ROOT}/").startswith(WITHOUT_SERVERS) for path in wanted
+    )
+    if is_worker or needs_none or config.option.collectonly or SERVERS_VARIABLE in os.environ:
+        return
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    running = RunningServers()
+    _running.append(running)
+    migrate_template(running.servers, ROOT / "alembic.ini")
+    os.environ[SERVERS_VARIABLE] = json.dumps(asdict(running.servers))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    while _running:
+        _running.pop().stop()
+        os.environ.pop(SERVERS_VARIABLE, None)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    if SERVERS_VARIABLE not in os.environ:
+        pytest.fail("this test needs the servers: it belongs under tests/integration or tests/e2e")
+    return Servers(**json.loads(os.environ[SERVERS_VARIABLE]))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDatabase:
+    """This worker's own database, and the rows it holds right after the migrations."""
+
+    name: str
+    seeds: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def worker_number(worker_id: str) -> int:
+    return 0 if worker_id == "master" else int(worker_id.removeprefix("gw")) + 1
+
+
+@pytest.fixture(scope="session")
+def worker_database(servers: Servers, worker_number: int) -> Iterator[WorkerDatabase]:
+    name = f"maas_worker_{worker_number}"
+    yield asyncio.run(_clone(servers, name))
+    asyncio.run(_drop(servers, name))
+
+
+async def _clone(servers: Servers, name: str) -> WorkerDatabase:
+    connection = await servers.connect("postgres")
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER maas_owner")
+    await connection.close()
+    connection = await servers.connect(name)
+    seeds = {}
+    for row in await connection.fetch(
+        """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = 'public' AND c.relkind = 'r' AND NOT c.relispartition
+             AND c.relname <> 'alembic_version'"""
+    ):
+        table = row["relname"]
+        seeds[table] = await connection.fetchval(
+            f"SELECT coalesce(jsonb_agg(to_jsonb(t)), '[]')::text FROM {table} t"
+        )
+    for row in await connection.fetch("SELECT relname FROM pg_class WHERE relkind = 'p'"):
+        seeds[row["relname"]] = "[]"
+    await connection.close()
+    return WorkerDatabase(name, seeds)
+
+
+async def _drop(servers: Servers, name: str) -> None:
+    connection = await servers.connect("postgres")
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def superuser(
+    servers: Servers, worker_database: WorkerDatabase
+) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A connection past all rules: for looking, cleaning and tampering only."""
+    connection = await servers.connect(worker_database.name)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def clean(
+    servers: Servers, worker_database: WorkerDatabase, redis_gate: RedisGate
+) -> AsyncIterator[None]:
+    """Leave the worker's database and Redis as the migrations left them."""
+    yield
+    connection = await servers.connect(worker_database.name)
+    statements = ["SET session_replication_role = replica"]
+    for table, seed in worker_database.seeds.items():
+        statements.append(f"DELETE FROM {table}")
+        if seed != "[]":
+            rows = seed.replace("'", "''")
+            statements.append(
+                f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, '{rows}')"
+            )
+    await connection.execute(";".join(statements))
+    await connection.close()
+    await redis_gate.client.flushdb()
+
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(
+    servers: Servers, worker_database: WorkerDatabase, worker_number: int, tmp_path: Path
+) -> MakeSettings:
+    """Make settings for this worker's servers, cheap hashing included; arguments override."""
+    base: dict[str, object] = {
+        "environment": "test",
+        "secret_key": TEST_SECRET,
+        "data_dir": tmp_path / "data",
+        "database": {
+            "url": servers.database_url(worker_database.name, "maas_app"),
+            "owner_url": servers.database_url(worker_database.name, "maas_owner"),
+            "system_url": servers.database_url(worker_database.name, "maas_system"),
+        },
+        "redis": {
+            "url": servers.redis_url(worker_number),
+            "broker_url": servers.broker_url(worker_number),
+            "timeout_ms": 2000,
+        },
+        "auth": {"argon2_memory_kib": 64, "argon2_time_cost": 1},
+    }
+
+    def make(**overrides: object) -> Settings:
+        merged = dict(base)
+        for name, value in overrides.items():
+            old = merged.get(name)
+            merged[name] = (
+                {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+            )
+        return load_settings(**merged)
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def redis_gate(settings: Settings) -> AsyncIterator[RedisGate]:
+    gate = RedisGate(settings.redis)
+    yield gate
+    await gate.close()
+
+
+@pytest.fixture
+async def database(settings: Settings, clean: None) -> AsyncIterator[Database]:
+    """An open database as `maas_app`; the worker's rows are cleaned away afterwards."""
+    database = Database(settings.database)
+    await database.open()
+    yield database
+    await database.close()
+
+
+AsyncCallable = Callable[..., Awaitable[object]]

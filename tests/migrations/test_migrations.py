@@ -1,0 +1,93 @@
+"""The migrations build the schema from nothing, say what the mappings say, and can be undone."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from tests.servers import Servers
+
+ROOT = Path(__file__).resolve().parents[2]
+DATABASE = "maas_stairs"
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def config(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+    """Alembic's own configuration, on an empty database."""
+    asyncio.run(execute(servers, f"CREATE DATABASE {DATABASE} OWNER maas_owner"))
+    monkeypatch.setenv("MAAS_DATABASE__URL", servers.database_url(DATABASE, "maas_app"))
+    monkeypatch.setenv("MAAS_DATABASE__OWNER_URL", servers.database_url(DATABASE, "maas_owner"))
+    yield Config(ROOT / "alembic.ini")
+    asyncio.run(execute(servers, f"DROP DATABASE {DATABASE} WITH (FORCE)"))
+
+
+async def execute(servers: Servers, statement: str) -> None:
+    connection = await servers.connect("postgres")
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def tables(servers: Servers) -> set[str]:
+    connection = await servers.connect(DATABASE)
+    rows = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        " AND tablename <> 'alembic_version'"
+    )
+    await connection.close()
+    return {row["tablename"] for row in rows}
+
+
+def revisions(config: Config) -> list[str]:
+    """List the revisions, oldest first."""
+    scripts = ScriptDirectory.from_config(config)
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def test_there_is_one_head(config: Config) -> None:
+    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
+
+
+def test_files_are_named_by_time_and_subject() -> None:
+    names = [path.name for path in (ROOT / "alembic" / "versions").glob("*.py")]
+
+    assert names
+    assert [n for n in names if not re.fullmatch(r"\d{4}_\d\d_\d\d_\d{4}-[a-z0-9_-]+\.py", n)] == []
+
+
+def test_the_schema_is_what_the_mappings_say(config: Config) -> None:
+    command.upgrade(config, "head")
+
+    command.check(config)
+
+
+def test_every_step_can_be_taken_back_and_taken_again(config: Config) -> None:
+    for revision in revisions(config):
+        command.upgrade(config, revision)
+        command.downgrade(config, "-1")
+        command.upgrade(config, revision)
+
+
+def test_going_all_the_way_back_leaves_no_table(config: Config, servers: Servers) -> None:
+    command.upgrade(config, "head")
+    before = asyncio.run(tables(servers))
+
+    command.downgrade(config, "base")
+
+    assert before
+    assert asyncio.run(tables(servers)) == set()
+
+
+def test_migrating_twice_changes_nothing(config: Config, servers: Servers) -> None:
+    command.upgrade(config, "head")
+    before = asyncio.run(tables(servers))
+
+    command.upgrade(config, "head")
+
+    assert asyncio.run(tables(servers)) == before
