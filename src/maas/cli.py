@@ -150,6 +150,7 @@ def serve(
 ) -> None:
     """Serve the API."""
     settings = _settings()
+    _refuse_unfit_servers(settings)
     folder = _share_metrics(settings)
     # Read back by each worker process, which builds its own settings.
     os.environ["MAAS_SERVER__HOST"] = host or settings.server.host
@@ -178,6 +179,15 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _refuse_unfit_servers(settings: Settings) -> None:
+    """Stop before the first request where production could lose what it promises to keep."""
+    if settings.environment != "production":
+        return
+    findings = asyncio.run(_load("maas.doctor:find_misconfigurations")(settings))
+    if findings:
+        raise _fail("\n".join(finding.text for finding in findings))
+
+
 def _share_metrics(settings: Settings) -> Path:
     """Give the API's processes one folder to count in, so that /metrics is true for all of them."""
     parent = settings.data_dir if settings.data_dir and settings.data_dir.is_dir() else None
@@ -193,6 +203,7 @@ def worker(
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
     settings = _settings()
+    _refuse_unfit_servers(settings)
     celery = _load("maas.worker:app")
     celery.worker_main(
         [

@@ -28,6 +28,8 @@ class Finding:
 
     level: Literal["ok", "warning", "error"]
     text: str
+    is_lasting: bool = False
+    """Whether waiting will not mend it: a matter of settings, not of a server that is away."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -39,6 +41,16 @@ async def examine(settings: Settings) -> list[Finding]:
         _check_settings,
     ]
     return [finding for check in checks for finding in await check(settings)]
+
+
+async def find_misconfigurations(settings: Settings) -> list[Finding]:
+    """Look at what a server tells of itself; one that is down says nothing, and is no reason.
+
+    Production refuses to start on these: a Redis that may evict or forget audit events, and more
+    connections than PostgreSQL takes.
+    """
+    findings = await _check_redis(settings) + await _check_database(settings)
+    return [finding for finding in findings if finding.level == "error" and finding.is_lasting]
 
 
 async def _check_database(settings: Settings) -> list[Finding]:
@@ -66,7 +78,9 @@ async def _examine_database(
     findings = []
     version = int(await connection.fetchval("SHOW server_version_num"))
     if version < OLDEST_POSTGRES:
-        findings.append(Finding("error", "PostgreSQL is older than 16: upgrade it."))
+        findings.append(
+            Finding("error", "PostgreSQL is older than 16: upgrade it.", is_lasting=True)
+        )
     else:
         findings.append(Finding("ok", f"PostgreSQL {version // 10000} answers."))
     findings.append(await _check_migrations(connection))
@@ -75,7 +89,11 @@ async def _examine_database(
     )
     if row is None or row["is_free"]:
         findings.append(
-            Finding("error", "Row-level security does not bind the API's role: use maas_app.")
+            Finding(
+                "error",
+                "Row-level security does not bind the API's role: use maas_app.",
+                is_lasting=True,
+            )
         )
     if settings.database.owner_url is None or settings.database.system_url is None:
         text = (
@@ -93,7 +111,7 @@ async def _examine_database(
             f"takes {limit}: lower MAAS_DATABASE__POOL_SIZE or __READ_POOL_SIZE, or raise "
             "max_connections."
         )
-        findings.append(Finding("error", text))
+        findings.append(Finding("error", text, is_lasting=True))
     return findings
 
 
@@ -135,20 +153,21 @@ async def _check_redis(settings: Settings) -> list[Finding]:
     findings = []
     version = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
     if version < OLDEST_REDIS:
-        findings.append(Finding("error", "Redis is older than 7.2: upgrade it, or use Valkey."))
+        text = "Redis is older than 7.2: upgrade it, or use Valkey."
+        findings.append(Finding("error", text, is_lasting=True))
     else:
         findings.append(Finding("ok", "Redis answers."))
     is_production = settings.environment == "production"
     if held.get("maxmemory-policy") != "noeviction":
         text = "Redis may evict audit events: set maxmemory-policy to noeviction."
-        findings.append(Finding("error" if is_production else "warning", text))
+        findings.append(Finding("error" if is_production else "warning", text, is_lasting=True))
     if held.get("appendonly") != "yes" or held.get("appendfsync") != "always":
         text = (
             "Redis may lose its last second: set appendonly yes and appendfsync always, or say "
             "MAAS_REDIS__ALLOW_EVERYSEC=true if that is meant."
         )
         is_wrong = is_production and not settings.redis.allow_everysec
-        findings.append(Finding("error" if is_wrong else "warning", text))
+        findings.append(Finding("error" if is_wrong else "warning", text, is_lasting=True))
     return findings
 
 

@@ -7,15 +7,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from importlib.metadata import version
 from types import FrameType
 
+import structlog
 from alembic.script import ScriptDirectory
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from maas.audit.interface import logs as audit_logs
-from maas.bootstrap import Platform, open_platform
+from maas.bootstrap import Platform, ensure_configured_admin, open_platform
 from maas.model.interface import router as models
+from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.infrastructure.migrations import migration_config, migration_head
@@ -27,6 +30,8 @@ from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware, Traffic
 from maas.shared.interface.problems import Faces, Renderer
 from maas.user.interface import auth, profile
+
+log = structlog.get_logger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
@@ -130,6 +135,7 @@ def _lifespan(
         opening = open_platform(settings) if platform is None else nullcontext(platform)
         async with opening as opened:
             _drain_on_stop(traffic)
+            await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
             yield {
                 **opened.state,
@@ -145,6 +151,14 @@ def _lifespan(
             }
 
     return lifespan
+
+
+async def _make_configured_admin(platform: Platform) -> None:
+    """Honour MAAS_BOOTSTRAP__ADMIN_* where nobody ran `maas migrate`; an outage puts it off."""
+    try:
+        await ensure_configured_admin(platform)
+    except (SQLAlchemyError, MaasError, OSError) as exc:
+        log.warning("configured_admin_not_made", error=type(exc).__name__)
 
 
 def _postgres_probe(platform: Platform) -> health.Probe:

@@ -11,10 +11,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from celery import Celery
 from celery.signals import worker_process_shutdown, worker_shutdown
 from kombu import Queue
+from kombu.transport import redis as redis_transport
+from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.dependencies import FLUSH_SERVICE
 from maas.audit.wiring import FlushContext, build_flush
+from maas.shared.infrastructure.redis import KEY_PREFIX
 from maas.shared.infrastructure.settings import (
     AuditSettings,
     RedisSettings,
@@ -30,6 +33,20 @@ VISIBILITY_SECONDS: Final = 120
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
 TICK_EXPIRES_SECONDS: Final = 5.0
+
+
+class SteadyQoS(redis_transport.QoS):
+    """Kombu's bookkeeping of unacknowledged messages, made to outlive a lost broker.
+
+    When the connection is lost while a task runs, Celery 5.7 closes it twice; the second time Kombu
+    5.7 would hand the task's message back over a connection that is gone, and the `AttributeError`
+    ends the worker. The message is left to the visibility time-out instead.
+    """
+
+    @override
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        if getattr(self.channel.connection, "client", None) is not None:
+            super().restore_unacked_once(stderr)
 
 
 class WorkerApp(Celery):
@@ -54,7 +71,7 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
     visibility = {"visibility_timeout": VISIBILITY_SECONDS}
     transport = {
         **visibility,
-        "global_keyprefix": QUEUE_PREFIX,
+        "global_keyprefix": f"{KEY_PREFIX}celery:",
         "socket_timeout": 10,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
@@ -114,6 +131,7 @@ def create_worker(settings: Settings) -> WorkerApp:
     def shut_down(**_: object) -> None:
         loop.close()
 
+    redis_transport.Channel.QoS = SteadyQoS
     app = WorkerApp("maas")
     app.conf.update(configuration(settings.redis, settings.audit))
     app.services = {FLUSH_SERVICE: flush}

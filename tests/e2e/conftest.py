@@ -98,16 +98,12 @@ async def sign_in(client: httpx.AsyncClient, username: str, password: str = PASS
     return Person(username, tokens["access_token"], tokens["refresh_token"])
 
 
-FlushAll = Callable[[], Awaitable[int]]
+Flush = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
-async def flush(settings: Settings) -> AsyncIterator[FlushAll]:
+async def flush(settings: Settings) -> AsyncIterator[Flush]:
     """Flush what is recorded into the log, as the Celery task does."""
-    service = build_flush(settings)
-
-    async def flush_all() -> int:
-        return await service.flush()
-
-    yield flush_all
-    await service.close()
+    context = build_flush(settings)
+    yield context.service.run
+    await context.close()

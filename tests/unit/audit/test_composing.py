@@ -52,9 +52,9 @@ def test_takes_who_and_where_from_the_call() -> None:
 
 def test_lets_the_scope_name_another_actor_and_tenant() -> None:
     scope = AuditScope("auth.login", "failure", "invalid-credentials")
-    scope.actor = Actor("account", new_id(), "ada")
+    scope.actor = Actor("account", new_id(), "mei-lin")
     scope.tenant_id = TenantId(new_id())
-    scope.email = "ada@example.com"
+    scope.email = "mei-lin@example.com"
 
     event = COMPOSER.compose(scope, make_call())
 
@@ -62,7 +62,7 @@ def test_lets_the_scope_name_another_actor_and_tenant() -> None:
     assert hashed["actor"]["id"] == str(scope.actor.id)
     assert hashed["tenant_id"] == str(scope.tenant_id)
     assert (hashed["outcome"], hashed["reason"]) == ("failure", "invalid-credentials")
-    assert b"ada" not in event.payload
+    assert b"mei-lin" not in event.payload
 
 
 def test_puts_what_belongs_to_nobody_into_the_default_tenant() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maas.audit.domain.event import (
@@ -108,9 +108,8 @@ class TestPayload:
 
         assert event.payload() == EMPTY.encode()
 
-    @given(
-        text=st.text(st.characters(), max_size=50), name=st.text(st.characters(), max_size=10)
-    )
+    @settings(deadline=None)
+    @given(text=st.text(st.characters(), max_size=50), name=st.text(st.characters(), max_size=10))
     def test_can_be_stored_whatever_text_it_was_made_of(self, text: str, name: str) -> None:
         event = make_event(
             action=text,
@@ -122,12 +121,11 @@ class TestPayload:
             personal=make_personal(actor_name=text, email=text, user_agent=text, address=text),
         )
 
-        stored = event.payload().decode()
+        stored = json.loads(event.payload().decode())
 
-        assert "\x00" not in stored
-        assert "\\u0000" not in stored
-        assert "\\u0000" not in event.personal.to_json()
-        assert json.loads(stored)["v"] == 1
+        assert "\x00" not in stored["action"] + stored["reason"] + stored["resource"]["id"]
+        assert all("\x00" not in key for key in stored["changes"]["after"])
+        assert all("\x00" not in value for value in event.personal.to_mapping().values())
 
     def test_refuses_values_whose_text_is_not_canonical(self) -> None:
         event = make_event(after={"price": 0.1})

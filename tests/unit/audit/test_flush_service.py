@@ -50,7 +50,7 @@ class FakeLedger:
     """Refuses whole batches with an unfit record in them, as PostgreSQL does."""
 
     ids: list[UUID] = field(default_factory=list)
-    buried: list[str] = field(default_factory=list)
+    buried: dict[str, str] = field(default_factory=dict)
     is_down: bool = False
 
     async def append(self, records: Sequence[Record]) -> Appended:
@@ -63,7 +63,7 @@ class FakeLedger:
         return Appended(len(new), len(records) - len(new))
 
     async def bury(self, delivery: Delivery, *, error: str) -> None:
-        self.buried.append(delivery.entry_id)
+        self.buried[delivery.entry_id] = error
 
 
 def make_service(stream: FakeInbox, ledger: FakeLedger, outbox: FakeInbox) -> FlushService:
@@ -123,9 +123,7 @@ class TestRun:
     async def test_flushes_the_outbox_when_the_stream_is_down(self) -> None:
         ledger = FakeLedger()
 
-        report = await make_service(
-            FakeInbox(is_down=True), ledger, FakeInbox([deliver(1)])
-        ).run()
+        report = await make_service(FakeInbox(is_down=True), ledger, FakeInbox([deliver(1)])).run()
 
         assert report.written == 1
         assert len(report.interrupted) == 1

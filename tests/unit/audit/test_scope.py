@@ -11,7 +11,7 @@ from maas.audit.public import (
     current_scope,
     find_scope,
 )
-from maas.shared.domain.call import ACTION_ATTRIBUTE, Outcome, serving
+from maas.shared.domain.call import ACTION_ATTRIBUTE, Call, EventRecorder, Outcome, serving
 from maas.shared.domain.errors import (
     ConflictError,
     MaasError,
@@ -24,18 +24,18 @@ from tests.fakes.recorder import FakeRecorder, make_call
 RESOURCE = AuditedResource("account", frozenset({"status", "roles"}))
 
 
-class FailingRecorder(FakeRecorder):
-    async def record(self, *, action: str, outcome: Outcome, reason: str | None = None) -> None:
+class FailingRecorder:
+    async def record(self, **_: object) -> None:
         raise UnavailableError
 
 
-async def act(recorder: FakeRecorder, *, error: BaseException | None = None) -> None:
+async def act(recorder: EventRecorder, *, error: BaseException | None = None) -> None:
     @audited("account.created")
     async def route() -> None:
         if error is not None:
             raise error
 
-    with serving(make_call(recorder)):
+    with serving(Call(request_id="test", recorder=recorder)):
         await route()
 
 

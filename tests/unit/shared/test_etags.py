@@ -13,7 +13,7 @@ class TestIfMatch:
     def test_lets_the_version_through(self, header: list[str]) -> None:
         parse_if_match(header).check(7)
 
-    @pytest.mark.parametrize("header", [['"6"'], ['W/"7"'], ['"77"'], ['""'], ['"7 "'[:3] + 'x"']])
+    @pytest.mark.parametrize("header", [['"6"'], ['W/"7"'], ['"77"'], ['""'], ['"7x"']])
     def test_stops_another_version(self, header: list[str]) -> None:
         with pytest.raises(PreconditionFailedError):
             parse_if_match(header).check(7)

@@ -60,7 +60,7 @@ class Item(BaseModel):
 class TestPageRead:
     def test_says_where_the_next_page_is(self) -> None:
         position = Position(at=NOW, id=ID)
-        page = Page(items=["a", "b"], next=position)
+        page: Page[str] = Page(items=["a", "b"], next=position)
 
         read = PageRead[Item].of(page, lambda name: Item(name=name))
 
@@ -70,7 +70,7 @@ class TestPageRead:
         }
 
     def test_counts_only_when_asked(self) -> None:
-        page = Page[str](items=[], next=None, total=0)
+        page: Page[str] = Page(items=[], next=None, total=0)
 
         read = PageRead[Item].of(page, lambda name: Item(name=name))
 

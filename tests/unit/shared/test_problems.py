@@ -1,4 +1,3 @@
-import asyncio
 import errno
 import json
 from datetime import timedelta
@@ -9,6 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
+from typing_extensions import override
 
 from maas.shared.domain.errors import (
     ConflictError,
@@ -88,7 +88,8 @@ class TestRender:
             title = "Chatty"
 
             @property
-            def extensions(self) -> dict[str, object]:  # type: ignore[override]  # narrower
+            @override
+            def extensions(self) -> dict[str, object]:
                 return {"status": 200, "version": 7}
 
         document = json.loads(bytes(render_problem(problem_of(ChattyError()), "/x", "r").body))
@@ -201,7 +202,7 @@ class TestOutages:
             (RedisConnectionError("x"), 503),
             (ConnectionRefusedError(111, "x"), 503),
             (OSError("Multiple exceptions"), 503),
-            (asyncio.TimeoutError(), 503),
+            (TimeoutError(), 503),
             (OSError(errno.EMFILE, "Too many open files"), 503),
             (OSError(errno.ENOSPC, "No space"), 507),
             (wrapped(asyncpg.DataError("invalid")), 422),

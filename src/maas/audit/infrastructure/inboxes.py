@@ -18,6 +18,7 @@ ABANDONED_MS: Final = 5_000
 """After this long without an acknowledgement, another consumer's entries are taken over."""
 
 IDLE_CONSUMER_MS: Final = 3_600_000
+"""After this long without a sign of life, a consumer that holds nothing is forgotten."""
 
 Fields: TypeAlias = dict[bytes, bytes]
 
@@ -44,9 +45,12 @@ def consumer_name() -> str:
 class StreamInbox:
     """One consumer of the group; it reads its own unfinished entries before anything else."""
 
-    def __init__(self, redis: RedisGate, *, consumer: str) -> None:
+    def __init__(
+        self, redis: RedisGate, *, consumer: str, forget_after_ms: int = IDLE_CONSUMER_MS
+    ) -> None:
         self._redis = redis
         self._consumer = consumer
+        self._forget_after_ms = forget_after_ms
         self._is_tidy = False
 
     async def take(self, limit: int) -> list[Delivery]:
@@ -70,7 +74,9 @@ class StreamInbox:
         for attempt in (1, 2):
             try:
                 if not self._is_tidy:
-                    await client.eval(_FORGET_CONSUMERS, 1, STREAM, GROUP, str(IDLE_CONSUMER_MS))
+                    await client.eval(
+                        _FORGET_CONSUMERS, 1, STREAM, GROUP, str(self._forget_after_ms)
+                    )
                     self._is_tidy = True
                 return (
                     await self._read(client, "0", limit)

@@ -183,7 +183,11 @@ async def _write(connection: Connection, records: Sequence[Record], ids: Sequenc
         ("audit_chain", CHAIN_COLUMNS, chain_rows),
         ("audit_personal", PERSONAL_COLUMNS, personal_rows),
     ):
-        await connection.copy_records_to_table(table, records=rows, columns=columns)
+        try:
+            await connection.copy_records_to_table(table, records=rows, columns=columns)
+        except (ValueError, TypeError, OverflowError) as exc:
+            # The client could not even spell a value; asyncpg gives such errors no class.
+            raise UnfitRecordsError(type(exc).__name__) from exc
     await connection.execute(
         "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
     )

@@ -85,7 +85,8 @@ class FileService:
             current_scope().resource(MODEL_FILE, _file_id(current.id, incoming.path))
             current.check_open(incoming.path)
         upload = await self.artifacts.receive(
-            refusing_pickle(incoming.body), limit_bytes=self.max_file_bytes
+            refusing_pickle(incoming.body),
+            limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
         )
         arrival = _Arrival(
             principal=principal,

@@ -1,6 +1,7 @@
 """What the use cases of the registry need from the outside."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
@@ -47,6 +48,17 @@ class ArtifactStoreUnavailableError(UnavailableError):
     title = "The artifact store does not answer"
 
 
+class TooManyTransfersError(UnavailableError):
+    code = "too-many-transfers"
+    title = "Too many files are on their way"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The memory for files in transit is taken. Retry shortly.",
+            retry_after=timedelta(seconds=5),
+        )
+
+
 class CorruptBlobError(UnavailableError):
     """The store gave other bytes than it was given: an operator must look at it."""
 
@@ -68,6 +80,7 @@ class ArtifactStore(Protocol):
 
         Raises:
             FileTooLargeError: more than `limit_bytes` came.
+            TooManyTransfersError: before anything is read.
             ArtifactStoreFullError, ArtifactStoreUnavailableError: a part could not be written.
         """
         ...
@@ -84,6 +97,7 @@ class ArtifactStore(Protocol):
 
         Raises:
             CorruptBlobError: a part is missing or not what was stored.
+            TooManyTransfersError: before anything is read.
             ArtifactStoreUnavailableError: the store does not answer.
         """
         ...

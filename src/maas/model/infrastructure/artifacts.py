@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
 from pathlib import Path
 
 import structlog
@@ -14,12 +15,15 @@ from maas.model.application.ports import (
     FileTooLargeError,
 )
 from maas.model.domain.blob import Blob, Digest, Part, Upload
-from maas.model.infrastructure.buffers import new_buffer
+from maas.model.infrastructure.buffers import MemoryBudget, new_buffer
 from maas.model.infrastructure.object_store import DurableObjects, MissingObjectError
 from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.settings import StorageSettings
 
 FOLDER = "artifacts"
+MAX_BUFFERED_BYTES = 1024**3
+"""What the buffers of all transfers of a process may take: 32 at once with parts of 16 MiB."""
+
 SENT_BYTES = 256 * 1024
 """How much of a checked part is handed to the socket at once."""
 
@@ -38,19 +42,24 @@ class PartedArtifactStore:
     goes out, one part is sent and the next one read and checked. So two parts are in memory.
     """
 
-    def __init__(self, objects: DurableObjects, *, part_bytes: int) -> None:
+    def __init__(
+        self, objects: DurableObjects, *, part_bytes: int, buffered_bytes: int = MAX_BUFFERED_BYTES
+    ) -> None:
         self._objects = objects
         self._part_bytes = part_bytes
+        self._memory = MemoryBudget(buffered_bytes)
 
     async def receive(self, body: AsyncIterable[bytes], *, limit_bytes: int) -> Upload:
-        incoming = _Incoming(self._objects, part_bytes=self._part_bytes, limit_bytes=limit_bytes)
-        try:
-            async for chunk in body:
-                await incoming.take(chunk)
-            return await incoming.finish()
-        except BaseException:
-            await finish(incoming.abandon())
-            raise
+        part_bytes = max(1, min(self._part_bytes, limit_bytes))
+        with self._memory.holding(2 * part_bytes):
+            incoming = _Incoming(self._objects, part_bytes=part_bytes, limit_bytes=limit_bytes)
+            try:
+                async for chunk in body:
+                    await incoming.take(chunk)
+                return await incoming.finish()
+            except BaseException:
+                await finish(incoming.abandon())
+                raise
 
     async def discard(self, upload: Upload) -> None:
         keys = [part.key for part in upload.blob.parts]
@@ -59,6 +68,17 @@ class PartedArtifactStore:
     async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         wanted = blob.parts_between(start, stop)
         largest = max((part.size for part, _, _ in wanted), default=0)
+        with self._memory.holding(2 * largest):
+            async with aclosing(self._checked(wanted, largest)) as parts:
+                async for data, begin, end in parts:
+                    for offset in range(begin, end, SENT_BYTES):
+                        # A copy, for the socket may hold it longer than the part stays here.
+                        yield bytes(data[offset : min(offset + SENT_BYTES, end)])
+
+    async def _checked(
+        self, wanted: list[tuple[Part, int, int]], largest: int
+    ) -> AsyncGenerator[tuple[memoryview, int, int], None]:
+        """Give the parts one by one, the next one being read meanwhile."""
         room, spare = new_buffer(largest), new_buffer(largest)
         ahead: asyncio.Task[memoryview] | None = None
         try:
@@ -67,9 +87,7 @@ class PartedArtifactStore:
                 ahead, room, spare = None, spare, room
                 if position + 1 < len(wanted):
                     ahead = asyncio.create_task(self._load(wanted[position + 1][0], room))
-                for offset in range(begin, end, SENT_BYTES):
-                    # A copy, for the socket may hold it longer than the part stays here.
-                    yield bytes(data[offset : min(offset + SENT_BYTES, end)])
+                yield data, begin, end
         finally:
             if ahead is not None:
                 ahead.cancel()
@@ -84,7 +102,7 @@ class PartedArtifactStore:
         try:
             await self._objects.read(part.key, data)
         except MissingObjectError as exc:
-            _log.error("blob_part_missing", key=part.key)  # noqa: TRY400  the trace says no more
+            _log.error("blob_part_missing", key=part.key)
             raise CorruptBlobError from exc
         digest = await asyncio.get_running_loop().run_in_executor(
             self._objects.threads, _digest, data

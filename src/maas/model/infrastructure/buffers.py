@@ -1,6 +1,10 @@
 """Memory for the parts of files, given back to the system as soon as nobody looks at it."""
 
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from maas.model.application.ports import TooManyTransfersError
 
 
 def new_buffer(size: int) -> memoryview:
@@ -10,3 +14,25 @@ def new_buffer(size: int) -> memoryview:
     of many megabytes from `malloc` would stay with the process: its threads keep them for later.
     """
     return memoryview(mmap.mmap(-1, max(1, size)))[:size]
+
+
+class MemoryBudget:
+    """Bounds what all transfers of a process hold in buffers, whatever their number."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._free_bytes = limit_bytes
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Take `size` bytes of the budget for the length of the block.
+
+        Raises:
+            TooManyTransfersError: there are not that many left.
+        """
+        if size > self._free_bytes:
+            raise TooManyTransfersError
+        self._free_bytes -= size
+        try:
+            yield
+        finally:
+            self._free_bytes += size

@@ -56,13 +56,16 @@ class DurableObjects:
             ArtifactStoreFullError, ArtifactStoreUnavailableError: it is not, or perhaps partly,
                 there.
         """
+        folder = self._folder
         with _explaining():
+            if folder is None:
+                # A copy: whoever sends it may look at it again, and `data` is soon another part.
+                await obstore.put_async(self._store, key, bytes(data), use_multipart=False)
+                return
             await obstore.put_async(self._store, key, data, use_multipart=False)
-            if self._folder is not None:
-                loop, folder = asyncio.get_running_loop(), self._folder
-                await loop.run_in_executor(
-                    self.threads, lambda: folder.sync(key, is_first=is_first)
-                )
+            await asyncio.get_running_loop().run_in_executor(
+                self.threads, lambda: folder.sync(key, is_first=is_first)
+            )
 
     async def read(self, key: str, room: memoryview) -> None:
         """Read a whole object that fills `room` exactly.

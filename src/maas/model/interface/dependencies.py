@@ -14,20 +14,25 @@ from maas.model.domain.text import VersionName
 from maas.model.public import ModelId
 
 
-def _models(request: Request) -> ModelService:
+async def _models(request: Request) -> ModelService:
     return cast("ModelService", request.scope["state"]["models"])
 
 
-def _versions(request: Request) -> VersionService:
+async def _versions(request: Request) -> VersionService:
     return cast("VersionService", request.scope["state"]["model_versions"])
 
 
-def _files(request: Request) -> FileService:
+async def _files(request: Request) -> FileService:
     return cast("FileService", request.scope["state"]["model_files"])
 
 
-def _queries(request: Request) -> ModelQueries:
+def queries_of(request: Request) -> ModelQueries:
+    """Hand the queries to a route too hot for a dependency."""
     return cast("ModelQueries", request.scope["state"]["model_queries"])
+
+
+async def _queries(request: Request) -> ModelQueries:
+    return queries_of(request)
 
 
 async def _model_id(model_id: Annotated[UUID, Path(description="The model's id.")]) -> ModelId:

@@ -1,5 +1,6 @@
 """Files of a version, streamed up and down."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -23,11 +24,12 @@ from maas.model.interface.dependencies import (
 from maas.model.interface.digests import HEX_HEADER, announced_digests
 from maas.model.interface.downloads import answer_download
 from maas.model.interface.schemas import FileRead
-from maas.shared.domain.errors import UnsupportedMediaError
+from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError
 from maas.shared.interface.pagination import PageRead
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 
+IDLE_SECONDS = 60.0
 MAX_MEDIA_TYPE_CHARS = 127
 OCTETS = {"schema": {"type": "string", "format": "binary"}}
 
@@ -135,12 +137,19 @@ async def delete_file(
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
-    """Give the body as it comes; a caller who hangs up ends it with a refusal."""
-    try:
-        async for chunk in request.stream():
-            yield chunk
-    except ClientDisconnect:
-        raise BodyCutOffError from None
+    """Give the body as it comes; a caller who hangs up or falls silent ends it with a refusal."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                chunk = await anext(stream, None)
+        except ClientDisconnect:
+            raise BodyCutOffError from None
+        except TimeoutError:
+            raise SlowRequestError(f"Nothing came for {IDLE_SECONDS:.0f} s.") from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 def _announced_size(headers: Headers) -> int | None:

@@ -1,8 +1,9 @@
 """Models: made, found, changed, deleted."""
 
 from typing import Annotated, cast
+from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from maas.audit.public import audited
 from maas.model.application.models import NewModel
@@ -10,14 +11,14 @@ from maas.model.application.queries import ModelDetails, ModelFilter
 from maas.model.domain.model import ModelChanges
 from maas.model.domain.text import MAX_LABEL_CHARS
 from maas.model.interface.answers import API, created_with_etag, refusals
-from maas.model.interface.dependencies import ModelIdPath, Models, Queries
+from maas.model.interface.dependencies import ModelIdPath, Models, Queries, queries_of
 from maas.model.interface.schemas import ModelCreate, ModelRead, ModelUpdate
-from maas.model.public import Framework
+from maas.model.public import Framework, ModelId
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
-from maas.shared.interface.security import Caller, requires
+from maas.shared.interface.security import Caller, known_caller, requires
 from maas.shared.interface.types import Search
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=StrictRoute)
@@ -79,10 +80,9 @@ async def create_model(
     summary="Read a model",
     responses=refusals(404),
 )
-async def get_model(
-    model_id: ModelIdPath, caller: Caller, queries: Queries, response: Response
-) -> ModelRead:
-    return _render(await queries.get_model(caller.tenant_id, model_id), response)
+async def get_model(model_id: UUID, request: Request, response: Response) -> ModelRead:
+    tenant_id = known_caller().tenant_id
+    return _render(await queries_of(request).get_model(tenant_id, ModelId(model_id)), response)
 
 
 @router.put(

@@ -25,7 +25,8 @@ class PageRequest:
     include_total: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# No slots: Python 3.11 cannot call `Page[str](...)` on a frozen generic that has them.
+@dataclass(frozen=True, kw_only=True)
 class Page(Generic[T]):
     items: list[T]
     next: Position | None

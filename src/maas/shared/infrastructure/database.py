@@ -113,6 +113,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.pool_timeout_seconds,
             pool_pre_ping=False,
+            hide_parameters=True,
             pool_recycle=1800,
         )
 
@@ -141,9 +142,19 @@ class Database:
             raise RuntimeError(message)
         return self._pool
 
+    def acquire(self) -> "asyncpg.pool.PoolAcquireContext[asyncpg.Record]":
+        """Take a connection of the pool for an `async with` block.
+
+        Raises:
+            TimeoutError: none became free within the pool's time-out.
+        """
+        # A time-out costs asyncpg a task of its own, so it is set only where there is a wait.
+        is_free = self.reads.get_idle_size() > 0
+        return self.reads.acquire(timeout=None if is_free else self._settings.pool_timeout_seconds)
+
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
         """Read one row of a table that has no tenant."""
-        async with self.reads.acquire(timeout=self._settings.pool_timeout_seconds) as connection:
+        async with self.acquire() as connection:
             row: asyncpg.Record | None = await connection.fetchrow(query, *args)
             return row
 
@@ -155,7 +166,7 @@ class Database:
 
         Costs two short round trips beside the caller's own statements.
         """
-        async with self.reads.acquire(timeout=self._settings.pool_timeout_seconds) as connection:
+        async with self.acquire() as connection:
             # One simple query begins and sets: a UUID's text needs no quoting rules.
             await connection.execute(
                 f"BEGIN READ ONLY; SET LOCAL {TENANT_SETTING} = '{tenant_id!s}'"

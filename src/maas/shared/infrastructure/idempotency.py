@@ -4,6 +4,7 @@ import hashlib
 import os
 from datetime import timedelta
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -92,6 +93,11 @@ class IdempotencyKeyReusedError(InvalidInputError):
     title = "This Idempotency-Key was used for another request"
 
 
+class KeptAnswerUnreadableError(ConflictError):
+    code = "idempotency-answer-unreadable"
+    title = "The kept answer can no longer be read"
+
+
 class NoResultError(RuntimeError):
     """A route marked `@idempotent` committed without a result to render: a bug."""
 
@@ -114,6 +120,7 @@ class PostgresIdempotency:
             ReplayedAnswer: it was used for the same request; carries the answer.
             IdempotencyKeyReusedError: it was used for another request.
             IdempotencyInProgressError: another transaction holds it.
+            KeptAnswerUnreadableError: the server's secret was changed since.
         """
         claim = call.idempotency
         if claim is None or claim.is_kept or call.principal is None:
@@ -180,7 +187,13 @@ class PostgresIdempotency:
 
     def _unseal(self, claim: IdempotencyClaim, sealed: bytes) -> bytes:
         nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
-        return AESGCM(self._key_for(claim)).decrypt(nonce, ciphertext, _context_of(claim))
+        try:
+            return AESGCM(self._key_for(claim)).decrypt(nonce, ciphertext, _context_of(claim))
+        except InvalidTag:
+            # The server's secret was changed since.
+            raise KeptAnswerUnreadableError(
+                "The first request succeeded; look for what it made before you repeat it."
+            ) from None
 
     def _key_for(self, claim: IdempotencyClaim) -> bytes:
         derivation = HKDF(

@@ -120,7 +120,10 @@ class ConsoleLine:
     """Renders an event for people."""
 
     def __init__(self, *, has_colours: bool) -> None:
-        self._render = structlog.dev.ConsoleRenderer(colors=has_colours)
+        # Prettier tracebacks show local variables, and with them secrets.
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=has_colours, exception_formatter=structlog.dev.plain_traceback
+        )
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
         try:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 import maas
-from alembic import command
 
 _IN_WHEEL = Path(maas.__path__[0]) / "_alembic"
 _IN_CHECKOUT = Path(maas.__path__[0]).parent.parent / "alembic"

@@ -1,49 +1,68 @@
 """Redis or Valkey: short time-outs, and a breaker so that a dead server costs nothing."""
 
+import asyncio
+import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.infrastructure.settings import RedisSettings
 
 T = TypeVar("T")
 
-KEY_PREFIX = "maas:v1:"
+KEY_PREFIX: Final = "maas:v1:"
 """Every key starts with this; the version is of the layout, and code reads n and n-1."""
 
-COOL_DOWN_SECONDS = 1.0
+COOL_DOWN_SECONDS: Final = 1.0
 
 
 class RedisUnavailableError(UnavailableError):
     code = "redis-unavailable"
     title = "Redis does not answer"
 
+    def __init__(self) -> None:
+        super().__init__(retry_after=timedelta(seconds=COOL_DOWN_SECONDS))
+
+
+class Script:
+    """A Lua script, known to the server by its digest once it has run there."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
 
 class RedisGate:
     """Guards calls to Redis: bounded in time, refused at once while it is known to be down.
 
-    After a failure the gate stays shut for a second; then the next call tries again.
+    After a failure the gate stays shut for a second; then the next call tries again. `call` runs
+    anything; `evaluate` runs scripts at a third of the CPU, for what every request needs.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        timeout = settings.timeout_ms / 1000
-        self.client: Redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                settings.url.get_secret_value(),
-                max_connections=settings.pool_size,
-                timeout=timeout,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=3,
-            )
+        self._timeout_seconds = settings.timeout_ms / 1000
+        self._pool = ConnectionPool.from_url(
+            settings.url.get_secret_value(),
+            max_connections=settings.pool_size,
+            socket_timeout=self._timeout_seconds,
+            socket_connect_timeout=self._timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=3,
         )
+        self.client: Redis = Redis(connection_pool=self._pool)
+        # Kept apart from the pool, whose bookkeeping costs more than a script does.
+        self._idle: list[AbstractConnection] = []
         self._shut_until = 0.0
 
     @property
@@ -64,5 +83,55 @@ class RedisGate:
             self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
             raise RedisUnavailableError from exc
 
+    async def evaluate(self, script: Script, *, keys: list[str], args: list[str | int]) -> Any:
+        """Run a script in one round trip (two where the server does not know it yet).
+
+        Raises:
+            RedisUnavailableError: as `call` does.
+        """
+        if self.is_shut:
+            raise RedisUnavailableError
+        tail = (len(keys), *keys, *args)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                try:
+                    return await self._exchange("EVALSHA", script.digest, *tail)
+                except NoScriptError:
+                    return await self._exchange("EVAL", script.text, *tail)
+        except (RedisError, OSError, TimeoutError) as exc:
+            self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
+            # A server that restarted has closed them all; each would fail once more by itself.
+            await self._forget_idle()
+            raise RedisUnavailableError from exc
+
+    async def _exchange(self, *command: str | int) -> Any:
+        connection = self._idle.pop() if self._idle else await self._connect()
+        try:
+            # The time limit is around both; the connection's own would cost a task for each.
+            await connection.send_packed_command(
+                connection.pack_command(*command), check_health=False
+            )
+            answer = await connection.read_response(timeout=math.inf)
+        except NoScriptError:
+            self._idle.append(connection)
+            raise
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._idle.append(connection)
+        return answer
+
+    async def _connect(self) -> AbstractConnection:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own
+        await connection.connect()  # type: ignore[no-untyped-call]  # likewise
+        connection.socket_timeout = None
+        return connection
+
+    async def _forget_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect(nowait=True)
+
     async def close(self) -> None:
+        await self._forget_idle()
         await self.client.aclose(close_connection_pool=True)

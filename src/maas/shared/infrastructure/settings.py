@@ -107,7 +107,7 @@ class RedisSettings(_Section):
     broker_url: SecretStr | None = None
     cache_url: SecretStr | None = None
     timeout_ms: int = Field(250, ge=10)
-    pool_size: int = Field(32, ge=1, le=1000)
+    pool_size: int = Field(256, ge=1, le=10_000)
     allow_everysec: bool = False
 
 

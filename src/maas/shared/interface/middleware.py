@@ -147,7 +147,7 @@ class EdgeMiddleware:
             else:
                 await self._faces.render(problem, scope)(scope, receive, answer.send)
         except Exception:  # noqa: BLE001  whatever it is, it is logged and answered here
-            _log.exception("request_failed", path=scope["path"], method=scope["method"])
+            _log.exception("request_failed", route=route_template(scope), method=scope["method"])
             if answer.status is None:
                 await self._faces.render(INTERNAL, scope)(scope, receive, answer.send)
         finally:

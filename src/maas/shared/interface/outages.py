@@ -87,6 +87,7 @@ _STALE = _Answer(
 )
 
 _BY_SQLSTATE: Mapping[str, _Answer] = {
+    "22000": _BAD_TEXT,  # asyncpg's own, for what it cannot encode
     "22021": _BAD_TEXT,
     "22P05": _BAD_TEXT,
     "22P02": _BAD_TEXT,
@@ -165,11 +166,9 @@ def _answer_to_driver(error: BaseException) -> _Answer | None:
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE_CLASS.get(sqlstate[:2])
-    if isinstance(error, asyncpg.DataError):
-        # asyncpg refuses such a value before it reaches the server, so there is no SQLSTATE.
-        return _BAD_TEXT
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return _DOWN
+        # asyncpg refuses some values before they reach the server, without a SQLSTATE.
+        return _BAD_TEXT if isinstance(error, ValueError) else _DOWN
     return _answer_to_os(error) if isinstance(error, OSError) else None
 
 

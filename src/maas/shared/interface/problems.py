@@ -118,6 +118,9 @@ def problem_of(error: MaasError) -> Problem:
         headers["Retry-After"] = _whole_seconds(error.retry_after or DEFAULT_RETRY_AFTER)
     if status == STATUSES[UnauthenticatedError]:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == STATUSES[SlowRequestError]:
+        # Not after 413: the reset would reach a client that still sends before its answer does.
+        headers["Connection"] = "close"
     errors: tuple[FieldError, ...] = ()
     if isinstance(error, InvalidInputError) and error.loc:
         errors = (FieldError(loc=error.loc, type=error.code, message=error.detail),)

@@ -155,12 +155,13 @@ def _claiming_first(handle: RouteHandler, *, limits: BodyLimits, render: Render)
 def _sparing_the_unchanged(handle: RouteHandler) -> RouteHandler:
     async def handle_then_compare(request: Request) -> Response:
         response = await handle(request)
-        if response.status_code != 200:  # noqa: PLR2004  OK
-            return response
         wanted = request.headers.get("if-none-match")
-        etag = None if wanted is None else response.headers.get("etag")
-        if wanted is None or etag is None or is_none_match(wanted, etag):
+        # A streamed answer has no body yet: whoever made it compares before opening anything.
+        if wanted is None or response.status_code != 200 or not hasattr(response, "body"):  # noqa: PLR2004  OK
             return response
-        return Response(status_code=304, headers={"ETag": etag})
+        etag = response.headers.get("etag")
+        if etag is None or is_none_match(wanted, etag):
+            return response
+        return Response(status_code=304, headers={"ETag": etag}, background=response.background)
 
     return handle_then_compare

@@ -1,6 +1,5 @@
 """Who may call a route: one dependency that authenticates, checks and notes denials."""
 
-import ipaddress
 from typing import Annotated, cast
 
 from fastapi import Depends, Request, params
@@ -10,6 +9,7 @@ from maas.shared.application.ports import Authenticator
 from maas.shared.domain.call import ACTION_ATTRIBUTE, current_call
 from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError
 from maas.shared.domain.principal import Principal
+from maas.shared.interface.addresses import parse_address
 
 MAX_CREDENTIAL_BYTES = 4096
 DENIED_ACTION = "access.denied"
@@ -119,13 +119,8 @@ async def require_loopback_or(request: Request, permission: str) -> None:
 
 def is_local(scope: Scope) -> bool:
     client = scope.get("client")
-    if client is None:
-        # A Unix socket has no peer address; the socket's own mode guards it.
-        return "server" in scope and not _is_forwarded(scope)
-    try:
-        return ipaddress.ip_address(client[0]).is_loopback and not _is_forwarded(scope)
-    except ValueError:
-        return False
+    address = None if client is None else parse_address(client[0])
+    return address is not None and address.is_loopback and not _is_forwarded(scope)
 
 
 def _is_forwarded(scope: Scope) -> bool:
@@ -151,6 +146,20 @@ class Requirement:
 def requires(permission: str) -> params.Depends:
     """Make a route ask for a permission: `dependencies=[requires("model:write")]`."""
     return cast("params.Depends", Depends(Requirement(permission)))
+
+
+def known_caller() -> Principal:
+    """Tell who is calling, on a route whose requirement has found out already.
+
+    For the hottest routes: the `Caller` dependency says the same for 12 us more.
+
+    Raises:
+        UnauthenticatedError: the route requires nothing, so nobody has been asked.
+    """
+    principal = current_call().principal
+    if principal is None:
+        raise UnauthenticatedError
+    return principal
 
 
 Caller = Annotated[Principal, Depends(authenticate)]

@@ -40,6 +40,9 @@ class InvalidTextError(InvalidInputError):
     code = "invalid-characters"
     title = "A text holds characters we do not take"
 
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, loc=("body",))
+
 
 def parse_json(body: bytes, *, max_depth: int) -> Any:
     """Parse one JSON document (RFC 8259 with the refusals of RFC 7493).

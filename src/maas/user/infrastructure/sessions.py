@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -18,7 +18,12 @@ from redis.asyncio import Redis
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.redis import KEY_PREFIX, RedisGate, RedisUnavailableError
+from maas.shared.infrastructure.redis import (
+    KEY_PREFIX,
+    RedisGate,
+    RedisUnavailableError,
+    Script,
+)
 from maas.user.application.errors import InvalidTokenError
 from maas.user.application.ports import AccessClaims, TokenIssuer
 from maas.user.public import SELF_PERMISSIONS
@@ -30,15 +35,15 @@ MAX_PARSED: Final = 8192
 
 # A miss brings the server's time, so that what is filled in later dies five seconds after it was
 # looked for, however slow the reader and whatever its clock says.
-CHECK_SCRIPT: Final = """
+CHECK: Final = Script("""
 local entry = redis.call('GET', KEYS[1])
 if entry then return entry end
 local now = redis.call('TIME')
 return now[1] * 1000 + math.floor(now[2] / 1000)
-"""
+""")
 
 # ARGV: entry, its version, when it dies (ms since the epoch, by the server's clock).
-FILL_SCRIPT: Final = """
+FILL: Final = Script("""
 local old = redis.call('GET', KEYS[1])
 if old then
   local version = tonumber(string.match(old, '^%a|(%d+)'))
@@ -49,7 +54,7 @@ local now = redis.call('TIME')
 if now[1] * 1000 + math.floor(now[2] / 1000) >= tonumber(ARGV[3]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[3])
 return 1
-"""
+""")
 
 PRINCIPAL_QUERY: Final = "SELECT * FROM session_principal($1)"
 
@@ -65,8 +70,6 @@ class SessionAuthenticator:
         self._tokens = tokens
         self._redis = redis
         self._database = database
-        self._check = redis.client.register_script(CHECK_SCRIPT)
-        self._fill = redis.client.register_script(FILL_SCRIPT)
         self._bulkhead = asyncio.Semaphore(FALLBACK_READS_AT_ONCE)
         self._parsed: dict[bytes, Principal] = {}
 
@@ -75,12 +78,8 @@ class SessionAuthenticator:
         if claims is None:
             raise InvalidTokenError
         key = session_key(claims.session_id)
-
-        async def check(client: Redis) -> Any:
-            return await self._check(keys=[key], client=client)
-
         try:
-            answer = await self._redis.call(check)
+            answer = await self._redis.evaluate(CHECK, keys=[key], args=[])
         except RedisUnavailableError:
             return await self._read(claims)
         if isinstance(answer, int):
@@ -115,15 +114,10 @@ class SessionAuthenticator:
     ) -> Principal:
         principal = await self._read(claims)
         dies_at = asked_at_ms + round(VALID_ENTRY_LIFETIME / timedelta(milliseconds=1))
-
-        async def fill(client: Redis) -> None:
-            await self._fill(
-                keys=[key], args=[_spell(principal), principal.version, dies_at], client=client
-            )
-
         # PostgreSQL has answered already; should Redis fail now, the next request fills the entry.
         with contextlib.suppress(RedisUnavailableError):
-            await self._redis.call(fill)
+            entry: list[str | int] = [_spell(principal), principal.version, dies_at]
+            await self._redis.evaluate(FILL, keys=[key], args=entry)
         return principal
 
     def _parse(self, entry: bytes) -> Principal:

@@ -17,8 +17,13 @@ async def _accounts(request: Request) -> AccountService:
     return cast("AccountService", request.scope["state"]["accounts"])
 
 
-async def _queries(request: Request) -> UserQueries:
+def queries_of(request: Request) -> UserQueries:
+    """Hand the queries to a route too hot for a dependency."""
     return cast("UserQueries", request.scope["state"]["user_queries"])
+
+
+async def _queries(request: Request) -> UserQueries:
+    return queries_of(request)
 
 
 SignIns = Annotated[SignInService, Depends(_sign_ins)]

@@ -1,13 +1,13 @@
 """One's own account."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from maas.audit.public import audited
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.readers import StrictRoute
-from maas.shared.interface.security import Caller, requires
+from maas.shared.interface.security import Caller, known_caller, requires
 from maas.user.application.ports import Profile
-from maas.user.interface.dependencies import Accounts, Queries
+from maas.user.interface.dependencies import Accounts, Queries, queries_of
 from maas.user.interface.schemas import PasswordChange, ProfileRead, ProfileUpdate
 
 router = APIRouter(prefix="/users", tags=["self"], route_class=StrictRoute)
@@ -19,8 +19,9 @@ def _render(profile: Profile, response: Response) -> ProfileRead:
 
 
 @router.get("/profile", dependencies=[requires("self:read")], summary="Read one's own profile")
-async def get_profile(caller: Caller, queries: Queries, response: Response) -> ProfileRead:
-    profile = await queries.get_profile(caller.account_id, caller.tenant_id)
+async def get_profile(request: Request, response: Response) -> ProfileRead:
+    caller = known_caller()
+    profile = await queries_of(request).get_profile(caller.account_id, caller.tenant_id)
     return _render(profile, response)
 
 

@@ -1,0 +1,135 @@
+"""`make acceptance`: one line, PASS or MISS with its figure, for each promise a command can show.
+
+make acceptance ARGS="--quick"          leaves out what takes minutes
+make acceptance ARGS="--only kill"      runs the checks whose name holds the word
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from tests.acceptance import faults, hostile, isolation, journey, planted, speed, starting, tour
+from tests.acceptance.verdict import Check, Verdict
+
+CHECKS = [
+    Check(
+        name="start",
+        promise="fresh clone, no uv: `make up` is ready within 6 s once the wheels are there",
+        run=starting.start_as_self,
+    ),
+    Check(
+        name="start as another user",
+        promise="the same as somebody else",
+        run=starting.start_as_other,
+    ),
+    Check(
+        name="demo",
+        promise="`make demo`: real weights there and back, audit rows visible within 2 s",
+        run=journey.play,
+    ),
+    Check(
+        name="README",
+        promise="the tour, typed as it stands there",
+        run=tour.follow,
+    ),
+    Check(
+        name="kill -9 of the API",
+        promise="no acknowledged step lacks its audit row, none has two",
+        run=faults.api_is_killed,
+    ),
+    Check(
+        name="kill -9 of the worker",
+        promise="the same",
+        run=faults.worker_is_killed,
+    ),
+    Check(
+        name="kill -9 of Valkey",
+        promise="the same",
+        run=faults.valkey_is_killed,
+    ),
+    Check(
+        name="isolation",
+        promise="the running API cannot change the log nor see another tenant's rows",
+        run=isolation.try_everything,
+    ),
+    Check(
+        name="hostile input",
+        promise="a clear problem each time, never a 500, nothing half-done left behind",
+        run=hostile.refuse,
+    ),
+    Check(
+        name="full disk",
+        promise="the same for an upload that does not fit",
+        run=hostile.fill_the_disk,
+    ),
+    Check(
+        name="bench",
+        promise="each row within its goal, beside a bare FastAPI route",
+        run=speed.bench,
+        is_slow=True,
+    ),
+    Check(
+        name="planted violations",
+        promise="each breaks the build",
+        run=planted.find,
+    ),
+    Check(
+        name="tests",
+        promise="`make test` passes in a fresh clone within 5 minutes on 2 cores",
+        run=starting.test_as_self,
+        is_slow=True,
+    ),
+    Check(
+        name="tests as another user",
+        promise="the same as somebody else",
+        run=starting.test_as_other,
+        is_slow=True,
+    ),
+]
+
+
+def judge(check: Check) -> Verdict:
+    """Run one check in a folder of its own; what stops it is a miss, with the reason as figure."""
+    folder = Path(tempfile.mkdtemp(prefix="maas-acceptance-"))
+    # The servers of a platform that root starts run as `nobody` and must pass through.
+    folder.chmod(0o711)
+    try:
+        return check.run(folder)
+    except Exception as exc:  # noqa: BLE001  whatever it is, the other checks still run
+        return Verdict(is_met=False, figure=f"{type(exc).__name__}: {exc}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make acceptance", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", metavar="WORD", default="", help="checks whose name holds it")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes minutes")
+    arguments = parser.parse_args()
+    checks = [
+        check
+        for check in CHECKS
+        if arguments.only in check.name and not (arguments.quick and check.is_slow)
+    ]
+    console = Console(highlight=False, soft_wrap=True)
+    missed = 0
+    for check in checks:
+        began = time.monotonic()
+        with console.status(f"{check.name}: {check.promise}"):
+            verdict = judge(check)
+        missed += not verdict.is_met
+        word = "[bold green]PASS[/]" if verdict.is_met else "[bold red]MISS[/]"
+        took = f"[dim]({time.monotonic() - began:.0f} s)[/]"
+        console.print(f"{word}  {check.name:<22} {escape(verdict.figure)} {took}")
+    console.print(f"\n{len(checks) - missed} PASS, {missed} MISS")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The bench, read for whether its rows meet their goals."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.acceptance.platforms import clean_environment
+from tests.acceptance.verdict import Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(_folder: Path) -> Verdict:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench"],
+        cwd=ROOT,
+        env=clean_environment(COLUMNS="160", NO_COLOR="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        return Verdict(is_met=False, figure=done.stderr.strip()[-300:])
+    rows = [
+        [cell.strip() for cell in re.split("[│┃|]", line)[1:-1]]
+        for line in done.stdout.splitlines()
+        if re.search(r"\b(met|missed)\b", line)
+    ]
+    missed = [row[0] for row in rows if row[-1] != "met"]
+    figures = "; ".join(f"{row[0]} {_figure(row)}" for row in rows)
+    return Verdict(is_met=bool(rows) and not missed, figure=figures)
+
+
+def _figure(row: list[str]) -> str:
+    """Pick the cell that the goal is about: a ratio, a share, or seconds."""
+    for cell in row[1:]:
+        if re.fullmatch(r"[\d.]+x|\d+%", cell):
+            return cell
+    return f"{row[1]} s"

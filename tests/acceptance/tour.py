@@ -1,0 +1,77 @@
+"""The README's tour, typed as it stands there, on a platform that has just been started."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from tests.acceptance.platforms import Platform, PlatformError, clean_environment, running
+from tests.acceptance.verdict import Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+PANEL_SECONDS = 20.0
+END_OF_STEP = "--- end of step ---"
+
+_BLOCK = re.compile(
+    r"```bash\n(?P<commands>.*?)```(?:\n```(?:json|text)\n(?P<output>.*?)```)?", re.DOTALL
+)
+
+
+def steps() -> list[tuple[str, str]]:
+    """Read the commands of the tour, each with the output that the README shows."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tour = text.split("## Two minutes")[1].split("\n## ")[0]
+    return [(m["commands"], (m["output"] or "").strip()) for m in _BLOCK.finditer(tour)]
+
+
+def play(platform: Platform) -> list[str]:
+    """Type the commands into one shell, and return what each step printed."""
+    password = _one_time_password(platform)
+    script = []
+    for commands, _ in steps():
+        typed = commands.replace("http://127.0.0.1:8000", platform.url)
+        script.append(re.sub(r"read .* PASSWORD", f"PASSWORD={password}", typed))
+        script.append(f"echo; echo '{END_OF_STEP}'; sleep 2")
+    done = subprocess.run(
+        ["bash", "-uc", "\n".join(script)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [part.strip() for part in done.stdout.split(END_OF_STEP)[:-1]]
+
+
+def _one_time_password(platform: Platform) -> str:
+    """Wait for the panel, which comes a moment after the API is ready."""
+    deadline = time.monotonic() + PANEL_SECONDS
+    while time.monotonic() < deadline:
+        output = platform.output.read_text(encoding="utf-8")
+        if found := re.search(r"One-time password: (\S+)", output):
+            return found[1]
+        time.sleep(0.05)
+    message = "no one-time password was shown"
+    raise PlatformError(message)
+
+
+def follow(folder: Path) -> Verdict:
+    with running(folder) as platform:
+        printed = play(platform)
+    shown = [output for _, output in steps()]
+    wrong = [
+        n for n, (a, b) in enumerate(zip(printed, shown, strict=False), 1) if _form(a) != _form(b)
+    ]
+    if len(printed) != len(shown) or wrong:
+        return Verdict(is_met=False, figure=f"steps {wrong} of {len(shown)} print something else")
+    return Verdict(is_met=True, figure=f"{len(shown)} steps print what the README shows")
+
+
+def _form(text: str) -> object:
+    """Reduce an output to what does not change: the names in JSON, the words of a line."""
+    try:
+        return sorted(json.loads(text))
+    except ValueError:
+        words = re.sub(r"\b[0-9a-f]{12}\b|\b\d+\b", "*", text)
+        return [" ".join(line.split()) for line in words.splitlines()]

@@ -1,0 +1,176 @@
+"""`/api/v1/audit/logs` over HTTP; only who is calling is made up."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from maas.main import create_app
+from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, SessionId, TenantId, new_id
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.settings import Settings
+from tests.integration.audit.helpers import Trail, names
+
+pytestmark = pytest.mark.integration
+
+LOGS = "/api/v1/audit/logs"
+
+
+@dataclass
+class FakeAuthenticator:
+    permissions: frozenset[str] = frozenset({"audit:read"})
+    tenant_id: TenantId = DEFAULT_TENANT_ID
+    account_id: AccountId = field(default_factory=lambda: AccountId(new_id()))
+
+    async def authenticate(self, credential: str) -> Principal:
+        return Principal(
+            kind="account",
+            account_id=self.account_id,
+            tenant_id=self.tenant_id,
+            username=credential,
+            permissions=self.permissions,
+            version=1,
+            session_id=SessionId(new_id()),
+        )
+
+
+@pytest.fixture
+def authenticator() -> FakeAuthenticator:
+    return FakeAuthenticator()
+
+
+@pytest.fixture
+async def client(
+    settings: Settings, database: Database, authenticator: FakeAuthenticator
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: dict[str, object], receive: object, send: object) -> None:
+            scope["state"] = {**(state or {}), "authenticator": authenticator}
+            await app(scope, receive, send)  # type: ignore[arg-type]  # httpx types it loosely
+
+        transport = httpx.ASGITransport(app=with_state)  # type: ignore[arg-type]  # likewise
+        async with httpx.AsyncClient(
+            transport=transport,
+            base_url="http://maas.test",
+            headers={"Authorization": "Bearer ada"},
+        ) as client:
+            yield client
+
+
+async def test_lists_pages_and_shows_one(client: httpx.AsyncClient, trail: Trail) -> None:
+    events = [trail.make("model.created") for _ in range(3)]
+    await trail.add(*events)
+    await trail.flush().run()
+
+    first = (await client.get(LOGS, params={"limit": 2, "include_total": "true"})).json()
+    second = (await client.get(LOGS, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    one = await client.get(f"{LOGS}/{events[0].id}")
+
+    assert [item["id"] for item in first["items"] + second["items"]] == names(*events)[::-1]
+    assert first["total"] == 3
+    assert second["next_cursor"] is None
+    assert one.status_code == 200
+    assert one.json() == second["items"][0]
+    assert one.json()["occurred_at"].endswith("Z")
+    assert one.json()["actor"]["name"] == "ada"
+
+
+async def test_a_read_is_itself_in_the_trail(
+    client: httpx.AsyncClient, trail: Trail, authenticator: FakeAuthenticator
+) -> None:
+    await client.get(LOGS)
+    await client.get(f"{LOGS}/{new_id()}")
+    await trail.flush().run()
+
+    items: list[dict[str, Any]] = (await client.get(LOGS, params={"action": "audit.*"})).json()[
+        "items"
+    ]
+    assert [(item["outcome"], item["reason"]) for item in items] == [
+        ("failure", "audit-event-not-found"),
+        ("success", None),
+    ]
+    assert {item["actor"]["id"] for item in items} == {str(authenticator.account_id)}
+
+
+async def test_without_the_permission_is_denied_and_that_is_recorded(
+    client: httpx.AsyncClient, trail: Trail, authenticator: FakeAuthenticator
+) -> None:
+    authenticator.permissions = frozenset({"model:read"})
+
+    answer = await client.get(LOGS)
+
+    assert answer.status_code == 403
+    entries = await trail.entries()
+    assert len(entries) == 1
+    assert b'"outcome":"denied"' in entries[0][1][b"payload"]
+
+
+async def test_of_another_tenant_is_not_there(
+    client: httpx.AsyncClient, trail: Trail, authenticator: FakeAuthenticator
+) -> None:
+    event = trail.make()
+    await trail.add(event)
+    await trail.flush().run()
+    authenticator.tenant_id = TenantId(new_id())
+
+    shown = await client.get(f"{LOGS}/{event.id}")
+    listed = await client.get(LOGS)
+
+    assert shown.status_code == 404
+    assert shown.json()["code"] == "audit-event-not-found"
+    assert listed.json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"actor_id": "ada"},
+        {"action": "a*b"},
+        {"action": "x' OR 1=1"},
+        {"outcome": "maybe"},
+        {"address": "192.0.2.7/8"},
+        {"address": "somewhere"},
+        {"since": "yesterday"},
+        {"until": "2026-11-21T08:00:00"},
+        {"limit": 0},
+        {"limit": 201},
+        {"cursor": "x"},
+        {"request_id": ""},
+    ],
+    ids=str,
+)
+async def test_a_wrong_filter_is_refused(
+    client: httpx.AsyncClient, query: dict[str, str | int]
+) -> None:
+    answer = await client.get(LOGS, params=query)
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"address": "192.0.2.7"}, 1),
+        ({"address": "192.0.2.0/24"}, 1),
+        ({"address": "2001:db8::/32"}, 0),
+        ({"action": "model.*", "outcome": "success", "resource_kind": "model"}, 1),
+        ({"since": "2026-01-01T00:00:00Z", "until": "2199-01-01T00:00:00Z"}, 1),
+    ],
+    ids=str,
+)
+async def test_filters(
+    client: httpx.AsyncClient, trail: Trail, query: dict[str, str], found: int
+) -> None:
+    await trail.add(trail.make("model.created", resource_kind="model", resource_id="m1"))
+    await trail.flush().run()
+
+    answer = await client.get(LOGS, params=query)
+
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["items"]) == found

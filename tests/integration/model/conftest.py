@@ -1,0 +1,136 @@
+"""The registry's services over the real database and a local folder; the audit port is a fake."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from maas.audit.public import audit_scope
+from maas.model.application.files import FileService
+from maas.model.application.models import ModelService
+from maas.model.application.versions import VersionService
+from maas.model.infrastructure.artifacts import PartedArtifactStore
+from maas.model.infrastructure.object_store import DurableObjects
+from maas.model.infrastructure.queries import PostgresModelQueries
+from maas.model.infrastructure.repositories import SqlModelUnitOfWork
+from maas.shared.domain.call import Call, serving
+from maas.shared.domain.ids import AccountId, TenantId, new_id
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.database import Database
+from tests.fakes.recorder import make_call
+
+PART_BYTES = 64 * 1024
+MAX_FILE_BYTES = 1024 * 1024
+
+
+@dataclass
+class FakeAudit:
+    """Writes nothing; raises what it is told to, as a database that fails in the commit would."""
+
+    error: BaseException | None = None
+
+    def has_scope(self) -> bool:
+        return True
+
+    async def write(
+        self,
+        session: AsyncSession,  # noqa: ARG002  the port's
+        call: Call,  # noqa: ARG002  the port's
+    ) -> Callable[[], None]:
+        if self.error is not None:
+            raise self.error
+        return lambda: None
+
+
+class NoIdempotency:
+    async def begin(self, session: AsyncSession, call: Call) -> None:
+        """Take no key."""
+
+    async def finish(self, session: AsyncSession, call: Call, result: object) -> None:
+        """Keep no answer."""
+
+
+@dataclass(kw_only=True)
+class Registry:
+    """The services, and what a test looks at or breaks."""
+
+    database: Database
+    folder: Path
+    audit: FakeAudit = field(default_factory=FakeAudit)
+    unit_of_work: type[SqlModelUnitOfWork] = SqlModelUnitOfWork
+
+    def make_unit_of_work(self) -> SqlModelUnitOfWork:
+        return self.unit_of_work(
+            self.database.engine, audit=self.audit, idempotency=NoIdempotency()
+        )
+
+    @property
+    def store(self) -> PartedArtifactStore:
+        return PartedArtifactStore(DurableObjects(self.folder.as_uri()), part_bytes=PART_BYTES)
+
+    @property
+    def queries(self) -> PostgresModelQueries:
+        return PostgresModelQueries(self.database)
+
+    @property
+    def models(self) -> ModelService:
+        return ModelService(unit_of_work=self.make_unit_of_work, clock=SystemClock())
+
+    @property
+    def versions(self) -> VersionService:
+        return VersionService(unit_of_work=self.make_unit_of_work, clock=SystemClock())
+
+    @property
+    def files(self) -> FileService:
+        return FileService(
+            unit_of_work=self.make_unit_of_work,
+            queries=self.queries,
+            artifacts=self.store,
+            clock=SystemClock(),
+            max_file_bytes=MAX_FILE_BYTES,
+        )
+
+    def stored(self) -> list[Path]:
+        """List whatever is in the folder, empty folders included."""
+        found = self.folder.rglob("*")
+        return [path for path in found if path.is_file() or not any(path.iterdir())]
+
+
+@asynccontextmanager
+async def acting_as(principal: Principal) -> AsyncIterator[None]:
+    """Serve a call of this principal, with an audit scope open."""
+    call = make_call()
+    call.act_as(principal)
+    with serving(call):
+        async with audit_scope("test.acted"):
+            yield
+
+
+def make_principal(tenant_id: TenantId | None = None) -> Principal:
+    return Principal(
+        kind="account",
+        account_id=AccountId(new_id()),
+        tenant_id=tenant_id or TenantId(new_id()),
+        username="ada",
+        permissions=frozenset({"model:*"}),
+        version=1,
+    )
+
+
+@pytest.fixture
+def principal() -> Principal:
+    return make_principal()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def registry(database: Database, folder: Path) -> Registry:
+    return Registry(database=database, folder=folder)

@@ -1,0 +1,190 @@
+"""Models and versions decide for themselves."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import get_args
+
+import pytest
+
+from maas.model.domain.blob import Blob, Digest, Part
+from maas.model.domain.file import FilePath
+from maas.model.domain.model import Model
+from maas.model.domain.text import Description, Label, ModelName, Reason, VersionName
+from maas.model.domain.version import (
+    DELETABLE,
+    MAX_FILES,
+    OPEN_TO_FILES,
+    TRANSITIONS,
+    ModelVersion,
+    TooManyFilesError,
+    TransitionRefusedError,
+    VersionEmptyError,
+    VersionFileNotFoundError,
+    VersionFrozenError,
+    VersionInUseError,
+)
+from maas.model.public import ModelId, VersionId, VersionStatus
+from maas.shared.domain.ids import AccountId, TenantId, new_id
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LATER = NOON + timedelta(hours=1)
+ADA = AccountId(new_id())
+PATH = FilePath("model.gguf")
+STATUSES: tuple[VersionStatus, ...] = get_args(VersionStatus)
+
+ALLOWED = {
+    ("pending", "uploading"),
+    ("pending", "failed"),
+    ("uploading", "validating"),
+    ("uploading", "ready"),
+    ("uploading", "failed"),
+    ("validating", "ready"),
+    ("validating", "failed"),
+    ("ready", "deprecated"),
+    ("deprecated", "ready"),
+    ("deprecated", "archived"),
+    ("failed", "uploading"),
+}
+
+
+def make_model() -> Model:
+    return Model(
+        id=ModelId(new_id()),
+        tenant_id=TenantId(new_id()),
+        name=ModelName("org/name"),
+        description=Description("text"),
+        framework="gguf",
+        task=Label("chat"),
+        licence=None,
+        created_by=ADA,
+        created_at=NOON,
+        updated_at=NOON,
+    )
+
+
+def make_version(status: VersionStatus = "pending") -> ModelVersion:
+    return ModelVersion(
+        id=VersionId(new_id()),
+        tenant_id=TenantId(new_id()),
+        model_id=ModelId(new_id()),
+        name=VersionName("1"),
+        status=status,
+        description=None,
+        created_by=ADA,
+        created_at=NOON,
+        updated_at=NOON,
+    )
+
+
+def make_blob(size: int = 3) -> Blob:
+    digest = Digest(bytes([size % 256]) * 32)
+    return Blob(sha256=digest, size=size, parts=(Part(key="k", size=size, sha256=digest),))
+
+
+def put(version: ModelVersion, path: FilePath = PATH, blob: Blob | None = None) -> None:
+    version.put_file(path, blob or make_blob(), media_type="a/b", by=ADA, at=LATER)
+
+
+class TestRevise:
+    def test_sets_what_is_given_and_leaves_the_rest(self) -> None:
+        model = make_model()
+
+        model.revise(at=LATER, description=None, licence=Label("MIT"))
+
+        assert model.description is None
+        assert (str(model.licence), str(model.task), str(model.name)) == ("MIT", "chat", "org/name")
+        assert (model.updated_at, model.revision) == (LATER, 2)
+
+    def test_deletion_is_a_change(self) -> None:
+        model = make_model()
+
+        model.delete(at=LATER)
+
+        assert (model.deleted_at, model.revision) == (LATER, 2)
+
+
+class TestMoveTo:
+    @pytest.mark.parametrize(("old", "new"), list(product(STATUSES, STATUSES)))
+    def test_goes_only_where_a_way_leads(self, old: VersionStatus, new: VersionStatus) -> None:
+        version = make_version()
+        put(version)
+        version.status = old
+
+        if (old, new) in ALLOWED:
+            version.move_to(new, reason=Reason("why"), at=LATER)
+            assert (version.status, version.status_reason) == (new, Reason("why"))
+            assert version.updated_at == LATER
+        else:
+            with pytest.raises(TransitionRefusedError):
+                version.move_to(new, reason=None, at=LATER)
+            assert version.status == old
+
+    def test_every_status_is_in_the_table(self) -> None:
+        assert set(TRANSITIONS) == set(STATUSES)
+
+    @pytest.mark.parametrize("new", ["validating", "ready"])
+    def test_wants_files_for_it(self, new: VersionStatus) -> None:
+        with pytest.raises(VersionEmptyError):
+            make_version("uploading").move_to(new, reason=None, at=LATER)
+
+    def test_says_where_it_can_go(self) -> None:
+        with pytest.raises(TransitionRefusedError) as caught:
+            make_version("deprecated").move_to("failed", reason=None, at=LATER)
+
+        assert caught.value.detail == "The version is deprecated: it can become archived or ready."
+
+
+class TestFiles:
+    @pytest.mark.parametrize("status", STATUSES)
+    def test_change_only_while_the_version_is_open(self, status: VersionStatus) -> None:
+        version = make_version()
+        put(version)
+        version.status = status
+
+        if status in OPEN_TO_FILES:
+            put(version, FilePath("other"))
+            version.remove_file(PATH, at=LATER)
+            assert set(version.files) == {FilePath("other")}
+        else:
+            with pytest.raises(VersionFrozenError):
+                put(version, FilePath("other"))
+            with pytest.raises(VersionFrozenError):
+                version.remove_file(PATH, at=LATER)
+
+    def test_the_first_one_starts_uploading(self) -> None:
+        version = make_version()
+
+        put(version)
+
+        assert (version.status, version.revision) == ("uploading", 2)
+
+    def test_a_path_is_taken_over(self) -> None:
+        version = make_version()
+        put(version)
+
+        put(version, blob=make_blob(9))
+
+        assert [file.size for file in version.files.values()] == [9]
+
+    def test_there_are_only_so_many(self) -> None:
+        version = make_version()
+        for number in range(MAX_FILES):
+            put(version, FilePath(f"f{number}"))
+
+        with pytest.raises(TooManyFilesError):
+            put(version, FilePath("more"))
+        put(version, FilePath("f0"))
+
+    def test_an_unknown_one_cannot_be_removed(self) -> None:
+        with pytest.raises(VersionFileNotFoundError):
+            make_version("uploading").remove_file(PATH, at=LATER)
+
+    @pytest.mark.parametrize("status", STATUSES)
+    def test_a_version_in_use_is_not_deleted(self, status: VersionStatus) -> None:
+        version = make_version(status)
+
+        if status in DELETABLE:
+            version.check_deletable()
+        else:
+            with pytest.raises(VersionInUseError):
+                version.check_deletable()

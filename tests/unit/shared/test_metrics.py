@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from maas.shared.infrastructure.metrics import MULTIPROCESS_VARIABLE, Metrics
+
+COUNT_TWO_REQUESTS = """
+import asyncio
+from maas.shared.infrastructure.metrics import Metrics
+metrics = Metrics()
+metrics.request_started()
+metrics.request_started()
+metrics.request_finished(method="GET", route="/x", status=200, seconds=0.1)
+print(asyncio.run(metrics.render()).decode())
+"""
+
+
+async def test_requests_are_counted_by_route_and_status() -> None:
+    metrics = Metrics()
+
+    for status in (200, 200, 404):
+        metrics.request_started()
+        metrics.request_finished(method="GET", route="/x/{id}", status=status, seconds=0.003)
+    text = (await metrics.render()).decode()
+
+    assert 'maas_http_requests_total{method="GET",route="/x/{id}",status="200"} 2.0' in text
+    assert 'maas_http_requests_total{method="GET",route="/x/{id}",status="404"} 1.0' in text
+    assert 'seconds_bucket{le="0.005",method="GET",route="/x/{id}"} 3.0' in text
+    assert "maas_http_requests_in_flight 0.0" in text
+
+
+async def test_made_up_methods_share_one_label() -> None:
+    metrics = Metrics()
+
+    for number in range(50):
+        metrics.request_started()
+        metrics.request_finished(method=f"M{number}", route="unmatched", status=405, seconds=0)
+    text = (await metrics.render()).decode()
+
+    assert text.count("maas_http_requests_total{") == 1
+    assert 'method="OTHER"' in text
+
+
+def test_processes_are_summed_and_the_dead_serve_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, MULTIPROCESS_VARIABLE: str(tmp_path)}
+
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", COUNT_TWO_REQUESTS],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for _ in range(2)
+    ]
+
+    finished = 'maas_http_requests_total{method="GET",route="/x",status="200"}'
+    assert f"{finished} 1.0" in texts[0]
+    assert f"{finished} 2.0" in texts[1]
+    assert "maas_http_requests_in_flight 1.0" in texts[1]
