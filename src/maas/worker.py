@@ -15,8 +15,10 @@ from kombu.transport import redis as redis_transport
 from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
-from maas.audit.interface.dependencies import FLUSH_SERVICE
+from maas.audit.interface.tasks import FLUSH_SERVICE
 from maas.audit.wiring import FlushContext, build_flush
+from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.redis import KEY_PREFIX
 from maas.shared.infrastructure.settings import (
     AuditSettings,
@@ -25,6 +27,7 @@ from maas.shared.infrastructure.settings import (
     load_settings,
 )
 from maas.shared.infrastructure.task_loop import TaskLoop
+from maas.shared.interface.tasks import PURGE_SERVICE
 
 QUEUE_PREFIX: Final = "maas.v1."
 VISIBILITY_SECONDS: Final = 120
@@ -102,7 +105,7 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
         "timezone": "UTC",
-        "include": ["maas.audit.interface.tasks"],
+        "include": ["maas.audit.interface.tasks", "maas.shared.interface.tasks"],
         # In memory: a schedule of intervals needs no file that a crash could break.
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 1,
@@ -111,7 +114,12 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "task": "audit.flush",
                 "schedule": timedelta(seconds=audit.flush_interval),
                 "options": {"expires": max(TICK_EXPIRES_SECONDS, 2 * audit.flush_interval)},
-            }
+            },
+            "idempotency.purge": {
+                "task": "idempotency.purge",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
+            },
         },
     }
 
@@ -128,13 +136,19 @@ def create_worker(settings: Settings) -> WorkerApp:
         limit = HARD_LIMIT + timedelta(seconds=1)
         return loop.run(lambda context: context.service.run(), time_limit=limit)
 
+    def purge() -> int:
+        limit = timedelta(seconds=SOFT_LIMIT_SECONDS)
+        return loop.run(
+            lambda _: purge_expired(settings.database, clock=SystemClock()), time_limit=limit
+        )
+
     def shut_down(**_: object) -> None:
         loop.close()
 
     redis_transport.Channel.QoS = SteadyQoS
     app = WorkerApp("maas")
     app.conf.update(configuration(settings.redis, settings.audit))
-    app.services = {FLUSH_SERVICE: flush}
+    app.services = {FLUSH_SERVICE: flush, PURGE_SERVICE: purge}
     # Strong references: the handlers are local, and a signal holds its receivers weakly.
     worker_process_shutdown.connect(shut_down, weak=False)
     worker_shutdown.connect(shut_down, weak=False)

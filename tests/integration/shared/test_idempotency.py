@@ -6,13 +6,13 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.shared.domain.call import Call, serving
 from maas.shared.domain.idempotency import Answer, IdempotencyClaim, ReplayedAnswer
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
 from maas.shared.domain.principal import Principal
-from maas.shared.infrastructure.database import Database, system_arguments
+from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.idempotency import (
     IdempotencyInProgressError,
     IdempotencyKeyReusedError,
@@ -325,12 +325,8 @@ async def test_purging_deletes_what_is_older_than_a_day_of_all_tenants(
     await create(claim("old"))
     clock.move(timedelta(hours=25))
     await create(claim("new"))
-    engine = create_async_engine(
-        "postgresql+asyncpg://", connect_args=system_arguments(settings.database)
-    )
 
-    purged = await purge_expired(engine, clock=clock)
-    await engine.dispose()
+    purged = await purge_expired(settings.database, clock=clock)
 
     assert purged == 1
     assert await superuser.fetchval("SELECT count(*) FROM idempotency_keys") == 1

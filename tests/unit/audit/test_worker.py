@@ -1,11 +1,13 @@
+from collections import OrderedDict
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import flush_audit
 from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
-from maas.worker import WorkerApp, broker_url, configuration
+from maas.worker import SteadyQoS, WorkerApp, broker_url, configuration
 
 
 def make_redis(url: str, broker: str | None = None) -> RedisSettings:
@@ -56,6 +58,19 @@ class TestConfiguration:
         tick = conf["beat_schedule"]["audit.flush"]
         assert tick["schedule"] == timedelta(seconds=10)
         assert tick["options"]["expires"] == 20
+
+
+@pytest.mark.parametrize("connection", [None, SimpleNamespace(client=None)], ids=["none", "closed"])
+def test_a_message_in_hand_does_not_end_the_worker_with_its_connection(
+    connection: SimpleNamespace | None,
+) -> None:
+    channel = SimpleNamespace(connection=connection, do_restore=True)
+    qos = SteadyQoS(channel)
+    qos._delivered = OrderedDict(tag=SimpleNamespace())
+
+    qos.restore_unacked_once()
+
+    assert list(qos._delivered) == ["tag"]
 
 
 def test_the_task_runs_the_flush_of_its_app() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from datetime import timedelta
 
+import asyncpg
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -23,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from maas.shared.domain.call import Call
@@ -31,7 +32,12 @@ from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import ConflictError, InvalidInputError
 from maas.shared.domain.idempotency import Answer, IdempotencyClaim, ReplayedAnswer
 from maas.shared.domain.ids import TenantId
-from maas.shared.infrastructure.database import TENANT_SETTING, mapper_registry
+from maas.shared.infrastructure.database import (
+    TENANT_SETTING,
+    mapper_registry,
+    system_arguments,
+)
+from maas.shared.infrastructure.settings import DatabaseSettings
 
 LIFETIME = timedelta(hours=24)
 RETRY_AFTER = timedelta(seconds=1)
@@ -80,7 +86,6 @@ _KEEP = text(
 ).bindparams(
     bindparam("headers", type_=JSONB), bindparam("created_at", type_=DateTime(timezone=True))
 )
-_PURGE = text("DELETE FROM idempotency_keys WHERE created_at < :before")
 
 
 class IdempotencyInProgressError(ConflictError):
@@ -202,11 +207,16 @@ class PostgresIdempotency:
         return derivation.derive(self._secret)
 
 
-async def purge_expired(engine: AsyncEngine, *, clock: Clock) -> int:
-    """Delete answers older than a day, of all tenants: needs an engine as `maas_system`."""
-    async with engine.begin() as connection:
-        done = await connection.execute(_PURGE, {"before": clock.now() - LIFETIME})
-        return done.rowcount
+async def purge_expired(settings: DatabaseSettings, *, clock: Clock) -> int:
+    """Delete answers older than a day, of all tenants, as `maas_system`; return how many."""
+    connection = await asyncpg.connect(**system_arguments(settings))
+    try:
+        done = await connection.execute(
+            "DELETE FROM idempotency_keys WHERE created_at < $1", clock.now() - LIFETIME
+        )
+    finally:
+        await connection.close()
+    return int(done.rpartition(" ")[2])
 
 
 def _identity(claim: IdempotencyClaim) -> dict[str, object]:
