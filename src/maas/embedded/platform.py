@@ -62,8 +62,8 @@ def run_platform(
 ) -> int:
     """Run the platform until a signal ends it, and return the exit code.
 
-    `prepare` gets the settings once the servers run, and before any child does. What it raises
-    passes through, after everything that was started has been stopped.
+    `prepare` gets the settings once the servers run, while what answers requests is loading. What it
+    raises passes through, after everything that was started has been stopped.
     """
     screen = Screen()
     with StopSignals() as signals:
@@ -125,8 +125,19 @@ class _Platform:
         )
         # Registered before it is known: a start that fails later must still show the password.
         stack.callback(self._show_admin)
-        environment = self._prepare(endpoints, prepare)
-        self._start_children(stack, folder, environment, commands)
+        settings = self._settings_of(endpoints)
+        children = self._plan_children(stack, folder, {**os.environ, **settings}, commands)
+        # What answers requests goes first, and loads while the migrations run: it is not ready
+        # before they are done. The others would only take its time to start.
+        serving = [child for child in children if child.command.answers_http]
+        for child in serving:
+            self._start_child(child)
+        self._prepare(settings, prepare)
+        for child in serving:
+            self._await_ready(child)
+        for child in children:
+            if child not in serving:
+                self._start_child(child)
         self._show_panel(endpoints)
 
     def watch(self) -> None:
@@ -179,11 +190,14 @@ class _Platform:
             valkey_port=servers.valkey.port if servers.valkey else None,
         )
 
-    def _prepare(self, endpoints: Endpoints, prepare: Prepare) -> dict[str, str]:
+    def _settings_of(self, endpoints: Endpoints) -> dict[str, str]:
         settings = endpoints.environment()
         if "MAAS_SECRET_KEY" in os.environ:
             # The operator's own key counts: tokens signed elsewhere with it stay good.
             del settings["MAAS_SECRET_KEY"]
+        return settings
+
+    def _prepare(self, settings: Mapping[str, str], prepare: Prepare) -> None:
         self._screen.begin(_PREPARE_STEP)
         with self._screen.animated(), self._signals.interrupting():
             prepared = prepare(settings)
@@ -191,28 +205,26 @@ class _Platform:
         self._screen.done(_PREPARE_STEP)
         for note in prepared.notes:
             self._screen.say(note)
-        return {**os.environ, **settings}
 
-    def _start_children(
+    def _plan_children(
         self,
         stack: ExitStack,
         folder: DataFolder,
         environment: Mapping[str, str],
         commands: Sequence[ChildCommand],
-    ) -> None:
+    ) -> list[Child]:
         guard = stack.enter_context(Guard())
         children = [
             Child(command=command, environment=environment, folder=folder, guard=guard)
             for command in commands
         ]
         stack.callback(self._stop_children, children)
-        # What answers requests goes first: the others would only take its time to start.
-        for child in sorted(children, key=lambda child: not child.command.answers_http):
-            child.log.rotate()
-            child.start(self._pulse)
-            self._supervisor.watch(child)
-            if child.command.answers_http:
-                self._await_ready(child)
+        return children
+
+    def _start_child(self, child: Child) -> None:
+        child.log.rotate()
+        child.start(self._pulse)
+        self._supervisor.watch(child)
 
     def _await_ready(self, child: Child) -> None:
         self._screen.begin(child.title)
