@@ -3,13 +3,14 @@
 Every delivery may happen twice and any may be lost: tasks are repeatable ticks, never the work.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
-from celery.signals import worker_process_shutdown, worker_shutdown
+from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 from kombu import Queue
 from kombu.transport import redis as redis_transport
 from typing_extensions import override
@@ -19,6 +20,7 @@ from maas.audit.interface.tasks import FLUSH_SERVICE
 from maas.audit.wiring import FlushContext, build_flush
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
+from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.redis import KEY_PREFIX
 from maas.shared.infrastructure.settings import (
     AuditSettings,
@@ -36,6 +38,9 @@ VISIBILITY_SECONDS: Final = 120
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
 TICK_EXPIRES_SECONDS: Final = 5.0
+
+TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
+"""Loggers with lines for every tick: three a second, day and night, that tell nothing."""
 
 
 class SteadyQoS(redis_transport.QoS):
@@ -145,7 +150,15 @@ def create_worker(settings: Settings) -> WorkerApp:
     def shut_down(**_: object) -> None:
         loop.close()
 
+    def set_up_logging(**_: object) -> None:
+        """Log as the API does; Celery leaves logging alone where this is connected."""
+        configure_logging(level=settings.log_level, format=settings.log_format)
+        if settings.log_level != "DEBUG":
+            for name in TALKATIVE:
+                logging.getLogger(name).setLevel(logging.WARNING)
+
     redis_transport.Channel.QoS = SteadyQoS
+    setup_logging.connect(set_up_logging, weak=False)
     app = WorkerApp("maas")
     app.conf.update(configuration(settings.redis, settings.audit))
     app.services = {FLUSH_SERVICE: flush, PURGE_SERVICE: purge}

@@ -62,7 +62,7 @@ def run_platform(
 ) -> int:
     """Run the platform until a signal ends it, and return the exit code.
 
-    `prepare` gets the settings once the servers run, while what answers requests is loading. What it
+    `prepare` gets the settings once the servers run, while what answers requests loads. What it
     raises passes through, after everything that was started has been stopped.
     """
     screen = Screen()
