@@ -241,6 +241,7 @@ def migrate() -> None:
     """Bring the database up to date, and make the configured first administrator."""
     _borrow_running()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     try:
         _load("maas.shared.infrastructure.migrations:migrate")()
     except InvalidSettingsError as exc:

@@ -11,7 +11,6 @@ from typing import Final
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_TIMEOUT_SECONDS: Final = 10.0
 MAX_HEAD_BYTES: Final = 64 * 1024
 
 _TITLES: Final = {
@@ -23,6 +22,8 @@ _TITLES: Final = {
 
 class HeaderTimeoutProtocol(HttpToolsProtocol):
     """Closes a connection whose request head is late, too large, or not HTTP."""
+
+    head_timeout_seconds = 10.0
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes: int = 0
@@ -73,7 +74,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         self._refuse(400, "This is not a well-formed HTTP/1.1 request.")
 
     def _await_head(self) -> None:
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._give_up)
+        self._timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
