@@ -191,6 +191,8 @@ class TestModels:
             MODEL | {"unknown": 1},
             MODEL | {"task": ""},
             MODEL | {"name": 7},
+            MODEL | {"name": {"value": "x"}},
+            MODEL | {"task": {"value": "x"}},
         ],
     )
     async def test_bad_bodies_are_refused(

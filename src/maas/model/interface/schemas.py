@@ -1,11 +1,9 @@
 """What the registry's routes take and give."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from maas.model.domain.text import (
     MAX_DESCRIPTION_CHARS,
@@ -19,44 +17,16 @@ from maas.model.domain.text import (
     VersionName,
 )
 from maas.model.public import Framework, VersionStatus
-from maas.shared.domain.errors import InvalidInputError
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
+from maas.shared.interface.values import value_text
 
-V = TypeVar("V")
-
-
-def _into(make: Callable[[str], V]) -> BeforeValidator:
-    """Parse a string into a value object, and blame the field if it will not do."""
-
-    def parse(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return make(value)
-        except InvalidInputError as exc:
-            raise PydanticCustomError(exc.code, exc.detail) from exc
-
-    return BeforeValidator(parse)
-
-
-def _text(max_chars: int, **more: object) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": max_chars, **more})
-
-
-NameField = Annotated[
-    ModelName, _into(ModelName), PlainSerializer(str), _text(MAX_NAME_CHARS, examples=["org/name"])
-]
+NameField = Annotated[ModelName, value_text(ModelName, MAX_NAME_CHARS, examples=["org/name"])]
 VersionField = Annotated[
-    VersionName,
-    _into(VersionName),
-    PlainSerializer(str),
-    _text(64, pattern="^[A-Za-z0-9._+-]{1,64}$"),
+    VersionName, value_text(VersionName, 64, pattern="^[A-Za-z0-9._+-]{1,64}$")
 ]
-DescriptionField = Annotated[
-    Description, _into(Description), PlainSerializer(str), _text(MAX_DESCRIPTION_CHARS)
-]
-LabelField = Annotated[Label, _into(Label), PlainSerializer(str), _text(MAX_LABEL_CHARS)]
-ReasonField = Annotated[Reason, _into(Reason), PlainSerializer(str), _text(MAX_REASON_CHARS)]
+DescriptionField = Annotated[Description, value_text(Description, MAX_DESCRIPTION_CHARS)]
+LabelField = Annotated[Label, value_text(Label, MAX_LABEL_CHARS)]
+ReasonField = Annotated[Reason, value_text(Reason, MAX_REASON_CHARS)]
 DigestField = Annotated[
     str,
     BeforeValidator(str),

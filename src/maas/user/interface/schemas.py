@@ -3,32 +3,16 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SecretStr,
-    WithJsonSchema,
-)
+from pydantic import ConfigDict, Field, SecretStr
 
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
-from maas.user.domain.account import DisplayName
+from maas.shared.interface.values import value_text
+from maas.user.domain.account import MAX_DISPLAY_NAME_CHARS, DisplayName
 from maas.user.domain.passwords import MAX_PASSWORD_CHARS
 
 MAX_LOGIN_CHARS = 254
 
-
-def _to_display_name(value: object) -> object:
-    return DisplayName(value) if isinstance(value, str) else value
-
-
-DisplayNameField = Annotated[
-    DisplayName,
-    BeforeValidator(_to_display_name),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200}),
-]
+DisplayNameField = Annotated[DisplayName, value_text(DisplayName, MAX_DISPLAY_NAME_CHARS)]
 
 Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_CHARS)]
 RefreshTokenField = Annotated[SecretStr, Field(min_length=1, max_length=512)]
