@@ -39,7 +39,7 @@ class _ValueField:
 
 
 def value_text(make: Callable[[str], object], max_chars: int, **json_schema: object) -> _ValueField:
-    """Have a field of a value object, as in `Annotated[Label, value_text(Label, 100)]`.
+    """Let a field take a value object: `Label` in `Annotated[Label, <this>]`.
 
     What is no string is `string_type`; what `make` refuses with an `InvalidInputError` is an error
     of the field, under the refusal's code and with its message. `max_chars` and `json_schema` are
