@@ -40,6 +40,27 @@ def test_no_route_is_public_and_guarded_at_once(app: FastAPI) -> None:
     assert keys(r for r in walk_routes(app) if r.permissions and is_public(r)) == []
 
 
+def test_every_guarded_operation_is_documented_so(app: FastAPI) -> None:
+    operations = {
+        (method.upper(), path): operation
+        for path, item in app.openapi()["paths"].items()
+        for method, operation in item.items()
+    }
+
+    assert len(operations) > len(PUBLIC_ROUTES)
+    assert [
+        key
+        for key, operation in operations.items()
+        if key not in PUBLIC_ROUTES
+        and not (operation.get("security") and operation.get("x-permissions"))
+    ] == []
+    assert [
+        key
+        for key, operation in operations.items()
+        if not {"4XX", "5XX"} <= operation["responses"].keys()
+    ] == []
+
+
 def test_every_public_route_exists(app: FastAPI) -> None:
     existing = {(route.method, route.path) for route in walk_routes(app)}
 

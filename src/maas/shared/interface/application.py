@@ -127,17 +127,19 @@ class EdgeApplication(FastAPI):
             components["securitySchemes"] = SECURITY_SCHEMES
             schemas = components.setdefault("schemas", {})
             schemas["Problem"] = PROBLEM_SCHEMA
-            for route, operation in self._operations(document):
-                _complete(operation, route)
+            # A look-up, not a search: an operation whose route is not found must not go unnoticed.
+            routes = {(route.path, route.method): route for route in walk_routes(self)}
+            for path, method, operation in _operations(document):
+                _complete(operation, routes[path, method.upper()])
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
         return document
 
-    def _operations(self, document: dict[str, Any]) -> Iterator[tuple[RouteFacts, dict[str, Any]]]:
-        for route in walk_routes(self):
-            operation = document["paths"].get(route.path, {}).get(route.method.lower())
-            if operation is not None:
-                yield route, operation
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
 
 
 def _complete(operation: dict[str, Any], route: RouteFacts) -> None:

@@ -29,7 +29,7 @@ def route_template(scope: Scope) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteFacts:
-    """One route under its full path; `permissions` is empty for a public one."""
+    """One route under its full path as OpenAPI writes it; no `permissions` if it is public."""
 
     method: str
     path: str
@@ -40,14 +40,14 @@ class RouteFacts:
 def walk_routes(app: FastAPI) -> Iterator[RouteFacts]:
     """List every method of every route an application serves."""
     for context in iter_route_contexts(app.routes):
-        if context.path is None:
+        if context.path_format is None:
             continue
         permissions: frozenset[str] = frozenset()
         if isinstance(context.original_route, APIRoute):
             permissions = frozenset(_permissions(context.dependant))
         for method in sorted(context.methods or ()):
             yield RouteFacts(
-                method=method, path=context.path, context=context, permissions=permissions
+                method=method, path=context.path_format, context=context, permissions=permissions
             )
 
 
