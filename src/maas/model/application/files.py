@@ -10,6 +10,7 @@ from maas.model.application.finishing import finish
 from maas.model.application.ports import (
     ArtifactStore,
     BodyCutOffError,
+    CheckDigest,
     FileTooLargeError,
     ModelUnitOfWork,
 )
@@ -29,13 +30,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingFile:
-    """A file on its way in; `size` in bytes and `digests` are what the sender announced."""
+    """A file on its way in; `size` in bytes and `digests` are what the sender announced.
+
+    `check` judges the digest of the file it would replace, `None` where there is none.
+    """
 
     path: FilePath
     media_type: str
     size: int | None
     digests: frozenset[Digest]
     body: AsyncIterable[bytes]
+    check: CheckDigest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +77,9 @@ class FileService:
         """Store a file under its path, new or instead of the one there; all of it or nothing.
 
         Raises:
-            ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError: before
-                the body is read, and again at the end, if it became so meanwhile.
+            ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError,
+                PreconditionFailedError: before the body is read, and again at the end, if it
+                became so meanwhile.
             FileTooLargeError: before the body is read, if its size was announced.
             DigestMismatchError, BodyCutOffError, PickleRefusedError: the body will not do.
             StorageFullError, UnavailableError: the store will not take it.
@@ -84,6 +90,7 @@ class FileService:
             current = await uow.versions.get(model_id, version, lock=False)
             current_scope().resource(MODEL_FILE, _file_id(current.id, incoming.path))
             current.check_open(incoming.path)
+            incoming.check(current.find_digest(incoming.path))
         upload = await self.artifacts.receive(
             refusing_pickle(incoming.body),
             limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
@@ -105,11 +112,14 @@ class FileService:
             await finish(self.artifacts.discard(upload))
         return taken
 
-    async def remove(self, model_id: ModelId, version: VersionName, path: FilePath) -> None:
+    async def remove(
+        self, model_id: ModelId, version: VersionName, path: FilePath, *, check: CheckDigest
+    ) -> None:
         """Take a file out of a version that is still open; its bytes are freed later.
 
         Raises:
-            ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError, VersionFrozenError.
+            ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError, VersionFrozenError,
+                PreconditionFailedError.
         """
         async with self.unit_of_work() as uow:
             current = await uow.versions.get(model_id, version)
@@ -118,7 +128,7 @@ class FileService:
             if file is None:
                 raise VersionFileNotFoundError
             before = _trail(file)
-            current.remove_file(path, at=self.clock.now())
+            check(current.remove_file(path, at=self.clock.now()))
             current_scope().change(MODEL_FILE, _file_id(current.id, path), before=before)
             await uow.commit()
 
@@ -144,6 +154,7 @@ class FileService:
         async with self.unit_of_work() as uow:
             await uow.blobs.claim(arrival.upload.id)
             current = await uow.versions.get(arrival.model_id, arrival.version)
+            replaced = current.find_digest(incoming.path)
             old = current.files.get(incoming.path)
             before = None if old is None else _trail(old)
             is_kept = await uow.blobs.keep(blob, at=now)
@@ -154,6 +165,8 @@ class FileService:
                 by=arrival.principal.account_id,
                 at=now,
             )
+            # Last, for conditions only count where the request would succeed without them.
+            incoming.check(replaced)
             taken = TakenFile(file=FileDetails.of(file), is_new=before is None)
             current_scope().change(
                 MODEL_FILE, _file_id(current.id, file.path), before=before, after=_trail(file)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from maas.model.domain.blob import Blob, BlobRepository, Upload
+from maas.model.domain.blob import Blob, BlobRepository, Digest, Upload
 from maas.model.domain.model import ModelRepository
 from maas.model.domain.version import VersionRepository
 from maas.shared.domain.errors import (
@@ -17,6 +17,9 @@ from maas.shared.domain.errors import (
 
 CheckRevision: TypeAlias = Callable[[int], None]
 """Raises `PreconditionFailedError` unless the revision is one the caller's If-Match names."""
+
+CheckDigest: TypeAlias = Callable[[Digest | None], None]
+"""Raises `PreconditionFailedError` unless the caller's conditions let go of what is there."""
 
 
 class FileTooLargeError(PayloadTooLargeError):

@@ -152,6 +152,10 @@ class ModelVersion:
         if path is not None and path not in self.files and len(self.files) >= MAX_FILES:
             raise TooManyFilesError
 
+    def find_digest(self, path: FilePath) -> Digest | None:
+        file = self.files.get(path)
+        return None if file is None else file.sha256
+
     def put_file(
         self, path: FilePath, blob: Blob, *, media_type: str, by: AccountId, at: datetime
     ) -> VersionFile:

@@ -25,6 +25,7 @@ from maas.model.interface.digests import HEX_HEADER, announced_digests
 from maas.model.interface.downloads import answer_download
 from maas.model.interface.schemas import FileRead
 from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError
+from maas.shared.interface.etags import WritePreconditions
 from maas.shared.interface.pagination import PageRead
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
@@ -62,12 +63,13 @@ async def list_files(
     description=(
         "The body is the file. Its SHA-256 is computed on the way in and compared with "
         f"`Content-Digest`, `Repr-Digest` or `{HEX_HEADER}`, if sent. Whatever goes wrong, nothing "
-        "of it is kept. Answers 201 for a new path, 200 for a replaced one."
+        "of it is kept. Answers 201 for a new path, 200 for a replaced one. `If-None-Match: *` "
+        "takes new paths only, `If-Match` existing ones only, `*` whatever their bytes are."
     ),
     status_code=201,
     responses={
         200: {"model": FileRead, "description": "Replaced."},
-        **refusals(404, 409, 413, 415, 422, 503, 507),
+        **refusals(404, 409, 412, 413, 415, 422, 503, 507),
     },
     openapi_extra={"requestBody": {"required": True, "content": {DEFAULT_MEDIA_TYPE: OCTETS}}},
 )
@@ -78,6 +80,7 @@ async def upload_file(
     path: FilePathPath,
     caller: Caller,
     files: Files,
+    conditions: WritePreconditions,
     request: Request,
     response: Response,
 ) -> FileRead:
@@ -87,6 +90,7 @@ async def upload_file(
         size=_announced_size(request.headers),
         digests=announced_digests(request.headers),
         body=_body(request),
+        check=conditions.check,
     )
     taken = await files.take(caller, model_id, version, incoming)
     response.status_code = 201 if taken.is_new else 200
@@ -127,13 +131,17 @@ async def download_file(
     status_code=204,
     dependencies=[requires("model:write")],
     summary="Take a file out of a version that is still open",
-    responses=refusals(404, 409),
+    responses=refusals(404, 409, 412),
 )
 @audited("model_file.deleted")
 async def delete_file(
-    model_id: ModelIdPath, version: VersionNamePath, path: FilePathPath, files: Files
+    model_id: ModelIdPath,
+    version: VersionNamePath,
+    path: FilePathPath,
+    files: Files,
+    conditions: WritePreconditions,
 ) -> None:
-    await files.remove(model_id, version, path)
+    await files.remove(model_id, version, path, check=conditions.check)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

@@ -14,6 +14,8 @@ from maas.shared.domain.errors import (
 
 MAX_TAGS = 32
 
+_ANY = "*"
+_CHANGED = "It changed since you read it: read it again, then retry."
 _TAG = re.compile(r'\s*(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e]*)"\s*(?:,|$)')
 
 
@@ -43,7 +45,51 @@ class Match:
         """
         if self.tags is None or self.is_any or etag_of(version) in self.tags:
             return
-        raise PreconditionFailedError("It changed since you read it: read it again, then retry.")
+        raise PreconditionFailedError(_CHANGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """What a request expects of a thing that may not be there: `If-Match` and `If-None-Match`."""
+
+    if_match: frozenset[str] | None
+    if_none_match: frozenset[str] | None
+
+    def check(self, opaque: object | None) -> None:
+        """Compare with the tag at hand, without its quotes; `None` if nothing is there.
+
+        Pass this method to the use case, which calls it inside the transaction.
+
+        Raises:
+            PreconditionFailedError: it is not there, not the one the caller has seen, or there
+                although it must not be.
+        """
+        etag = None if opaque is None else f'"{opaque}"'
+        if self.if_match is not None and not _matches(self.if_match, etag):
+            raise PreconditionFailedError(_CHANGED)
+        if self.if_none_match is not None and _matches(self.if_none_match, etag):
+            raise PreconditionFailedError("`If-None-Match` rules out what is there already.")
+
+
+def _matches(tags: frozenset[str], etag: str | None) -> bool:
+    return etag is not None and (_ANY in tags or etag in tags)
+
+
+def parse_preconditions(
+    if_match: list[str] | None, if_none_match: list[str] | None
+) -> Preconditions:
+    """Read both headers; weak tags are compared in `If-None-Match` alone (RFC 9110, 13.1).
+
+    Raises:
+        InvalidETagError: one of them is not `*` or a list of quoted tags.
+    """
+    match = parse_if_match(if_match)
+    wanted = frozenset({_ANY}) if match.is_any else match.tags
+    unwanted = None
+    if if_none_match:
+        header = ", ".join(if_none_match).strip()
+        unwanted = frozenset({_ANY} if header == _ANY else {tag for tag, _ in _tags(header)})
+    return Preconditions(wanted, unwanted)
 
 
 def parse_if_match(values: list[str] | None) -> Match:
@@ -55,14 +101,14 @@ def parse_if_match(values: list[str] | None) -> Match:
     if not values:
         return Match(None)
     header = ", ".join(values).strip()
-    if header == "*":
+    if header == _ANY:
         return Match(frozenset(), is_any=True)
     return Match(frozenset(tag for tag, is_weak in _tags(header) if not is_weak))
 
 
 def is_none_match(header: str, etag: str) -> bool:
     """Tell whether `If-None-Match` holds: the caller's copy is not this one."""
-    if header.strip() == "*":
+    if header.strip() == _ANY:
         return False
     try:
         return all(tag != etag.removeprefix("W/") for tag, _ in _tags(header))
@@ -100,8 +146,22 @@ async def _required_if_match(
     return match
 
 
+async def _preconditions(
+    if_match: Annotated[
+        list[str] | None, Header(description="The ETag last read; `*`: it must be there.")
+    ] = None,
+    if_none_match: Annotated[
+        list[str] | None, Header(description="`*`: nothing may be there.")
+    ] = None,
+) -> Preconditions:
+    return parse_preconditions(if_match, if_none_match)
+
+
 IfMatch = Annotated[Match, Depends(_if_match)]
 """`If-Match`, honoured when it is sent."""
 
 RequiredIfMatch = Annotated[Match, Depends(_required_if_match)]
 """`If-Match`, 428 without it: on roles, quotas, providers and deployments."""
+
+WritePreconditions = Annotated[Preconditions, Depends(_preconditions)]
+"""`If-Match` and `If-None-Match` of a write to a path, where there may be nothing yet."""
