@@ -141,6 +141,31 @@ class TestRefreshToken:
         assert token != issuer.issue_refresh(session.id, 2)
         assert issuer.session_of_refresh(token) == session.id
 
+    def test_knowing_the_session_is_not_enough_to_make_one(self) -> None:
+        session = make_session()
+        head = session.id.bytes + (1).to_bytes(8, "big")
+        forged = "mrt_" + base64.urlsafe_b64encode(head + b"x" * 32).decode()
+
+        assert make_issuer().session_of_refresh(forged) is None
+
+    def test_one_wrong_letter_makes_it_nobodys(self) -> None:
+        issuer, session = make_issuer(), make_session()
+        token = issuer.issue_refresh(session.id, 1)
+        wrong = token[:30] + ("A" if token[30] != "A" else "B") + token[31:]
+
+        assert issuer.session_of_refresh(wrong) is None
+
+    def test_survives_a_change_of_key(self) -> None:
+        session = make_session()
+        old = JoseTokenIssuer(AuthSettings(), secret_key=OTHER_SECRET, clock=FakeClock(NOON))
+        token = old.issue_refresh(session.id, 3)
+        issuer = make_issuer(previous_secret_key=OTHER_SECRET)
+
+        again = issuer.repeat_refresh(session.id, 3, token_hash=issuer.hash_refresh(token))
+
+        assert issuer.session_of_refresh(token) == session.id
+        assert again == token
+
     @pytest.mark.parametrize("token", ["", "mrt_", "mrt_AAAA", "xyz", "mrt_é", "mrt_" + "A" * 500])
     def test_rubbish_belongs_to_no_session(self, token: str) -> None:
         assert make_issuer().session_of_refresh(token) is None

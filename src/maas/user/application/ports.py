@@ -146,9 +146,19 @@ class TokenIssuer(Protocol):
         """Derive the refresh token of a generation: the same each time it is asked for."""
         ...
 
+    def repeat_refresh(self, session_id: SessionId, generation: int, *, token_hash: bytes) -> str:
+        """Make the token of this hash again, whichever key of the ring it was made with."""
+        ...
+
     def hash_refresh(self, token: str) -> bytes: ...
 
-    def session_of_refresh(self, token: str) -> SessionId | None: ...
+    def session_of_refresh(self, token: str) -> SessionId | None:
+        """Verify that a refresh token is one of ours, of any generation, and tell its session.
+
+        Whoever only knows a session's id cannot make one, so nothing about the session may be
+        judged, let alone ended, before this has told.
+        """
+        ...
 
 
 class SessionCache(Protocol):

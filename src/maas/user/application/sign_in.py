@@ -152,9 +152,10 @@ class SignInService:
         if verdict == "reused":
             await self.cache.revoke(session.id, version=session.version)
             raise RefreshTokenReusedError
-        return self._pair(
-            session, self.tokens.issue_refresh(session.id, session.generation), at=now
+        newest = self.tokens.repeat_refresh(
+            session.id, session.generation, token_hash=session.current_hash
         )
+        return self._pair(session, newest, at=now)
 
     async def sign_out(self, principal: Principal) -> None:
         """End the caller's session; no request that starts after this returns is accepted."""

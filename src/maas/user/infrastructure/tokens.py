@@ -23,6 +23,7 @@ from maas.user.domain.session import Session
 ALGORITHM = "HS256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068's media type
 REFRESH_PREFIX = "mrt_"
+REFRESH_HEAD_BYTES = 16 + 8
 LEEWAY_SECONDS = 30
 MAX_TOKEN_BYTES = 4096
 MAX_HEADER_CHARS = 512
@@ -59,7 +60,7 @@ class JoseTokenIssuer:
         keys = [derive_key(secret, "access-token") for secret in secrets]
         self._keys = {_key_id(key): _Key(_key_id(key), key) for key in keys}
         self._signing = self._keys[_key_id(keys[0])]
-        self._refresh_key = derive_key(secret_key, "refresh-token")
+        self._refresh_keys = [derive_key(secret, "refresh-token") for secret in secrets]
         self._verified: dict[str, AccessClaims] = {}
 
     def issue_access(self, session: Session, *, at: datetime) -> str:
@@ -147,10 +148,16 @@ class JoseTokenIssuer:
         )
 
     def issue_refresh(self, session_id: SessionId, generation: int) -> str:
-        message = session_id.bytes + generation.to_bytes(8, "big")
-        secret = hmac.digest(self._refresh_key, message, "sha256")
-        encoded = base64.urlsafe_b64encode(session_id.bytes + secret).decode()
-        return REFRESH_PREFIX + encoded
+        return _spell_refresh(self._refresh_keys[0], session_id, generation)
+
+    def repeat_refresh(self, session_id: SessionId, generation: int, *, token_hash: bytes) -> str:
+        made = (_spell_refresh(key, session_id, generation) for key in self._refresh_keys)
+        # With its key gone from the ring the token cannot be made again; the newest key's is as
+        # good as none then, and the next refresh asks to sign in.
+        return next(
+            (token for token in made if self.hash_refresh(token) == token_hash),
+            self.issue_refresh(session_id, generation),
+        )
 
     def hash_refresh(self, token: str) -> bytes:
         return hashlib.sha256(token.encode()).digest()
@@ -162,7 +169,19 @@ class JoseTokenIssuer:
             decoded = _unbase64(token.removeprefix(REFRESH_PREFIX))
         except ValueError:
             return None
-        return SessionId(UUID(bytes=decoded[:16])) if len(decoded) == 48 else None  # noqa: PLR2004  id and secret
+        head, proof = decoded[:REFRESH_HEAD_BYTES], decoded[REFRESH_HEAD_BYTES:]
+        is_ours = any(
+            hmac.compare_digest(hmac.digest(key, head, "sha256"), proof)
+            for key in self._refresh_keys
+        )
+        return SessionId(UUID(bytes=head[:16])) if is_ours else None
+
+
+def _spell_refresh(key: bytes, session_id: SessionId, generation: int) -> str:
+    """Write session, generation and a proof that we did: nobody else can make one up."""
+    head = session_id.bytes + generation.to_bytes(REFRESH_HEAD_BYTES - 16, "big")
+    proof = hmac.digest(key, head, "sha256")
+    return REFRESH_PREFIX + base64.urlsafe_b64encode(head + proof).decode()
 
 
 def _key_id(key: bytes) -> str:
