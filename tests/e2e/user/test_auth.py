@@ -51,6 +51,18 @@ class TestLogin:
 
         assert answer.status_code == 200, answer.text
 
+    async def test_the_form_takes_no_other_grant(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        await make_person("ada")
+
+        answer = await client.post(
+            "/api/v1/auth/token",
+            data={"grant_type": "refresh_token", "username": "ada", "password": PASSWORD},
+        )
+
+        assert answer.status_code == 422
+
     async def test_a_wrong_password_and_an_unknown_name_answer_alike(
         self, client: httpx.AsyncClient, make_person: MakePerson
     ) -> None:
@@ -119,6 +131,19 @@ class TestRefresh:
         assert theft.json()["code"] == "refresh-token-reused"
         assert (await client.post(REFRESH, json={"refresh_token": newest})).status_code == 401
         assert (await client.get(PROFILE, headers=person.headers)).status_code == 401
+
+    async def test_a_made_up_token_ends_nobodys_session(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        person = await make_person("ada")
+        forged = person.refresh_token[:-8] + "AAAAAAA="
+
+        answer = await client.post(REFRESH, json={"refresh_token": forged})
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid-refresh-token")
+        assert (await client.get(PROFILE, headers=person.headers)).status_code == 200
+        again = await client.post(REFRESH, json={"refresh_token": person.refresh_token})
+        assert again.status_code == 200
 
 
 class TestLogout:
@@ -250,6 +275,7 @@ class TestPassword:
         [
             ("wrong", "another long enough phrase", "wrong-password"),
             (PASSWORD, "short", "weak-password"),
+            (PASSWORD, PASSWORD, "same-password"),
         ],
     )
     async def test_a_wrong_or_weak_one_changes_nothing(

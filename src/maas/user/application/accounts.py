@@ -8,7 +8,7 @@ from maas.audit.public import current_scope
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, new_id
 from maas.shared.domain.principal import Principal
-from maas.user.application.errors import WrongPasswordError
+from maas.user.application.errors import SamePasswordError, WrongPasswordError
 from maas.user.application.ports import (
     PasswordHasher,
     Profile,
@@ -57,6 +57,7 @@ class AccountService:
         Raises:
             WrongPasswordError: the current password is not that.
             WeakPasswordError: the new one will not do.
+            SamePasswordError: the new one is the current one.
         """
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(principal.account_id)
@@ -68,6 +69,8 @@ class AccountService:
             email=account.email,
             min_length=self.password_min_length,
         )
+        if new_password == current_password:
+            raise SamePasswordError
         verified_hash, new_hash = account.password_hash, await self.passwords.hash(new_password)
         now = self.clock.now()
         async with self.unit_of_work() as uow:

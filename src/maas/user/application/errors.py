@@ -75,3 +75,11 @@ class EmailTakenError(ConflictError):
 class WrongPasswordError(InvalidInputError):
     code = "wrong-password"
     title = "The current password is wrong"
+
+
+class SamePasswordError(InvalidInputError):
+    code = "same-password"
+    title = "The new password is the current one"
+
+    def __init__(self) -> None:
+        super().__init__("Choose a password that you do not use now.")

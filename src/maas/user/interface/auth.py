@@ -1,6 +1,6 @@
 """Signing in, refreshing, signing out."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form
 
@@ -44,7 +44,9 @@ async def token(
     username: Annotated[str, Form(min_length=1, max_length=MAX_LOGIN_CHARS)],
     password: Annotated[str, Form(min_length=1, max_length=MAX_PASSWORD_CHARS)],
     sign_ins: SignIns,
+    grant_type: Annotated[Literal["password"], Form()] = "password",  # noqa: ARG001  only its value matters
 ) -> TokenPairRead:
+    """Take the password grant of OAuth2 (RFC 6749, 4.3), and no other."""
     return _render(await sign_ins.sign_in(login=username, password=password, tenant=None))
 
 
