@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("principal_id", sa.Uuid, nullable=False),
         sa.Column("key_hash", sa.LargeBinary, nullable=False),
         sa.Column("route", sa.Text, nullable=False),
-        sa.Column("body_hash", sa.LargeBinary, nullable=False),
+        sa.Column("request_hash", sa.LargeBinary, nullable=False),
         sa.Column("status", sa.SmallInteger, nullable=False),
         sa.Column("headers", postgresql.JSONB, nullable=False),
         sa.Column("sealed", sa.LargeBinary, nullable=False),

@@ -70,7 +70,7 @@ def render(result: object) -> Answer:
 
 
 def claim(key: str = "key-1", *, body: bytes = b"a", route: str = "/things") -> IdempotencyClaim:
-    return IdempotencyClaim(key=key, route=route, body_hash=body.ljust(32), render=render)
+    return IdempotencyClaim(key=key, route=route, request_hash=body.ljust(32), render=render)
 
 
 def call_of(principal: Principal | None, key: IdempotencyClaim | None) -> Call:

@@ -54,6 +54,10 @@ class TestCommit:
             insert(tenants).values(id=new_id(), slug="x", name="x"),
             text("UPDATE accounts SET status = 'suspended'"),
             text("  with x as (select 1) delete from sessions"),
+            text("/* SELECT */ update sessions set version = 2"),
+            select(
+                update(accounts).values(status="x").returning(accounts.c.id).cte("changed").c.id
+            ),
         ],
     )
     async def test_a_statement_that_may_change_needs_a_scope_too(
@@ -68,6 +72,40 @@ class TestCommit:
 
                 with pytest.raises(UnauditedChangeError):
                     await uow.commit()
+
+    async def test_a_statement_on_the_bare_connection_needs_a_scope_too(
+        self, unit_of_work: Callable[..., SqlUnitOfWork]
+    ) -> None:
+        with serving(make_call()):
+            async with unit_of_work() as uow:
+                connection = await uow.session.connection()
+                await connection.execute(update(accounts).values(status="suspended"))
+
+                with pytest.raises(UnauditedChangeError):
+                    await uow.commit()
+
+    async def test_the_session_itself_cannot_be_committed(
+        self, unit_of_work: Callable[..., SqlUnitOfWork], superuser: Superuser
+    ) -> None:
+        with serving(make_call()):
+            async with audit_scope("account.created"), unit_of_work() as uow:
+                uow.session.add(make_account())
+
+                with pytest.raises(UnauditedChangeError):
+                    await uow.session.commit()
+
+        assert await superuser.fetchval("SELECT count(*) FROM accounts") == 0
+
+    async def test_what_an_earlier_transaction_changed_does_not_count(
+        self, unit_of_work: Callable[..., SqlUnitOfWork]
+    ) -> None:
+        with serving(make_call()):
+            async with audit_scope("account.created"), unit_of_work() as uow:
+                uow.session.add(make_account())
+                await uow.commit()
+            async with unit_of_work() as uow:
+                await uow.session.execute(select(accounts.c.id).with_for_update())
+                await uow.commit()
 
     async def test_reading_needs_no_scope(self, unit_of_work: Callable[..., SqlUnitOfWork]) -> None:
         with serving(make_call()):

@@ -19,13 +19,13 @@ class Answer:
 class IdempotencyClaim:
     """A key that a call carries for its first successful commit.
 
-    `body_hash` is the SHA-256 of the body's bytes. The store fills in the fields below `render`:
-    whose key it is when a transaction begins, and that it is kept once one has committed.
+    `request_hash` is the SHA-256 of method, target and body. The store fills in the fields below
+    `render`: whose key it is when a transaction begins, and that it is kept once one has committed.
     """
 
     key: str
     route: str
-    body_hash: bytes
+    request_hash: bytes
     render: Callable[[object], Answer]
     tenant_id: TenantId | None = field(default=None, init=False)
     principal_id: AccountId | None = field(default=None, init=False)

@@ -51,7 +51,7 @@ idempotency_keys = Table(
     Column("principal_id", Uuid, primary_key=True),
     Column("key_hash", LargeBinary, primary_key=True),
     Column("route", Text, nullable=False),
-    Column("body_hash", LargeBinary, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("headers", JSONB, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
@@ -70,7 +70,7 @@ _LOCK = text(
 )
 # A statement of its own: its snapshot must be younger than the lock.
 _FIND = text(
-    """SELECT route, body_hash, status, headers, sealed, created_at FROM idempotency_keys
+    """SELECT route, request_hash, status, headers, sealed, created_at FROM idempotency_keys
        WHERE tenant_id = :tenant_id AND principal_id = :principal_id AND key_hash = :key_hash"""
 ).columns(headers=JSONB, created_at=DateTime(timezone=True))
 _FORGET = text(
@@ -80,9 +80,10 @@ _FORGET = text(
 # The row belongs to the tenant the transaction began in, wherever the use case went from there.
 _KEEP = text(
     f"""INSERT INTO idempotency_keys
-          (tenant_id, principal_id, key_hash, route, body_hash, status, headers, sealed, created_at)
+          (tenant_id, principal_id, key_hash, route, request_hash, status, headers, sealed,
+           created_at)
         SELECT set_config('{TENANT_SETTING}', :tenant_id, true)::uuid, :principal_id, :key_hash,
-               :route, :body_hash, :status, :headers, :sealed, :created_at"""
+               :route, :request_hash, :status, :headers, :sealed, :created_at"""
 ).bindparams(
     bindparam("headers", type_=JSONB), bindparam("created_at", type_=DateTime(timezone=True))
 )
@@ -169,7 +170,7 @@ class PostgresIdempotency:
                 **_identity(claim),
                 "tenant_id": str(claim.tenant_id),
                 "route": claim.route,
-                "body_hash": claim.body_hash,
+                "request_hash": claim.request_hash,
                 "status": answer.status,
                 "headers": dict(answer.headers),
                 "sealed": self._seal(claim, answer.body),
@@ -182,7 +183,7 @@ class PostgresIdempotency:
             claim.is_kept = True
 
     def _answer_in(self, row: Row[tuple[object, ...]], claim: IdempotencyClaim) -> Answer:
-        if row.route != claim.route or row.body_hash != claim.body_hash:
+        if row.route != claim.route or row.request_hash != claim.request_hash:
             raise IdempotencyKeyReusedError("Make a new key for a new request.")
         return Answer(status=row.status, headers=row.headers, body=self._unseal(claim, row.sealed))
 

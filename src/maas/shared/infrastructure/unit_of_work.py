@@ -1,18 +1,25 @@
 """The unit of work: one transaction, one tenant, no change committed without its event."""
 
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from sqlalchemy import Executable, TextClause, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+from sqlalchemy.orm import Session
 
 from maas.shared.domain.call import Call, current_call
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import TENANT_SETTING
 
-_CHANGED = "maas_changed"
+_CHANGED_IN = "maas_changed_in"
+_COMMITTING = "maas_committing"
+_CHANGING_WORD = re.compile(
+    r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|CALL|DO|CREATE|ALTER|DROP|GRANT|REVOKE)\b",
+    re.IGNORECASE,
+)
+_ROW_LOCK = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
 
 
 class AuditPort(Protocol):
@@ -74,7 +81,12 @@ class SqlUnitOfWork:
 
     async def __aenter__(self) -> Self:
         call = current_call()
-        self.session = AsyncSession(self._engine, expire_on_commit=False, autoflush=False)
+        self.session = AsyncSession(
+            self._engine,
+            sync_session_class=_GuardedSession,
+            expire_on_commit=False,
+            autoflush=False,
+        )
         tenant_id = self._tenant_id or call.tenant_id
         try:
             if tenant_id is not None:
@@ -104,6 +116,14 @@ class SqlUnitOfWork:
             {"name": TENANT_SETTING, "value": str(tenant_id)},
         )
 
+    async def _has_changed(self) -> bool:
+        connection = (await self.session.connection()).sync_connection
+        if connection is None:
+            return False
+        # A pooled connection keeps its notes, so the transaction is compared.
+        transaction = connection.get_transaction()
+        return transaction is not None and connection.info.get(_CHANGED_IN) is transaction
+
     async def commit(self, result: object = None) -> None:
         """Write the change, its audit event and its idempotent answer together, or none of them.
 
@@ -115,31 +135,45 @@ class SqlUnitOfWork:
         call = current_call()
         await self.session.flush()
         announce = None
-        if self.session.info.get(_CHANGED):
+        if await self._has_changed():
             if not self._audit.has_scope():
                 message = "refusing to commit a change without an audit scope; open one (@audited)"
                 raise UnauditedChangeError(message)
             announce = await self._audit.write(self.session, call)
             await self._idempotency.finish(self.session, call, result)
-        await self.session.commit()
-        self.session.info.pop(_CHANGED, None)
+        self.session.info[_COMMITTING] = True
+        try:
+            await self.session.commit()
+        finally:
+            self.session.info[_COMMITTING] = False
         if announce is not None:
             announce()
 
 
-@event.listens_for(Session, "after_flush")
-def _note_flushed_changes(session: Session, _context: UOWTransaction) -> None:
-    if session.new or session.dirty or session.deleted:
-        session.info[_CHANGED] = True
+class _GuardedSession(Session):
+    """A session that only its unit of work commits."""
 
 
-@event.listens_for(Session, "do_orm_execute")
-def _note_executed_changes(state: ORMExecuteState) -> None:
-    if _may_change(state.statement):
-        state.session.info[_CHANGED] = True
+@event.listens_for(_GuardedSession, "before_commit")
+def _refuse_bare_commit(session: Session) -> None:
+    if not session.info.get(_COMMITTING):
+        message = "commit through the unit of work, which sees to the audit event"
+        raise UnauditedChangeError(message)
 
 
-def _may_change(statement: Executable) -> bool:
-    if isinstance(statement, TextClause):
-        return statement.text.lstrip()[:6].upper() != "SELECT"
-    return not getattr(statement, "is_select", False)
+@event.listens_for(Engine, "before_cursor_execute")
+def _note_changes(
+    connection: Connection,
+    _cursor: object,
+    statement: str,
+    _parameters: object,
+    _context: object,
+    _executemany: object,
+) -> None:
+    """Note that this transaction may have changed something.
+
+    It reads the SQL as it is sent, so it does not matter whether the ORM, Core, a CTE or text made
+    it; values are parameters and never part of it. A word in a string would only make it careful.
+    """
+    if _CHANGING_WORD.search(_ROW_LOCK.sub("", statement)):
+        connection.info[_CHANGED_IN] = connection.get_transaction()

@@ -78,6 +78,11 @@ def claim_of(
         raise InvalidIdempotencyKeyError("Send the header once.")
     if _KEY.fullmatch(keys[0]) is None:
         raise InvalidIdempotencyKeyError("Use 1 to 255 visible ASCII characters, a UUID say.")
+    scope = request.scope
+    target = b"%b %b?%b" % (scope["method"].encode(), scope["raw_path"], scope["query_string"])
     return IdempotencyClaim(
-        key=keys[0], route=route, body_hash=hashlib.sha256(body).digest(), render=render
+        key=keys[0],
+        route=route,
+        request_hash=hashlib.sha256(target + b"\x00" + body).digest(),
+        render=render,
     )
