@@ -9,22 +9,29 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
+import psutil
 import typer
 import uvicorn
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from maas.embedded.endpoints import find_running
-from maas.embedded.errors import EmbeddedError
+from maas.embedded.address import check_free
+from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
+from maas.embedded.lending import lend_running
 from maas.embedded.platform import Prepared, UpOptions, run_platform
 from maas.shared.domain.errors import MaasError
-from maas.shared.infrastructure.setting_sources import explain_settings
+from maas.shared.infrastructure.setting_sources import (
+    GivenSettings,
+    explain_settings,
+    read_given,
+)
 from maas.shared.infrastructure.settings import (
     InvalidSettingsError,
     Settings,
@@ -33,7 +40,6 @@ from maas.shared.infrastructure.settings import (
 
 app = typer.Typer(
     name="maas",
-    help="The back office of a company's own model platform. Start with `maas up`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -45,6 +51,25 @@ app.add_typer(config, name="config")
 
 output = Console()
 errors = Console(stderr=True)
+
+EMBEDDED_DRAIN_SECONDS = "4"
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
+    if wanted:
+        output.print(version("maas-platform"), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Its version.")
+    ] = False,
+) -> None:
+    """Run the back office of a company's own model platform. Start with `maas up`."""
+
 
 Host = Annotated[
     str | None, typer.Option(envvar="MAAS_HOST", help="Address to listen on [127.0.0.1].")
@@ -68,27 +93,34 @@ def _fail(message: str, *, code: int = 1) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _settings(**overrides: Any) -> Settings:
-    """Read the settings; a platform that is up on the data folder lends its own."""
-    _borrow_running()
+def _refuse_settings(exc: InvalidSettingsError) -> typer.Exit:
+    for problem in exc.problems:
+        errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    return typer.Exit(2)
+
+
+def _given() -> GivenSettings:
     try:
-        return load_settings(**overrides)
+        return read_given()
     except InvalidSettingsError as exc:
-        for problem in exc.problems:
-            errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+        raise _refuse_settings(exc) from None
 
 
-def _borrow_running() -> None:
-    """Fill in the servers and secrets of `maas up`, where the environment names none."""
-    folder = Path(os.environ.get("MAAS_DATA_DIR") or default_data_dir())
+def _borrow(given: GivenSettings) -> frozenset[str]:
+    lent = lend_running(given)
+    if lent.has_servers:
+        errors.print(f"[dim]using the platform that is up on {lent.folder}[/]", highlight=False)
+    os.environ.update(lent.variables)
+    return frozenset(lent.variables)
+
+
+def _settings() -> Settings:
+    """Read the settings; a platform that is up on the data folder lends what nobody gave."""
+    _borrow(_given())
     try:
-        running = find_running(folder)
-    except (EmbeddedError, OSError):
-        return
-    if running is not None:
-        for name, value in running.environment().items():
-            os.environ.setdefault(name, value)
+        return load_settings()
+    except InvalidSettingsError as exc:
+        raise _refuse_settings(exc) from None
 
 
 @app.command()
@@ -97,7 +129,7 @@ def up(
     host: Host = None,
     port: Port = None,
     data_dir: DataDir = None,
-    workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="API processes [1].")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Celery worker processes.")] = 2,
 ) -> None:
     """Run everything on this machine: PostgreSQL, Valkey, API, worker and beat.
@@ -105,20 +137,33 @@ def up(
     Needs no settings. With MAAS_DATABASE__URL or MAAS_REDIS__URL set, that server is used instead
     of a private one.
     """
+    given = _given()
+    folder = data_dir or Path(given.find("MAAS_DATA_DIR") or default_data_dir())
+    # The platform's own key would win over one that only a file names.
+    if (secret_key := given.find("MAAS_SECRET_KEY")) is not None:
+        os.environ["MAAS_SECRET_KEY"] = secret_key
+    # Ten seconds from signal to silence leave this much for answers under way.
+    if given.find("MAAS_SERVER__DRAIN_TIMEOUT_SECONDS") is None:
+        os.environ["MAAS_SERVER__DRAIN_TIMEOUT_SECONDS"] = EMBEDDED_DRAIN_SECONDS
     options = UpOptions(
-        data_dir=(data_dir or default_data_dir()).expanduser().absolute(),
-        host=host or "127.0.0.1",
-        port=port or 8000,
-        start_postgres=not _is_set("MAAS_DATABASE__URL", "MAAS_DATABASE_URL"),
-        start_valkey=not _is_set("MAAS_REDIS__URL", "MAAS_REDIS_URL"),
-        api_workers=workers,
+        data_dir=folder.expanduser().absolute(),
+        host=host or given.find("MAAS_SERVER__HOST") or "127.0.0.1",
+        port=port or _number(given, "MAAS_SERVER__PORT", 8000),
+        start_postgres=given.find("MAAS_DATABASE__URL") is None,
+        start_valkey=given.find("MAAS_REDIS__URL") is None,
+        api_workers=workers or _number(given, "MAAS_SERVER__WORKERS", 1),
         worker_concurrency=concurrency,
     )
     raise typer.Exit(run_platform(options, prepare=_prepare))
 
 
-def _is_set(*names: str) -> bool:
-    return any(os.environ.get(name) for name in names)
+def _number(given: GivenSettings, variable: str, default: int) -> int:
+    value = given.find(variable)
+    if value is None:
+        return default
+    if not value.isascii() or not value.isdecimal():
+        raise _fail(f"{variable} must be a whole number", code=2)
+    return int(value)
 
 
 def _prepare(environment: Mapping[str, str]) -> Prepared:
@@ -149,19 +194,23 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
 ) -> None:
     """Serve the API."""
+    if workers is not None:
+        # Also for the processes to come, which read the settings themselves.
+        os.environ["MAAS_SERVER__WORKERS"] = str(workers)
     settings = _settings()
+    try:
+        check_free(host or settings.server.host, port or settings.server.port)
+    except PortTakenError as exc:
+        raise _fail(f"{exc.message} {exc.hint}") from None
     _refuse_unfit_servers(settings)
     folder = _share_metrics(settings)
-    # Read back by each worker process, which builds its own settings.
-    os.environ["MAAS_SERVER__HOST"] = host or settings.server.host
-    os.environ["MAAS_SERVER__PORT"] = str(port or settings.server.port)
     try:
         uvicorn.run(
             "maas.main:make_app",
             factory=True,
             host=host or settings.server.host,
             port=port or settings.server.port,
-            workers=workers or settings.server.workers,
+            workers=settings.server.workers,
             loop="uvloop",
             http=_load("maas.shared.interface.http_protocol:HeaderTimeoutProtocol"),
             ws="none",
@@ -191,7 +240,11 @@ def _refuse_unfit_servers(settings: Settings) -> None:
 def _share_metrics(settings: Settings) -> Path:
     """Give the API's processes one folder to count in, so that /metrics is true for all of them."""
     parent = settings.data_dir if settings.data_dir and settings.data_dir.is_dir() else None
-    folder = Path(tempfile.mkdtemp(prefix="metrics-", dir=parent))
+    for left in parent.glob("metrics-*") if parent else ():
+        owner = left.name.split("-")[1]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"metrics-{os.getpid()}-", dir=parent))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     return folder
 
@@ -209,7 +262,7 @@ def worker(
         [
             "worker",
             "--loglevel",
-            settings.log_level,
+            settings.effective_log_level,
             "--concurrency",
             str(concurrency),
             "--without-gossip",
@@ -228,7 +281,7 @@ def beat() -> None:
         [
             "beat",
             "--loglevel",
-            settings.log_level,
+            settings.effective_log_level,
             "--scheduler",
             "celery.beat:Scheduler",
             "--pidfile=",
@@ -239,7 +292,8 @@ def beat() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database up to date, and make the configured first administrator."""
-    _borrow_running()
+    given = _given()
+    _borrow(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     try:
@@ -250,7 +304,7 @@ def migrate() -> None:
         raise _fail(str(exc)) from None
     except OSError as exc:
         raise _fail(f"the database cannot be reached: {exc}") from None
-    if os.environ.get("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
+    if given.find("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
         asyncio.run(_first_admin(_settings()))
     output.print("The database is up to date.")
 
@@ -295,9 +349,16 @@ async def _create_admin(settings: Settings, username: str, email: str, password:
 @config.command("show")
 def config_show() -> None:
     """Print the settings in force and where each comes from; secrets are masked."""
-    settings = _settings()
-    table = Table("setting", "value", "from", box=None, header_style="bold")
-    for line in explain_settings(settings):
+    borrowed = _borrow(_given())
+    lines = explain_settings(_settings(), borrowed=borrowed)
+    if not output.is_terminal:
+        for line in lines:
+            sys.stdout.write(f"{line.variable}={line.value}  # {line.source}\n")
+        return
+    table = Table(box=None, header_style="bold")
+    for title in ("setting", "value", "from"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
         table.add_row(line.variable, escape(line.value), line.source)
     output.print(table)
 

@@ -10,16 +10,18 @@ from typing import Literal
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import migration_head
-from maas.shared.infrastructure.settings import Settings
+from maas.shared.infrastructure.settings import FLAT_NAMES, PREFIX, Settings
 
 MIN_FREE_BYTES = 1024**3
 CONNECT_SECONDS = 5
 OLDEST_POSTGRES = 160000
 OLDEST_REDIS = (7, 2)
+OTHER_VARIABLES = frozenset({"MAAS_PG_BIN", "MAAS_VALKEY_BIN", "MAAS_PYTHON"})
+"""Read by `maas up` and `make` themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +142,21 @@ async def _check_system_role(settings: Settings) -> list[Finding]:
 
 async def _check_redis(settings: Settings) -> list[Finding]:
     client: Redis = Redis.from_url(
-        settings.redis.url.get_secret_value(), socket_connect_timeout=CONNECT_SECONDS
+        settings.redis.url.get_secret_value(),
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=CONNECT_SECONDS,
     )
     try:
         server = await client.info("server")
         held = await client.config_get("maxmemory-policy", "appendonly", "appendfsync")
+    except ResponseError:
+        text = (
+            "Redis does not tell its settings (CONFIG GET is refused), so nobody knows whether it "
+            "keeps what it acknowledges: allow CONFIG|GET, or set MAAS_REDIS__ALLOW_EVERYSEC=true "
+            "if you know that it never evicts."
+        )
+        is_wrong = settings.environment == "production" and not settings.redis.allow_everysec
+        return [Finding("error" if is_wrong else "warning", text, is_lasting=True)]
     except (RedisError, OSError) as exc:
         text = f"Redis does not answer ({exc}). Is it running, and is MAAS_REDIS__URL right?"
         return [Finding("error", text)]
@@ -184,7 +196,6 @@ async def _check_settings(settings: Settings) -> list[Finding]:
 
 
 def _is_unknown(name: str) -> bool:
-    if not name.startswith("MAAS_"):
+    if not name.startswith(PREFIX) or name in FLAT_NAMES or name in OTHER_VARIABLES:
         return False
-    section = name.removeprefix("MAAS_").partition("__")[0].lower()
-    return "__" in name and section not in Settings.model_fields
+    return name.removeprefix(PREFIX).partition("__")[0].lower() not in Settings.model_fields

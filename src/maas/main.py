@@ -64,7 +64,7 @@ CORS_EXPOSED = ["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Re
 def make_app() -> FastAPI:
     """Build the application from the environment, for `uvicorn --factory`."""
     settings = load_settings()
-    configure_logging(level=settings.log_level, format=settings.log_format)
+    configure_logging(level=settings.effective_log_level, format=settings.log_format)
     return create_app(settings)
 
 

@@ -152,8 +152,8 @@ def create_worker(settings: Settings) -> WorkerApp:
 
     def set_up_logging(**_: object) -> None:
         """Log as the API does; Celery leaves logging alone where this is connected."""
-        configure_logging(level=settings.log_level, format=settings.log_format)
-        if settings.log_level != "DEBUG":
+        configure_logging(level=settings.effective_log_level, format=settings.log_format)
+        if settings.effective_log_level != "DEBUG":
             for name in TALKATIVE:
                 logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -23,7 +23,7 @@ from maas.embedded.supervisor import Supervisor
 
 # With the servers' own limits, together at most ten seconds: what a container is given before it is
 # killed.
-_CHILDREN_STOP_SECONDS = 6.0
+_CHILDREN_STOP_SECONDS = 6.5
 
 _READY_SECONDS = 90.0
 _LOOK_SECONDS = 0.05

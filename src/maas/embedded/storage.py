@@ -38,7 +38,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise closed(folder, detail=str(exc)) from exc
         if isinstance(exc, FileExistsError | NotADirectoryError):
             raise closed(folder, detail=f"{exc.filename} is not a folder") from exc
-        raise
+        raise closed(folder, detail=str(exc)) from exc
 
 
 def full(folder: Path) -> StorageFullError:

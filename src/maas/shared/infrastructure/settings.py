@@ -1,10 +1,12 @@
 """Every setting, read once at start, frozen, and checked with messages that name the variable."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -23,9 +25,11 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 from typing_extensions import override
+from yaml import YAMLError
 
 PREFIX = "MAAS_"
 
@@ -50,6 +54,14 @@ def _split_commas(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _has_good_port(rest: str) -> bool:
+    try:
+        urlsplit(f"//{rest}").port  # noqa: B018  reading it is what checks it
+    except ValueError:
+        return False
+    return True
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -96,7 +108,8 @@ class DatabaseSettings(_Section):
         if value is None:
             return None
         scheme, separator, rest = value.get_secret_value().partition("://")
-        if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        is_known = scheme in {"postgresql", "postgres", "postgresql+asyncpg"}
+        if not separator or not is_known or not _has_good_port(rest):
             message = "use postgresql+asyncpg://user:password@host:5432/database"
             raise ValueError(message)
         return SecretStr(f"postgresql+asyncpg://{rest}")
@@ -109,6 +122,17 @@ class RedisSettings(_Section):
     timeout_ms: int = Field(250, ge=10)
     pool_size: int = Field(256, ge=1, le=10_000)
     allow_everysec: bool = False
+
+    @field_validator("url", "broker_url", "cache_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme not in {"redis", "rediss", "unix"} or not _has_good_port(rest):
+            message = "use redis://:password@host:6379/0, rediss://... or unix:///path/to/socket"
+            raise ValueError(message)
+        return value
 
 
 class AuthSettings(_Section):
@@ -220,6 +244,11 @@ class Settings(_Sources):
     bootstrap: BootstrapSettings = BootstrapSettings()
 
     @property
+    def effective_log_level(self) -> str:
+        """The level in force: `debug` lowers it to DEBUG."""
+        return "DEBUG" if self.debug else self.log_level
+
+    @property
     def docs_enabled(self) -> bool:
         """Whether `/docs` is served: as set, else everywhere but in production."""
         if self.server.docs is not None:
@@ -288,10 +317,8 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         InvalidSettingsError: with one line per wrong or missing variable, none showing its value.
     """
-    try:
+    with _explained():
         return Settings(**overrides)
-    except ValidationError as exc:
-        raise InvalidSettingsError([_explain(error) for error in exc.errors()]) from None
 
 
 def load_database_settings() -> DatabaseSettings:
@@ -300,10 +327,19 @@ def load_database_settings() -> DatabaseSettings:
     Raises:
         InvalidSettingsError: as `load_settings` does.
     """
-    try:
+    with _explained():
         return _DatabaseOnly().database
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as exc:
         raise InvalidSettingsError([_explain(error) for error in exc.errors()]) from None
+    except (SettingsError, YAMLError, OSError, ValueError, TypeError) as exc:
+        # pydantic-settings lets a file it cannot read out as whatever that raised.
+        raise InvalidSettingsError([f"`.env` or `config.yaml` cannot be read: {exc}"]) from None
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -316,4 +352,6 @@ def _explain(error: Mapping[str, Any]) -> str:
     name = PREFIX + "__".join(location).upper()
     if error["type"] == "missing":
         return f"{name} is not set (see .env.template, or run `maas up`, which needs no settings)"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not a setting: is it misspelt? (see .env.template)"
     return f"{name}: {message}"
