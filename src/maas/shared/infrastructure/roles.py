@@ -50,6 +50,8 @@ def ensure_roles(connection: Connection) -> None:
         database = connection.scalar(text("SELECT quote_ident(current_database())"))
         connection.execute(text(f"GRANT CONNECT, CREATE ON DATABASE {database} TO {OWNER_ROLE}"))
         connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER_ROLE}"))
+        # A cluster that came from PostgreSQL 14 or older lets everybody make tables there.
+        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
         connection.commit()
     except ProgrammingError as exc:
         connection.rollback()
