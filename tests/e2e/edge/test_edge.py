@@ -333,7 +333,7 @@ class TestObservation:
         thing_id = new_id()
 
         with capture_logs() as logs:
-            await client.get(f"/api/v1/things/{thing_id}?secret=1", headers={"X-API-Key": "t"})
+            await client.get(f"/api/v1/things/{thing_id}", headers={"X-API-Key": "t"})
 
         [line] = logs
         assert line["event"] == "request_served"

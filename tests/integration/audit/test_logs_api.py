@@ -132,6 +132,8 @@ async def test_of_another_tenant_is_not_there(
         {"actor_id": "ada"},
         {"action": "a*b"},
         {"action": "x' OR 1=1"},
+        {"action": ""},
+        {"actions": "model.created"},
         {"outcome": "maybe"},
         {"address": "192.0.2.7/8"},
         {"address": "somewhere"},

@@ -26,6 +26,7 @@ async def _wanted(
     action: Annotated[
         str | None,
         Query(
+            min_length=1,
             max_length=100,
             pattern=r"^[a-z0-9_.-]*\*?$",
             description="An action, or the beginning of one and a `*`.",
@@ -48,7 +49,7 @@ async def _wanted(
 ) -> EventFilter:
     return EventFilter(
         actor_id=actor_id,
-        action=action or None,
+        action=action,
         resource_kind=resource_kind,
         resource_id=resource_id,
         outcome=outcome,

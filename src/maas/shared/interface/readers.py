@@ -2,13 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin
 
 from fastapi import Request, params
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
@@ -30,6 +33,9 @@ BODY_TIMEOUT_SECONDS = 30.0
 JSON_MEDIA_TYPE = "application/json"
 FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
 
+_UNKNOWN = "The route has no query parameter of this name"
+_REPEATED = "Send this query parameter once"
+
 _CHARSET = re.compile(r'(?:charset="?utf-?8"?)?')
 
 RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -44,7 +50,7 @@ class BodyLimits:
 
 
 class StrictRoute(APIRoute):
-    """A route of `/api/v1`: strict bodies, `Idempotency-Key`, `If-None-Match`.
+    """A route of `/api/v1`: strict bodies and queries, `Idempotency-Key`, `If-None-Match`.
 
     A route with form parameters reads a form and nothing else; one without body parameters leaves
     the body alone, so it may stream it. Subclass with other `limits` for another face.
@@ -63,7 +69,45 @@ class StrictRoute(APIRoute):
             handle = _reading_first(handle, limits=self.limits, is_form=is_form)
         if self.methods is not None and "GET" in self.methods:
             handle = _sparing_the_unchanged(handle)
-        return handle
+        return _knowing_its_query(handle, self.dependant)
+
+
+def _knowing_its_query(handle: RouteHandler, dependant: Dependant) -> RouteHandler:
+    """Refuse what would be passed over in silence: a filter misspelt or sent twice filters nothing.
+
+    It takes plain parameters, not the fields of a model in `Query()`.
+    """
+    is_list = dict(_query_of(dependant))
+
+    async def check_query_then_handle(request: Request) -> Response:
+        if request.scope["query_string"]:
+            _check_query(request.query_params, is_list)
+        return await handle(request)
+
+    return check_query_then_handle
+
+
+def _query_of(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    for field in dependant.query_params:
+        yield field.alias, _is_list(field.field_info.annotation)
+    for dependency in dependant.dependencies:
+        yield from _query_of(dependency)
+
+
+def _is_list(annotation: object) -> bool:
+    """Tell whether a list may stand there, optional or not."""
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+
+
+def _check_query(query: QueryParams, is_list: Mapping[str, bool]) -> None:
+    errors = []
+    for name, count in Counter(name for name, _ in query.multi_items()).items():
+        if name not in is_list:
+            errors.append({"type": "unknown_parameter", "loc": ("query", name), "msg": _UNKNOWN})
+        elif count > 1 and not is_list[name]:
+            errors.append({"type": "repeated_parameter", "loc": ("query", name), "msg": _REPEATED})
+    if errors:
+        raise RequestValidationError(errors)
 
 
 async def read_body(request: Request, *, limits: BodyLimits) -> bytes:
