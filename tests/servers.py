@@ -76,7 +76,7 @@ class RunningServers:
     def __init__(self) -> None:
         self._account = get_server_account()
         self._folder = Path(tempfile.mkdtemp(prefix="maas-tests-"))
-        self._account.take_over(self._folder)
+        self._hand_over(self._folder)
         self._processes: list[subprocess.Popen[bytes]] = []
         sockets = self._make_folder("sockets")
         port, password = _free_port(), secrets.token_urlsafe(16)
@@ -113,7 +113,7 @@ class RunningServers:
             f"bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly no\nsave ''\ndatabases 64\n"
             f"unixsocket {folder}/socket\nunixsocketperm 700\nrequirepass {password}\n"
         )
-        self._account.take_over(config)
+        self._hand_over(config)
         binary = reachable_valkey(
             find_valkey_binary(), copies=self._make_folder("copies"), account=self._account
         )
@@ -124,8 +124,12 @@ class RunningServers:
     def _make_folder(self, name: str) -> Path:
         folder = self._folder / name
         folder.mkdir(mode=0o700)
-        self._account.take_over(folder)
+        self._hand_over(folder)
         return folder
+
+    def _hand_over(self, path: Path) -> None:
+        if self._account.is_switched:
+            os.chown(path, self._account.uid, self._account.gid)
 
     def _spawn(self, command: Sequence[object]) -> "subprocess.Popen[bytes]":
         arguments = [str(part) for part in command]

@@ -1,5 +1,6 @@
 """Where everything lies inside the data folder, and who may enter what."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -32,6 +33,11 @@ class DataFolder:
     @property
     def secrets_file(self) -> Path:
         return self.root / "secrets.json"
+
+    @property
+    def config(self) -> Path:
+        """What the servers are told: theirs to read, and only ours to change."""
+        return self.root / "config"
 
     @property
     def postgres(self) -> Path:
@@ -96,13 +102,39 @@ def open_data_folder(root: Path, account: ServerAccount) -> DataFolder:
     with storage.explained(folder.root):
         folder.root.parent.mkdir(parents=True, exist_ok=True)
         folder.root.mkdir(mode=passable, exist_ok=True)
+        _refuse_changeable(folder.root, account)
         _let_through(folder.root, account)
         _refuse_closed(folder.root, account)
         _make(folder.root / "logs", mode=_PRIVATE)
-        _make(folder.sockets, mode=passable)
+        for path in (folder.sockets, folder.config):
+            _make(path, mode=passable)
         for path in (folder.postgres_sockets, folder.valkey_sockets, folder.valkey):
-            _make(path, mode=_PRIVATE, owner=account)
+            make_folder(path, owner=account)
     return folder
+
+
+def make_folder(path: Path, *, owner: ServerAccount) -> None:
+    """Make a folder that only the servers' account can enter, or take the one that is there.
+
+    Raises:
+        DataFolderError: it is a link, no folder, or somebody else's.
+    """
+    _make(path, mode=_PRIVATE, owner=owner)
+
+
+def _refuse_changeable(root: Path, account: ServerAccount) -> None:
+    """Refuse a folder where others could lead us astray while we are root."""
+    if not account.is_switched:
+        return
+    state = root.stat()
+    is_ours = state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    changeable = root if not is_ours else account.find_changeable_folder(root.parent)
+    if changeable is not None:
+        raise DataFolderError(
+            f"{changeable} can be changed by others, who could use what root does there.",
+            f"Choose a folder of root's own, such as /var/lib/maas (maas up --data-dir DIR, or "
+            f"MAAS_DATA_DIR), or close this one: chown root {changeable} && chmod go-w {changeable}",
+        )
 
 
 def _let_through(root: Path, account: ServerAccount) -> None:
@@ -127,15 +159,30 @@ def _refuse_closed(root: Path, account: ServerAccount) -> None:
 def _make(path: Path, *, mode: int, owner: ServerAccount | None = None) -> None:
     """Make a folder or take an existing one, but never somebody else's."""
     path.mkdir(mode=mode, exist_ok=True)
-    # lstat: a link left in the shared temporary folder by somebody else must not be followed.
-    state = path.lstat()
     ours = {os.geteuid()} | ({owner.uid} if owner else set())
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid not in ours:
-        raise DataFolderError(
-            f"{path} is not a folder of the account that runs `maas up`.",
-            "Run it as the account that made the folder, or move the folder away.",
-        )
-    if stat.S_IMODE(state.st_mode) != mode:
-        path.chmod(mode)
-    if owner is not None and state.st_uid != owner.uid:
-        owner.take_over(path)
+    try:
+        # A link left by somebody else, as in the shared temporary folder, must not be followed.
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (NotADirectoryError, PermissionError) as exc:
+        raise _foreign(path) from exc
+    except OSError as exc:
+        if exc.errno != errno.ELOOP:
+            raise
+        raise _foreign(path) from exc
+    try:
+        state = os.fstat(descriptor)
+        if state.st_uid not in ours:
+            raise _foreign(path)
+        if stat.S_IMODE(state.st_mode) != mode:
+            os.fchmod(descriptor, mode)
+        if owner is not None and state.st_uid != owner.uid:
+            owner.take_over(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _foreign(path: Path) -> DataFolderError:
+    return DataFolderError(
+        f"{path} is not a folder of the account that runs `maas up`.",
+        "Run it as the account that made the folder, or move the folder away.",
+    )

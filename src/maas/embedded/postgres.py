@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from maas.embedded import leftovers, processes, storage
 from maas.embedded.accounts import ServerAccount
 from maas.embedded.credentials import sync_folder
 from maas.embedded.errors import DataFolderError
-from maas.embedded.folders import DataFolder
+from maas.embedded.folders import DataFolder, make_folder
 from maas.embedded.logs import LogFile
 from maas.embedded.processes import Launch, Pulse, SpawnedProcess, calm
 from maas.embedded.stopping import wait_until
@@ -25,6 +26,7 @@ _INITDB_SECONDS = 120.0
 # Recovery after a crash replays what the last checkpoint left over, which may be a lot.
 _READY_SECONDS = 600.0
 _READY_LINE = 7
+_MAX_PID_FILE_BYTES = 4096
 # One flush of the disk, not one for each of a thousand files: seconds less on a busy disk.
 _SYNC_METHOD = "syncfs" if sys.platform == "linux" else "fsync"
 
@@ -90,7 +92,7 @@ class PostgresServer:
 
     @property
     def _password_file(self) -> Path:
-        return self.folder.postgres_sockets / "password"
+        return self.folder.config / "postgres-password"
 
     def begin(self) -> None:
         """Let `initdb` run on the first start, without waiting for it.
@@ -104,9 +106,8 @@ class PostgresServer:
         self._refuse_foreign_data()
         with storage.explained(self.folder.root):
             self._clear_draft()
-            self._draft.mkdir(mode=0o700)
-            self.account.take_over(self._draft)
-            self._write_password()
+            make_folder(self._draft, owner=self.account)
+            self.account.write_readable(self._password_file, self.password)
         self._initdb_log_offset = self.log.size_bytes
         self._initdb = processes.spawn(self._launch(self._initdb_arguments(), self._draft))
 
@@ -177,13 +178,6 @@ class PostgresServer:
         if self._draft.exists():
             shutil.rmtree(self._draft)
 
-    def _write_password(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(self._password_file, flags, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self.password)
-        self.account.take_over(self._password_file)
-
     def _finish_initdb(self, initdb: SpawnedProcess, pulse: Pulse) -> None:
         wait_until(initdb.has_ended, seconds=_INITDB_SECONDS, pulse=pulse)
         failed = not initdb.has_ended() or initdb.reap() != 0
@@ -214,11 +208,7 @@ class PostgresServer:
                 path.unlink(missing_ok=True)
 
     def _is_ready(self, pid: int) -> bool:
-        try:
-            text = (self._data / "postmaster.pid").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return False
-        lines = text.splitlines()
+        lines = _read_pid_file(self._data / "postmaster.pid").splitlines()
         return (
             len(lines) > _READY_LINE
             and lines[0].strip() == str(pid)
@@ -265,3 +255,17 @@ class PostgresServer:
             f"-p{PORT}",
             *settings,
         ]
+
+
+def _read_pid_file(path: Path) -> str:
+    """Read it as what it should be: whoever runs as the server's account can put anything there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return os.read(descriptor, _MAX_PID_FILE_BYTES).decode(errors="replace")
+    finally:
+        os.close(descriptor)

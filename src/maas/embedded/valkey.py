@@ -1,6 +1,5 @@
 """A private Valkey that confirms nothing before it is on the disk."""
 
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -122,7 +121,7 @@ class ValkeyServer:
         return answer == b"+OK\r\n+PONG\r\n"
 
     def _write_config(self, port: int) -> Path:
-        path = self.folder.valkey / "valkey.conf"
+        path = self.folder.config / "valkey.conf"
         settings = {
             "bind": "127.0.0.1",
             "port": str(port),
@@ -138,11 +137,8 @@ class ValkeyServer:
             "maxmemory-policy": "noeviction",
             "set-proc-title": "no",
         }
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(f"{name} {value}\n" for name, value in settings.items())
-        self.account.take_over(path)
+        text = "".join(f"{name} {value}\n" for name, value in settings.items())
+        self.account.write_readable(path, text)
         return path
 
 

@@ -1,7 +1,9 @@
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,6 +73,95 @@ class TestRoot:
         assert f"lies under {closed}, which the servers cannot enter" in platform.output
         assert f"chmod o+x {closed}" in platform.output
         assert platform.is_gone()
+
+
+class TestProcessOfNobody:
+    """Whoever runs as `nobody` owns the servers' folders, and must gain nothing by it."""
+
+    @pytest.mark.parametrize("name", ["valkey/valkey.conf", "run/postgres/password"])
+    def test_leads_root_astray_with_no_link(
+        self, launcher: Launcher, new_folder: Path, scratch: Path, name: str
+    ) -> None:
+        victim = scratch / "victim"
+        victim.write_text("root's own")
+        victim.chmod(0o600)
+        for folder in (new_folder, new_folder / "run"):
+            folder.mkdir()
+            folder.chmod(0o711)
+        path = new_folder / name
+        path.parent.mkdir()
+        os.chown(path.parent, NOBODY, NOBODY)
+
+        with planting_links(path, to=victim):
+            platform = launcher.start_and_wait(new_folder, roles=[])
+
+        state = victim.stat()
+        assert (state.st_uid, state.st_mode & 0o777) == (0, 0o600)
+        assert victim.read_text() == "root's own"
+        assert platform.stop() == 0
+
+    def test_cannot_change_what_the_servers_are_told(
+        self, launcher: Launcher, folder: Path
+    ) -> None:
+        launcher.start_and_wait(folder, roles=[])
+
+        for path in (folder / "config", folder / "config/valkey.conf"):
+            state = path.stat()
+            assert state.st_uid == 0
+            assert state.st_mode & 0o022 == 0
+
+    def test_cannot_hold_up_the_supervisor_with_a_pipe(
+        self, launcher: Launcher, folder: Path
+    ) -> None:
+        stale = folder / "postgres/postmaster.pid"
+        os.mkfifo(stale)
+        os.chown(stale, NOBODY, NOBODY)
+
+        platform = launcher.start_and_wait(folder, roles=[])
+
+        assert platform.stop() == 0
+
+    @pytest.mark.parametrize("owner", [0, NOBODY])
+    def test_must_not_own_or_write_the_data_folder(
+        self, launcher: Launcher, new_folder: Path, owner: int
+    ) -> None:
+        new_folder.mkdir()
+        new_folder.chmod(0o777 if owner == 0 else 0o755)
+        os.chown(new_folder, owner, owner)
+
+        platform = launcher.start(new_folder, roles=[])
+        exit_code = platform.wait()
+
+        assert exit_code == 1
+        assert f"{new_folder} can be changed by others" in platform.output
+        assert f"chown root {new_folder} && chmod go-w {new_folder}" in platform.output
+
+    def test_must_not_be_able_to_swap_the_data_folder(
+        self, launcher: Launcher, new_folder: Path
+    ) -> None:
+        new_folder.mkdir()
+        os.chown(new_folder, NOBODY, NOBODY)
+
+        platform = launcher.start(new_folder / "data", roles=[])
+        exit_code = platform.wait()
+
+        assert exit_code == 1
+        assert f"{new_folder} can be changed by others" in platform.output
+
+
+@contextmanager
+def planting_links(path: Path, *, to: Path) -> Iterator[None]:
+    """Put a link to the victim in the place of `path`, again and again, as `nobody`."""
+    race = 'while :; do ln -s "$2" "$1.link" && mv -fT "$1.link" "$1"; done'
+    racer = subprocess.Popen(
+        ["/bin/sh", "-c", race, "race", str(path), str(to)],
+        user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        racer.kill()
+        racer.wait()
 
 
 class TestOrdinaryUser:

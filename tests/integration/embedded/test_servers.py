@@ -138,7 +138,6 @@ class TestSecrecy:
             name: oct(running.folder.joinpath(name).stat().st_mode & 0o777)
             for name in (
                 "secrets.json",
-                "valkey/valkey.conf",
                 "logs",
                 "logs/postgres.log",
                 "postgres",
@@ -150,7 +149,8 @@ class TestSecrecy:
         }
 
         assert set(modes.values()) == {"0o600", "0o700"}
-        assert not running.folder.joinpath("run/postgres/password").exists()
+        assert running.folder.joinpath("config/valkey.conf").stat().st_mode & 0o007 == 0
+        assert not running.folder.joinpath("config/postgres-password").exists()
 
 
 class TestEndpoints:
