@@ -48,7 +48,7 @@ class Place:
 
 
 def is_public(route: RouteFacts) -> bool:
-    # Starlette answers HEAD wherever there is a GET.
+    # The routes of FastAPI itself (`/docs`) list HEAD, which is served wherever there is a GET.
     return (route.method.replace("HEAD", "GET"), route.path) in PUBLIC_ROUTES
 
 

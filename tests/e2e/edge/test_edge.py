@@ -207,8 +207,8 @@ class TestRouter:
         plain = await client.delete("/health/live")
 
         assert (by_id.status_code, by_id.json()["code"]) == (405, "method-not-allowed")
-        assert by_id.headers["allow"] == "DELETE, GET, PUT"
-        assert (plain.status_code, plain.headers["allow"]) == (405, "GET")
+        assert by_id.headers["allow"] == "DELETE, GET, HEAD, PUT"
+        assert (plain.status_code, plain.headers["allow"]) == (405, "GET, HEAD")
 
     @pytest.mark.parametrize("url", ["/api/v1/%00", "/api/v1/%FF", "/api/v1/address?q=%00"])
     async def test_urls_that_do_not_decode_are_refused(

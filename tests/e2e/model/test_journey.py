@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import hashlib
+import shutil
 from collections.abc import AsyncIterator
 
 import asyncpg
 import httpx
 import pytest
 
+from maas.shared.infrastructure.settings import Settings
 from tests.e2e.conftest import Flush, MakePerson
 from tests.e2e.model.conftest import MODEL, make_version
 
@@ -16,6 +18,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 CONTENT = b"GGUF" + bytes(range(256)) * 1024
 SHA256 = hashlib.sha256(CONTENT)
+
+
+def told(answer: httpx.Response) -> dict[str, str]:
+    """Give the headers that are about the file."""
+    return {name: value for name, value in answer.headers.items() if name != "x-request-id"}
 
 
 class TestJourney:
@@ -337,6 +344,22 @@ class TestDownloads:
 
         assert answer.status_code == 304
         assert answer.content == b""
+
+    async def test_its_head_tells_all_and_opens_nothing(
+        self, api: httpx.AsyncClient, file: str, settings: Settings
+    ) -> None:
+        whole = await api.get(file)
+        assert settings.data_dir is not None
+        shutil.rmtree(settings.data_dir / "artifacts")
+
+        head = await api.head(file, headers={"Range": "bytes=0-1"})
+        known = await api.head(file, headers={"If-None-Match": whole.headers["etag"]})
+        missing = await api.head(f"{file}x")
+
+        assert (head.status_code, head.content) == (200, b"")
+        assert told(head) == told(whole)
+        assert head.headers["content-length"] == str(len(CONTENT))
+        assert (known.status_code, missing.status_code) == (304, 404)
 
     async def test_a_name_in_any_script_is_safe_in_the_header(
         self, api: httpx.AsyncClient, file: str

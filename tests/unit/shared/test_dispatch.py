@@ -78,6 +78,10 @@ async def asked(app: FastAPI, method: str, path: str) -> str:
         ("GET", "/v1/models/org/name", "/v1/models/{name}"),
         ("GET", "/files/a/b/c/d/e", "/files/{path}"),
         ("GET", "/files/", "/files/{path}"),
+        ("HEAD", "/health", "/health"),
+        ("HEAD", "/api/v1/models/1", "/api/v1/models/{model_id}"),
+        ("HEAD", "/api/v1/models/mine", "/api/v1/models/mine"),
+        ("HEAD", "/v1/models", "/v1/{anything}"),
         ("GET", "/api/v1/models/", "otherwise"),
         ("GET", "/api/v1/other", "otherwise"),
         ("GET", "/acme/about", "otherwise"),
@@ -95,7 +99,7 @@ async def test_other_methods_of_a_path_are_all_named() -> None:
         await asked(make_app(), "PATCH", "/api/v1/models/mine")
 
     assert refusal.value.status_code == 405
-    assert refusal.value.headers == {"Allow": "GET, PUT"}
+    assert refusal.value.headers == {"Allow": "GET, HEAD, PUT"}
 
 
 def test_unfolding_keeps_order_classes_and_what_includes_add() -> None:

@@ -20,7 +20,7 @@ _FILENAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 
 
 async def answer_download(request: Request, files: FileService, stored: StoredFile) -> Response:
-    """Answer with the file, a range of it, 304 or 416.
+    """Answer with the file, a range of it, 304 or 416; a HEAD, with the headers of the file.
 
     The first bytes are read and checked before the status is sent, so a damaged file is a problem
     document; one damaged further on breaks the connection.
@@ -30,6 +30,11 @@ async def answer_download(request: Request, files: FileService, stored: StoredFi
     if known is not None and not is_none_match(known, etag):
         current_scope().skip()
         return Response(status_code=304, headers={"ETag": etag})
+    if request.method == "HEAD":
+        # Nothing was downloaded, so nothing is in the trail; ranges are for GET alone.
+        current_scope().skip()
+        headers |= {"Content-Length": str(size), "Content-Digest": headers["Repr-Digest"]}
+        return Response(headers=headers, media_type=DEFAULT_MEDIA_TYPE)
     try:
         span = wanted_span(
             request.headers.get("range"),

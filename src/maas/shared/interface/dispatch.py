@@ -11,7 +11,7 @@ from fastapi.datastructures import Default
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 INDEXED_SEGMENTS = 3
 
@@ -71,7 +71,8 @@ def _as_route(context: RouteContext) -> APIRoute:
 class RouteIndex:
     """An ASGI application over routes: exact paths first, then those that share the first segments.
 
-    Among the routes of one path the earlier one wins, as in FastAPI.
+    Among the routes of one path the earlier one wins, as in FastAPI. What has a GET has a HEAD: the
+    same route runs, and its body goes nowhere.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, otherwise: ASGIApp) -> None:
@@ -84,6 +85,9 @@ class RouteIndex:
                 methods = self._exact.setdefault(route.path, {})
                 for method in route.methods or ():
                     methods.setdefault(method, _winner(route, method, known))
+        for methods in self._exact.values():
+            if "GET" in methods:
+                methods.setdefault("HEAD", methods["GET"])
         self._by_prefix: dict[tuple[str, ...], list[Route]] = {
             prefix: [route for route in dynamic if _may_match(_pattern(route), prefix)]
             for route in dynamic
@@ -100,7 +104,11 @@ class RouteIndex:
             self._refuse_other_methods(scope)
             await self._otherwise(scope, receive, send)
             return
-        await route.handle(scope, receive, send)
+        if scope["method"] == "HEAD":
+            # Not `handle`, which knows only the methods that were declared.
+            await route.app(scope, receive, _without_body(send))
+        else:
+            await route.handle(scope, receive, send)
 
     def _find(self, scope: Scope) -> Route | None:
         methods = self._exact.get(scope["path"])
@@ -113,7 +121,7 @@ class RouteIndex:
                 return route
         for route in self._candidates(scope["path"]):
             match, child_scope = route.matches(scope)
-            if match is Match.FULL:
+            if match is Match.FULL or (match is Match.PARTIAL and _is_head_of(route, scope)):
                 scope.update(child_scope)
                 return route
         return None
@@ -132,8 +140,23 @@ class RouteIndex:
         for route in self._candidates(scope["path"]):
             if route.matches(scope)[0] is Match.PARTIAL:
                 allowed.update(route.methods or ())
+        if "GET" in allowed:
+            allowed.add("HEAD")
         if allowed:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
+
+
+def _is_head_of(route: Route, scope: Scope) -> bool:
+    return scope["method"] == "HEAD" and "GET" in (route.methods or ())
+
+
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head
 
 
 def _winner(route: Route, method: str, known: Sequence[Route]) -> Route:
