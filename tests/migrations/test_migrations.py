@@ -1,6 +1,7 @@
 """The migrations build the schema from nothing, say what the mappings say, and can be undone."""
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from alembic.script import ScriptDirectory
 from tests.servers import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
-DATABASE = "maas_stairs"
+# One for each worker of xdist, which may run these tests side by side.
+DATABASE = f"maas_stairs_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
