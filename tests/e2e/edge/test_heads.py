@@ -5,10 +5,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
+from uuid import UUID
 
 import pytest
 import uvicorn
 
+from maas.shared.interface.application import PROBLEM_SCHEMA
 from maas.shared.interface.http_protocol import MAX_HEAD_BYTES, HeaderTimeoutProtocol
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(20)]
@@ -74,9 +77,20 @@ async def connection(port: int) -> AsyncIterator[Connection]:
 
 
 def problem_in(answer: bytes) -> tuple[str, dict[str, object]]:
+    """Read an answer that has all the edge's others have."""
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"content-type: application/problem+json" in head
-    return head.split(b"\r\n")[0].decode(), json.loads(body)
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    problem = json.loads(body)
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["content-length"] == str(len(body))
+    assert headers["connection"] == "close"
+    assert headers["x-api-version"] == "1"
+    assert headers["x-request-id"] == problem["request_id"]
+    assert problem["instance"] == f"urn:uuid:{UUID(problem['request_id'])}"
+    assert problem["type"] == f"/errors/{problem['code']}"
+    assert set(cast("list[str]", PROBLEM_SCHEMA["required"])) <= problem.keys()
+    return status, problem
 
 
 async def test_a_head_that_never_ends_is_answered_and_closed(connection: Connection) -> None:

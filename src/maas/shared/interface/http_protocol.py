@@ -5,19 +5,38 @@ stopped here alone.
 """
 
 import asyncio
-import json
+from http import HTTPStatus
 from typing import Final
 
+import structlog
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from maas.shared.interface.middleware import API_HEADERS, new_request_id
+from maas.shared.interface.problems import Problem, render_problem
+
 MAX_HEAD_BYTES: Final = 64 * 1024
 
-_TITLES: Final = {
-    400: "Bad Request",
-    408: "Request Timeout",
-    431: "Request Header Fields Too Large",
-}
+_NOT_HTTP: Final = Problem(
+    status=400,
+    code="bad-request",
+    title="Not an HTTP request",
+    detail="This is not a well-formed HTTP/1.1 request.",
+)
+_HEAD_TOO_SLOW: Final = Problem(
+    status=408,
+    code="request-timeout",
+    title="The request's head took too long to arrive",
+    detail="The request's head did not arrive in time.",
+)
+_HEAD_TOO_LARGE: Final = Problem(
+    status=431,
+    code="request-header-fields-too-large",
+    title="The request's head is too large",
+    detail="A request's head has at most 65536 bytes.",
+)
+
+_log = structlog.get_logger("maas.edge")
 
 
 class HeaderTimeoutProtocol(HttpToolsProtocol):
@@ -48,7 +67,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             # What follows the head in the same chunk is at most one read, so it may count.
             if self._head_bytes > MAX_HEAD_BYTES + len(data):
-                self._refuse(431, f"A request's head has at most {MAX_HEAD_BYTES} bytes.")
+                self._refuse(_HEAD_TOO_LARGE)
                 return
         super().data_received(data)
 
@@ -71,7 +90,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "This is not a well-formed HTTP/1.1 request.")
+        self._refuse(_NOT_HTTP)
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
@@ -84,24 +103,28 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._timer = None
         if self._head_bytes:
-            self._refuse(408, "The request's head did not arrive in time.")
+            self._refuse(_HEAD_TOO_SLOW)
         else:
             self.transport.close()
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, problem: Problem) -> None:
         """Answer without the application, which never saw a request, and close."""
-        title = _TITLES[status]
-        problem = {
-            "type": "about:blank",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "code": title.lower().replace(" ", "-"),
-        }
-        body = json.dumps(problem).encode()
-        head = (
-            f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        request_id = new_request_id()
+        # No path is known for certain, so the refusal itself is what the document is about.
+        answer = render_problem(problem, f"urn:uuid:{request_id}", request_id)
+        headers = [
+            *answer.raw_headers,
+            *API_HEADERS,
+            (b"x-request-id", request_id.encode()),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+        ]
+        phrase = HTTPStatus(problem.status).phrase
+        self.transport.write(
+            f"HTTP/1.1 {problem.status} {phrase}\r\n".encode()
+            + b"".join(b"%s: %s\r\n" % header for header in headers)
+            + b"\r\n"
+            + bytes(answer.body)
         )
-        self.transport.write(head.encode() + body)
         self.transport.close()
+        _log.info("head_refused", status=problem.status, code=problem.code, request_id=request_id)

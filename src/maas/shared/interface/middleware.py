@@ -55,7 +55,9 @@ _NO_STORE = (b"cache-control", b"no-store")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _CLOSE = (b"connection", b"close")
 
-_API_HEADERS: Headers = [*_SAFE, _API_CSP]
+API_HEADERS: Headers = [*_SAFE, _API_CSP]
+"""What every answer but the documentation's pages carries."""
+
 _DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
 
 _OVERLOADED = problem_of(
@@ -194,7 +196,7 @@ class _Answer:
         scope = self._scope
         headers = [
             *own,
-            *(_DOCS_HEADERS if scope["path"] in DOCS_PATHS else _API_HEADERS),
+            *(_DOCS_HEADERS if scope["path"] in DOCS_PATHS else API_HEADERS),
             (b"x-request-id", self._request_id.encode("ascii")),
         ]
         if not any(name == b"cache-control" for name, _ in own):
@@ -217,10 +219,10 @@ def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes]]:
             user_agent = value.decode("latin-1")[:MAX_USER_AGENT_CHARS]
         elif name == b"x-forwarded-for":
             forwarded.append(value)
-    return request_id or _new_request_id(), user_agent, forwarded
+    return request_id or new_request_id(), user_agent, forwarded
 
 
-def _new_request_id() -> str:
+def new_request_id() -> str:
     """Make the text of a UUIDv7, for a third of what `new_id` costs with its monotonic clock."""
     millis, rest = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     digits = f"{millis << 80 | rest & _FREE_BITS | _VERSION_BITS:032x}"
