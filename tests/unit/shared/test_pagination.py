@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from maas.shared.domain.page import Page, Position
+from maas.shared.domain.page import Page, Position, TextPosition
 from maas.shared.interface.pagination import (
     InvalidCursorError,
     PageRead,
     decode_cursor,
+    decode_text_cursor,
     encode_cursor,
 )
 
@@ -51,6 +52,33 @@ class TestCursor:
     def test_times_and_letters_out_of_range_are_refused(self, cursor: str) -> None:
         with pytest.raises(InvalidCursorError):
             decode_cursor(cursor)
+
+
+class TestTextCursor:
+    @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1))
+    def test_comes_back_as_it_was(self, text: str) -> None:
+        cursor = encode_cursor(TextPosition(text))
+
+        assert decode_text_cursor(cursor) == TextPosition(text)
+        assert cursor.replace("-", "").replace("_", "").isalnum()
+
+    @given(st.text(max_size=64))
+    def test_noise_is_refused_or_read_never_an_error(self, text: str) -> None:
+        try:
+            position = decode_text_cursor(text)
+        except InvalidCursorError:
+            return
+        assert encode_cursor(position) == text
+
+    @pytest.mark.parametrize("cursor", ["", "A", "YQ==", "YQ\n", "YR", "_w", "AA", "YWJj你"])
+    def test_other_spellings_bytes_and_nul_are_refused(self, cursor: str) -> None:
+        with pytest.raises(InvalidCursorError):
+            decode_text_cursor(cursor)
+
+    @given(moments, st.uuids())
+    def test_the_cursor_of_another_list_is_refused(self, at: datetime, row: UUID) -> None:
+        with pytest.raises(InvalidCursorError):
+            decode_text_cursor(encode_cursor(Position(at=at, id=row)))
 
 
 class Item(BaseModel):

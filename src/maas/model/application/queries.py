@@ -11,7 +11,7 @@ from maas.model.domain.text import VersionName
 from maas.model.domain.version import ModelVersion
 from maas.model.public import Framework, ModelId, VersionId, VersionStatus
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.domain.page import Page, PageRequest
+from maas.shared.domain.page import Page, PageRequest, TextPageRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +139,9 @@ class ModelQueries(Protocol):
         ...
 
     async def list_files(
-        self, tenant_id: TenantId, model_id: ModelId, version: VersionName
-    ) -> list[FileDetails]:
-        """List all files of a version, by path; they are bounded in number.
+        self, tenant_id: TenantId, model_id: ModelId, version: VersionName, page: TextPageRequest
+    ) -> Page[FileDetails]:
+        """List files of a version, by path.
 
         Raises ModelNotFoundError, VersionNotFoundError.
         """

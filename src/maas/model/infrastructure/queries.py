@@ -18,7 +18,7 @@ from maas.model.domain.text import VersionName
 from maas.model.domain.version import VersionFileNotFoundError, VersionNotFoundError
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
 from maas.shared.infrastructure.database import Database
 
 T = TypeVar("T", ModelDetails, VersionDetails)
@@ -82,8 +82,11 @@ WHERE m.id = $1 AND m.tenant_id = $2 AND m.deleted_at IS NULL AND v.name = $3
 
 LIST_FILES = """
 SELECT path, size, sha256, media_type, created_at FROM version_files
-WHERE version_id = $1 AND tenant_id = $2 ORDER BY path
+WHERE version_id = $1 AND tenant_id = $2 AND ($3::text IS NULL OR path > $3)
+ORDER BY path LIMIT $4
 """
+
+COUNT_FILES = "SELECT count(*) FROM version_files WHERE version_id = $1 AND tenant_id = $2"
 
 GET_MANIFEST = """
 SELECT f.sha256, f.size, p.key, p.size AS part_size, p.part_sha256
@@ -143,12 +146,19 @@ class PostgresModelQueries:
         return _page([_version(row) for row in rows], page, total)
 
     async def list_files(
-        self, tenant_id: TenantId, model_id: ModelId, version: VersionName
-    ) -> list[FileDetails]:
+        self, tenant_id: TenantId, model_id: ModelId, version: VersionName, page: TextPageRequest
+    ) -> Page[FileDetails]:
+        after = None if page.after is None else page.after.text
         async with self._database.tenant(tenant_id) as connection:
             version_id = await _version_id(connection, model_id, tenant_id, version)
-            rows = await connection.fetch(LIST_FILES, version_id, tenant_id)
-        return [FileDetails(**{**row, "sha256": Digest(row["sha256"])}) for row in rows]
+            rows = await connection.fetch(LIST_FILES, version_id, tenant_id, after, page.limit + 1)
+            total = None
+            if page.include_total:
+                total = await connection.fetchval(COUNT_FILES, version_id, tenant_id)
+        files = [FileDetails(**{**row, "sha256": Digest(row["sha256"])}) for row in rows]
+        shown = files[: page.limit]
+        last = TextPosition(shown[-1].path) if len(files) > page.limit else None
+        return Page(items=shown, next=last, total=total)
 
     async def get_file(
         self, tenant_id: TenantId, model_id: ModelId, version: VersionName, path: FilePath

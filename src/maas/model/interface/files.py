@@ -26,7 +26,7 @@ from maas.model.interface.downloads import answer_download
 from maas.model.interface.schemas import FileRead
 from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError
 from maas.shared.interface.etags import WritePreconditions
-from maas.shared.interface.pagination import PageRead
+from maas.shared.interface.pagination import PageRead, TextPaging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 
@@ -45,15 +45,17 @@ router = APIRouter(
     "",
     dependencies=[requires("model:read")],
     summary="List a version's files, by path",
-    description="All of them on one page: a version has at most 1,000.",
     responses=refusals(404),
 )
 async def list_files(
-    model_id: ModelIdPath, version: VersionNamePath, caller: Caller, queries: Queries
+    model_id: ModelIdPath,
+    version: VersionNamePath,
+    caller: Caller,
+    queries: Queries,
+    page: TextPaging,
 ) -> PageRead[FileRead]:
-    found = await queries.list_files(caller.tenant_id, model_id, version)
-    files = [FileRead.model_validate(file) for file in found]
-    return PageRead[FileRead](items=files, next_cursor=None, total=None)
+    found = await queries.list_files(caller.tenant_id, model_id, version, page)
+    return PageRead[FileRead].of(found, FileRead.model_validate)
 
 
 @router.put(

@@ -16,6 +16,13 @@ class Position:
     id: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class TextPosition:
+    """Where a page ended, of a list that is sorted by a text and in which no two are equal."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
     """Which page is wanted; `limit` is 1 to 200."""
@@ -25,9 +32,18 @@ class PageRequest:
     include_total: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPageRequest:
+    """Which page of a list sorted by a text is wanted; `limit` is 1 to 200."""
+
+    limit: int = 50
+    after: TextPosition | None = None
+    include_total: bool = False
+
+
 # No slots: Python 3.11 cannot call `Page[str](...)` on a frozen generic that has them.
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[T]):
     items: list[T]
-    next: Position | None
+    next: Position | TextPosition | None
     total: int | None = None

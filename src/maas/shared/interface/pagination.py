@@ -11,11 +11,12 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from maas.shared.domain.errors import InvalidInputError
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 MAX_CURSOR_CHARS = 64
+MAX_TEXT_CURSOR_CHARS = 3072
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -27,6 +28,7 @@ _TIME_BYTES = 8
 
 # 24 bytes are 32 characters without padding, so each position has one spelling.
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{32}")
+_TEXT_CURSOR = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class InvalidCursorError(InvalidInputError):
@@ -40,10 +42,16 @@ class InvalidCursorError(InvalidInputError):
         )
 
 
-def encode_cursor(position: Position) -> str:
+def encode_cursor(position: Position | TextPosition) -> str:
+    if isinstance(position, TextPosition):
+        return _to_base64(position.text.encode())
     micros = (position.at - _EPOCH) // _MICROSECOND
     raw = micros.to_bytes(_TIME_BYTES, "big") + position.id.bytes
-    return base64.urlsafe_b64encode(raw).decode("ascii")
+    return _to_base64(raw)
+
+
+def _to_base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
 
 
 def decode_cursor(cursor: str) -> Position:
@@ -64,23 +72,59 @@ def decode_cursor(cursor: str) -> Position:
     return Position(at=at, id=UUID(bytes=raw[_TIME_BYTES:]))
 
 
+def decode_text_cursor(cursor: str) -> TextPosition:
+    """Read the cursor of a list sorted by a text, in its only spelling.
+
+    Raises:
+        InvalidCursorError: anything else; a NUL, which PostgreSQL has not, and which the cursors
+            of the other lists all have.
+    """
+    if _TEXT_CURSOR.fullmatch(cursor) is None:
+        raise InvalidCursorError
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        text = raw.decode("utf-8")
+    except ValueError:
+        raise InvalidCursorError from None
+    if "\0" in text or _to_base64(raw) != cursor:
+        raise InvalidCursorError
+    return TextPosition(text)
+
+
+_Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page has.")]
+_IncludeTotal = Annotated[bool, Query(description="Count all items; costs a query.")]
+_CURSOR_IS = "`next_cursor` of the page before."
+
+
 async def _paging(
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page has.")] = (
-        DEFAULT_LIMIT
-    ),
+    limit: _Limit = DEFAULT_LIMIT,
     cursor: Annotated[
-        str | None,
-        Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before."),
+        str | None, Query(max_length=MAX_CURSOR_CHARS, description=_CURSOR_IS)
     ] = None,
     *,
-    include_total: Annotated[bool, Query(description="Count all items; costs a query.")] = False,
+    include_total: _IncludeTotal = False,
 ) -> PageRequest:
     after = None if cursor is None else decode_cursor(cursor)
     return PageRequest(limit=limit, after=after, include_total=include_total)
 
 
+async def _text_paging(
+    limit: _Limit = DEFAULT_LIMIT,
+    cursor: Annotated[
+        str | None, Query(max_length=MAX_TEXT_CURSOR_CHARS, description=_CURSOR_IS)
+    ] = None,
+    *,
+    include_total: _IncludeTotal = False,
+) -> TextPageRequest:
+    after = None if cursor is None else decode_text_cursor(cursor)
+    return TextPageRequest(limit=limit, after=after, include_total=include_total)
+
+
 Paging = Annotated[PageRequest, Depends(_paging)]
 """The page a request asks for."""
+
+TextPaging = Annotated[TextPageRequest, Depends(_text_paging)]
+"""The page a request asks for, of a list that is sorted by a text."""
 
 
 class PageRead(BaseModel, Generic[T]):
