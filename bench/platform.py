@@ -66,13 +66,15 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def run_platform(data_dir: Path) -> Iterator[RunningPlatform]:
+def run_platform(
+    data_dir: Path, *options: str, cwd: Path | None = None
+) -> Iterator[RunningPlatform]:
     """Run `maas up` on this folder until the block ends."""
     port = free_port()
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "maas.cli", "up", "--port", str(port)],
-        env=environment(data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        [sys.executable, "-P", "-m", "maas.cli", "up", "--port", str(port), *options],
+        env=environment(data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=cwd,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

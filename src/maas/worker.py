@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
 from kombu import Queue
 from kombu.transport import redis as redis_transport
@@ -55,6 +56,18 @@ class SteadyQoS(redis_transport.QoS):
     def restore_unacked_once(self, stderr: Any = None) -> None:
         if getattr(self.channel.connection, "client", None) is not None:
             super().restore_unacked_once(stderr)
+
+
+class InstalledLoader(AppLoader):
+    """Imports what is installed; Celery's own puts the current folder before everything else."""
+
+    @override
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        return self.import_module(module, package=package)
+
+    @override
+    def find_module(self, module: str) -> Any:
+        return self.import_module(module)
 
 
 class WorkerApp(Celery):
@@ -159,7 +172,7 @@ def create_worker(settings: Settings) -> WorkerApp:
 
     redis_transport.Channel.QoS = SteadyQoS
     setup_logging.connect(set_up_logging, weak=False)
-    app = WorkerApp("maas")
+    app = WorkerApp("maas", loader=InstalledLoader)
     app.conf.update(configuration(settings.redis, settings.audit))
     app.services = {FLUSH_SERVICE: flush, PURGE_SERVICE: purge}
     # Strong references: the handlers are local, and a signal holds its receivers weakly.

@@ -12,8 +12,13 @@ from maas.embedded.guard import Guard
 from maas.embedded.logs import LogFile
 from maas.embedded.processes import FOLDER_MARK, Launch, Pulse, SpawnedProcess, calm
 
-# The last words of a child that crashes must reach its log.
-_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+_INTERPRETER = {
+    # The last words of a child that crashes must reach its log.
+    "PYTHONUNBUFFERED": "1",
+    # Children run in the folder of whoever started us; modules lying there are none of ours. The
+    # variable reaches what they spawn in turn.
+    "PYTHONSAFEPATH": "1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class ChildCommand:
 def default_children(
     *, host: str, port: int, api_workers: int, worker_concurrency: int
 ) -> list[ChildCommand]:
-    maas = (sys.executable, "-m", "maas.cli")
+    maas = (sys.executable, "-P", "-m", "maas.cli")
     serve = ("serve", "--host", host, "--port", str(port), "--workers", str(api_workers))
     return [
         ChildCommand(name="api", title="API", arguments=(*maas, *serve), answers_http=True),
@@ -65,7 +70,7 @@ class Child:
     def start(self, _pulse: Pulse) -> None:
         launch = Launch(
             arguments=self.command.arguments,
-            environment={**_UNBUFFERED, **self.environment, FOLDER_MARK: str(self.folder.root)},
+            environment={**self.environment, **_INTERPRETER, FOLDER_MARK: str(self.folder.root)},
             log=self.log,
             folder=Path.cwd(),
         )

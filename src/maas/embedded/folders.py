@@ -132,8 +132,9 @@ def _refuse_changeable(root: Path, account: ServerAccount) -> None:
     if changeable is not None:
         raise DataFolderError(
             f"{changeable} can be changed by others, who could use what root does there.",
-            f"Choose a folder of root's own, such as /var/lib/maas (maas up --data-dir DIR, or "
-            f"MAAS_DATA_DIR), or close this one: chown root {changeable} && chmod go-w {changeable}",
+            f"Choose a folder of root's own, such as /var/lib/maas "
+            f"(maas up --data-dir DIR, or MAAS_DATA_DIR), or close this one: "
+            f"chown root {changeable} && chmod go-w {changeable}",
         )
 
 

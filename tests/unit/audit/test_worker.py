@@ -1,13 +1,15 @@
 from collections import OrderedDict
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from kombu.transport.redis import Channel
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import flush_audit
 from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
-from maas.worker import SteadyQoS, WorkerApp, broker_url, configuration
+from maas.worker import InstalledLoader, SteadyQoS, WorkerApp, broker_url, configuration
 
 
 def make_redis(url: str, broker: str | None = None) -> RedisSettings:
@@ -29,6 +31,31 @@ class TestBrokerUrl:
 
     def test_may_be_another_server(self) -> None:
         assert broker_url(make_redis("redis://state/0", "redis://broker/0")) == "redis://broker/0"
+
+    def test_leads_to_the_socket_in_a_folder_with_any_name(self) -> None:
+        app = WorkerApp("socket", set_as_current=False)
+        url = broker_url(make_redis("unix://default:p-_@/srv/my%20data%20%26/s?db=2"))
+
+        with app.connection_for_write(url) as connection:
+            channel = Channel.__new__(Channel)
+            channel.connection = connection.transport
+            arguments = channel._connparams()
+
+        assert (arguments["path"], arguments["db"]) == ("/srv/my data &/s", 2)
+        assert (arguments["username"], arguments["password"]) == ("default", "p-_")
+
+
+class TestCurrentFolder:
+    def test_is_no_place_to_import_from(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tmp_path.joinpath("planted_in_cwd.py").write_text("")
+        monkeypatch.chdir(tmp_path)
+        loader = WorkerApp("planted", loader=InstalledLoader, set_as_current=False).loader
+
+        for load in (loader.import_task_module, loader.import_from_cwd, loader.find_module):
+            with pytest.raises(ModuleNotFoundError):
+                load("planted_in_cwd")
 
 
 class TestConfiguration:
