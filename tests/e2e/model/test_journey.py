@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import json
 import shutil
 from collections.abc import AsyncIterator
 
@@ -136,6 +137,33 @@ class TestModels:
         assert unnamed.status_code == 422
         assert stale.status_code == 412
 
+    async def test_a_put_that_changes_nothing_keeps_the_etag_and_leaves_one_event(
+        self,
+        api: httpx.AsyncClient,
+        flush: Flush,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        version = await make_version(api)
+        model = version.partition("/versions")[0]
+        for path, body in ((model, {}), (model, MODEL), (version, {"description": None})):
+            before = await api.get(path)
+            after = await api.put(path, json=body)
+            assert (after.status_code, after.json()) == (200, before.json())
+            assert after.headers["etag"] == before.headers["etag"]
+        await flush()
+
+        rows = await superuser.fetch(
+            "SELECT action, outcome, resource_kind, payload FROM audit_log"
+            " WHERE action LIKE '%.updated' ORDER BY seq"
+        )
+        assert sorted(tuple(row)[:3] for row in rows) == [
+            ("model.updated", "success", "model"),
+            ("model.updated", "success", "model"),
+            ("model_version.updated", "success", "model_version"),
+        ]
+        for row in rows:
+            assert json.loads(row["payload"])["changes"] == {"before": {}, "after": {}}
+
     async def test_a_name_is_free_again_after_deletion(self, api: httpx.AsyncClient) -> None:
         made = await api.post("models", json=MODEL)
         path = f"models/{made.json()['id']}"
@@ -238,6 +266,14 @@ class TestUploads:
         assert not was_read
         assert (deleted.status_code, dropped.status_code) == (409, 409)
         assert dropped.json()["code"] == "version-in-use"
+
+    async def test_a_file_is_no_folder(self, api: httpx.AsyncClient) -> None:
+        version = await make_version(api)
+        await api.put(f"{version}/files/a.txt", content=b"one")
+
+        answer = await api.put(f"{version}/files/a.txt/b", content=b"two")
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "file-path-conflict")
 
     async def test_an_empty_version_is_not_ready(self, api: httpx.AsyncClient) -> None:
         version = await make_version(api)

@@ -15,6 +15,7 @@ from maas.model.domain.version import (
     MAX_FILES,
     OPEN_TO_FILES,
     TRANSITIONS,
+    FilePathConflictError,
     ModelVersion,
     TooManyFilesError,
     TransitionRefusedError,
@@ -95,6 +96,24 @@ class TestRevise:
         assert (str(model.licence), str(model.task), str(model.name)) == ("MIT", "chat", "org/name")
         assert (model.updated_at, model.revision) == (LATER, 2)
 
+    def test_what_changes_nothing_is_no_change(self) -> None:
+        model, version = make_model(), make_version()
+
+        model.revise(at=LATER)
+        model.revise(at=LATER, task=model.task, name=ModelName(str(model.name)))
+        version.revise(at=LATER)
+        version.revise(at=LATER, description=None)
+
+        assert (model.updated_at, model.revision) == (NOON, 1)
+        assert (version.updated_at, version.revision) == (NOON, 1)
+
+    def test_a_version_is_described_anew(self) -> None:
+        version = make_version()
+
+        version.revise(at=LATER, description=Description("New."))
+
+        assert (version.updated_at, version.revision) == (LATER, 2)
+
     def test_deletion_is_a_change(self) -> None:
         model = make_model()
 
@@ -174,6 +193,34 @@ class TestFiles:
         with pytest.raises(TooManyFilesError):
             put(version, FilePath("more"))
         put(version, FilePath("f0"))
+
+    @pytest.mark.parametrize(
+        ("there", "new"),
+        [
+            ("a.txt", "a.txt/b"),
+            ("a.txt/b", "a.txt"),
+            ("a/b/c", "a"),
+            ("a", "a/b/c"),
+            ("数/b", "数"),
+        ],
+    )
+    def test_a_file_is_no_folder(self, there: str, new: str) -> None:
+        version = make_version()
+        put(version, FilePath(there))
+
+        with pytest.raises(FilePathConflictError):
+            put(version, FilePath(new))
+
+        assert set(version.files) == {FilePath(there)}
+
+    def test_paths_that_only_look_alike_are_apart(self) -> None:
+        version = make_version()
+        for path in ("a", "ab", "a.b/c", "a.b/d", "b/a", "a-/a"):
+            put(version, FilePath(path))
+
+        put(version, FilePath("a"), make_blob(9))
+
+        assert len(version.files) == 6
 
     def test_an_unknown_one_cannot_be_removed(self) -> None:
         with pytest.raises(VersionFileNotFoundError):

@@ -78,8 +78,8 @@ class FileService:
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError,
-                PreconditionFailedError: before the body is read, and again at the end, if it
-                became so meanwhile.
+                FilePathConflictError, PreconditionFailedError: before the body is read, and again
+                at the end, if it became so meanwhile.
             FileTooLargeError: before the body is read, if its size was announced.
             DigestMismatchError, BodyCutOffError, PickleRefusedError: the body will not do.
             StorageFullError, UnavailableError: the store will not take it.

@@ -64,6 +64,8 @@ class ModelService:
     ) -> ModelDetails:
         """Set what is given, leave the rest.
 
+        What changes nothing is in the trail all the same: one event, without changes.
+
         Raises:
             ModelNotFoundError, ModelNameTakenError.
         """

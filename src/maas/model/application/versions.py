@@ -66,6 +66,8 @@ class VersionService:
     ) -> VersionDetails:
         """Set what is given, in any status; leave the rest.
 
+        What changes nothing is in the trail all the same: one event, without changes.
+
         Raises:
             ModelNotFoundError, VersionNotFoundError.
         """

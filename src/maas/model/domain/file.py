@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from typing_extensions import override
 
@@ -45,6 +46,10 @@ class FilePath:
         if len(text) > MAX_PATH_CHARS or not all(map(_is_segment, text.split("/"))):
             raise InvalidFilePathError
         object.__setattr__(self, "value", text)
+
+    def is_below(self, other: Self) -> bool:
+        """Tell whether the other would have to be a folder for this to be in."""
+        return self.value.startswith(f"{other.value}/")
 
     @property
     def name(self) -> str:

@@ -55,13 +55,15 @@ class Model:
     revision: int = 1
 
     def revise(self, *, at: datetime, **changes: Unpack[ModelChanges]) -> None:
-        """Set what is given, leave the rest."""
-        self.name = changes.get("name", self.name)
-        self.description = changes.get("description", self.description)
-        self.framework = changes.get("framework", self.framework)
-        self.task = changes.get("task", self.task)
-        self.licence = changes.get("licence", self.licence)
-        self._touch(at)
+        """Set what is given, leave the rest.
+
+        What changes nothing leaves the revision as it is.
+        """
+        changed = {name: to for name, to in changes.items() if to != getattr(self, name)}
+        for name, to in changed.items():
+            setattr(self, name, to)
+        if changed:
+            self._touch(at)
 
     def delete(self, *, at: datetime) -> None:
         """Take it out of sight; its name is free again, its versions are kept."""

@@ -97,6 +97,17 @@ class TooManyFilesError(RuleViolatedError):
         super().__init__(f"A version has at most {MAX_FILES} files.")
 
 
+class FilePathConflictError(ConflictError):
+    code = "file-path-conflict"
+    title = "A file cannot be a folder too"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The version has a file under a part of this path, or files below it, as in `a` and "
+            "`a/b`; no disk could hold both. Choose another path, or delete what is there."
+        )
+
+
 class VersionChanges(TypedDict, total=False):
     """What may be revised; what is absent stays."""
 
@@ -121,9 +132,14 @@ class ModelVersion:
     files: dict[FilePath, VersionFile] = field(default_factory=dict)
 
     def revise(self, *, at: datetime, **changes: Unpack[VersionChanges]) -> None:
-        """Set what is given, in any status; the files are untouched."""
-        self.description = changes.get("description", self.description)
-        self._touch(at)
+        """Set what is given, in any status; the files are untouched.
+
+        What changes nothing leaves the revision as it is.
+        """
+        description = changes.get("description", self.description)
+        if description != self.description:
+            self.description = description
+            self._touch(at)
 
     def move_to(self, status: VersionStatus, *, reason: Reason | None, at: datetime) -> None:
         """Go on to another status.
@@ -141,16 +157,21 @@ class ModelVersion:
         self._touch(at)
 
     def check_open(self, path: FilePath | None = None) -> None:
-        """Refuse unless files may change now, and, given a path, there is room for it.
+        """Refuse unless files may change now, and, given a path, there is room and place for it.
 
         Raises:
             VersionFrozenError: the files are fixed in this status.
             TooManyFilesError: the path would be one too many.
+            FilePathConflictError: the path would make a folder of a file, or a file of a folder.
         """
         if self.status not in OPEN_TO_FILES:
             raise VersionFrozenError(self.status)
-        if path is not None and path not in self.files and len(self.files) >= MAX_FILES:
+        if path is None or path in self.files:
+            return
+        if len(self.files) >= MAX_FILES:
             raise TooManyFilesError
+        if any(path.is_below(other) or other.is_below(path) for other in self.files):
+            raise FilePathConflictError
 
     def find_digest(self, path: FilePath) -> Digest | None:
         file = self.files.get(path)
@@ -162,7 +183,7 @@ class ModelVersion:
         """Have the blob under the path; the first file starts `uploading`.
 
         Raises:
-            VersionFrozenError, TooManyFilesError: as `check_open`.
+            VersionFrozenError, TooManyFilesError, FilePathConflictError: as `check_open`.
         """
         self.check_open(path)
         file = self.files.get(path)
