@@ -18,7 +18,7 @@ class Endpoints:
     folder: DataFolder
     credentials: Credentials
     has_postgres: bool
-    valkey_port: int | None
+    has_valkey: bool
 
     def environment(self) -> dict[str, str]:
         """Return the settings of the platform, as environment variables."""
@@ -28,8 +28,8 @@ class Endpoints:
         }
         if self.has_postgres:
             settings |= self._database()
-        if self.valkey_port is not None:
-            settings |= self._redis(self.valkey_port)
+        if self.has_valkey:
+            settings["MAAS_REDIS__URL"] = self._redis_url()
         return settings
 
     def _database(self) -> dict[str, str]:
@@ -45,13 +45,9 @@ class Endpoints:
         host = quote(str(self.folder.postgres_sockets))
         return f"postgresql+asyncpg://{role}:{password}@/{DATABASE}?host={host}&port={PORT}"
 
-    def _redis(self, port: int) -> dict[str, str]:
-        password = self.credentials.valkey_password
+    def _redis_url(self) -> str:
         socket = quote(str(self.folder.valkey_sockets / "s"))
-        return {
-            "MAAS_REDIS__URL": f"unix://default:{password}@{socket}?db=0",
-            "MAAS_REDIS__BROKER_URL": f"redis://:{password}@127.0.0.1:{port}/0",
-        }
+        return f"unix://default:{self.credentials.valkey_password}@{socket}?db=0"
 
 
 def find_running(data_dir: Path) -> Endpoints | None:
@@ -68,5 +64,5 @@ def find_running(data_dir: Path) -> Endpoints | None:
         folder=folder,
         credentials=read_credentials(folder.secrets_file),
         has_postgres=holder.has_postgres,
-        valkey_port=holder.valkey_port,
+        has_valkey=holder.has_valkey,
     )

@@ -23,7 +23,7 @@ class Holder:
     pid: int
     url: str
     has_postgres: bool = False
-    valkey_port: int | None = None
+    has_valkey: bool = False
 
 
 class FolderLock:

@@ -120,7 +120,7 @@ class _Platform:
                 pid=os.getpid(),
                 url=self._url,
                 has_postgres=endpoints.has_postgres,
-                valkey_port=endpoints.valkey_port,
+                has_valkey=endpoints.has_valkey,
             )
         )
         # Registered before it is known: a start that fails later must still show the password.
@@ -187,7 +187,7 @@ class _Platform:
             folder=folder,
             credentials=opened.credentials,
             has_postgres=servers.postgres is not None,
-            valkey_port=servers.valkey.port if servers.valkey else None,
+            has_valkey=servers.valkey is not None,
         )
 
     def _settings_of(self, endpoints: Endpoints) -> dict[str, str]:
@@ -258,8 +258,8 @@ class _Platform:
         rows = {"API": self._url, "Docs": f"{self._url}/docs", "Data": str(folder.root)}
         if endpoints.has_postgres:
             rows["PostgreSQL"] = f"socket in {folder.postgres_sockets}"
-        if endpoints.valkey_port is not None:
-            rows["Valkey"] = f"127.0.0.1:{endpoints.valkey_port}, socket in {folder.valkey_sockets}"
+        if endpoints.has_valkey:
+            rows["Valkey"] = f"socket in {folder.valkey_sockets}"
         rows["Logs"] = str(folder.root / "logs")
         rows |= self._take_admin_rows()
         seconds = time.monotonic() - self._began_at

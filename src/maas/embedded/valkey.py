@@ -15,8 +15,6 @@ from maas.embedded.stopping import wait_until
 
 _READY_SECONDS = 120.0
 _ANSWER_SECONDS = 1.0
-_PORT_TAKEN = "Address already in use"
-_PORT_TRIES = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,7 +25,6 @@ class ValkeyServer:
     password: str
     name: str = "valkey"
     title: str = "Valkey"
-    port: int | None = None
     _server: SpawnedProcess | None = None
 
     @property
@@ -45,25 +42,33 @@ class ValkeyServer:
     def start(self, pulse: Pulse) -> None:
         """Start the server and wait until it answers.
 
-        The port is chosen once; a restart takes the same one.
-
         Raises:
             EmbeddedError: it did not start; says why.
         """
         if self.socket_path.exists():
             leftovers.stop_working_in(self.folder.valkey)
-        tries = _PORT_TRIES if self.port is None else 1
-        output = ""
-        for _ in range(tries):
-            port = self.port or _find_free_port()
-            offset = self.log.size_bytes
-            if self._try_start(port, pulse):
-                self.port = port
-                return
+        with storage.explained(self.folder.root):
+            config = self._write_config()
+        offset = self.log.size_bytes
+        server = processes.spawn(
+            Launch(
+                arguments=[str(self.binary), str(config)],
+                environment=processes.server_environment(self.folder.root),
+                log=self.log,
+                folder=self.folder.valkey,
+                account=self.account,
+            )
+        )
+        self._server = server
+        wait_until(
+            lambda: server.has_ended() or self._answers(), seconds=_READY_SECONDS, pulse=pulse
+        )
+        if server.has_ended() or not self._answers():
+            self.stop(seconds=1.0)
             output = self.log.read_since(offset)
-            if _PORT_TAKEN not in output:
-                break
-        raise storage.start_failure("Valkey", folder=self.folder.root, log=self.log, output=output)
+            raise storage.start_failure(
+                "Valkey", folder=self.folder.root, log=self.log, output=output
+            )
 
     @property
     def is_started(self) -> bool:
@@ -82,27 +87,6 @@ class ValkeyServer:
             self._server.reap()
             self._server = None
 
-    def _try_start(self, port: int, pulse: Pulse) -> bool:
-        with storage.explained(self.folder.root):
-            config = self._write_config(port)
-        server = processes.spawn(
-            Launch(
-                arguments=[str(self.binary), str(config)],
-                environment=processes.server_environment(self.folder.root),
-                log=self.log,
-                folder=self.folder.valkey,
-                account=self.account,
-            )
-        )
-        self._server = server
-        wait_until(
-            lambda: server.has_ended() or self._answers(), seconds=_READY_SECONDS, pulse=pulse
-        )
-        if not server.has_ended() and self._answers():
-            return True
-        self.stop(seconds=1.0)
-        return False
-
     def _answers(self) -> bool:
         """Tell whether it lets us in and has loaded its data."""
         try:
@@ -120,11 +104,11 @@ class ValkeyServer:
             return False
         return answer == b"+OK\r\n+PONG\r\n"
 
-    def _write_config(self, port: int) -> Path:
+    def _write_config(self) -> Path:
         path = self.folder.config / "valkey.conf"
         settings = {
-            "bind": "127.0.0.1",
-            "port": str(port),
+            # While it is down, anybody could listen on its port and be told the password.
+            "port": "0",
             "unixsocket": _quoted(self.socket_path),
             "unixsocketperm": "700",
             "dir": _quoted(self.folder.valkey),
@@ -140,13 +124,6 @@ class ValkeyServer:
         text = "".join(f"{name} {value}\n" for name, value in settings.items())
         self.account.write_readable(path, text)
         return path
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _quoted(path: Path) -> str:

@@ -56,7 +56,9 @@ async def wait_until_flushed(data_dir: Path) -> None:
     )
     try:
         async with asyncio.timeout(FLUSH_SECONDS):
-            while not await connection.fetchval("SELECT count(*) FROM audit_log"):
+            while True:
+                if await connection.fetchval("SELECT count(*) FROM audit_log"):
+                    return
                 await asyncio.sleep(0.1)
     finally:
         await connection.close()

@@ -92,7 +92,7 @@ class TestValkey:
             "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
-            "bind": "127.0.0.1",
+            "port": "0",
         }
 
         with redis.Redis.from_url(running.environment["MAAS_REDIS__URL"]) as client:
@@ -100,17 +100,20 @@ class TestValkey:
 
         assert settings == wanted
 
-    def test_the_broker_answers_on_the_loopback_port(self, running: Platform) -> None:
-        with redis.Redis.from_url(running.environment["MAAS_REDIS__BROKER_URL"]) as client:
-            answer = client.ping()
+    def test_listens_on_no_port(self, running: Platform) -> None:
+        listening = [
+            connection
+            for process in processes_of(running.folder)
+            for connection in process.net_connections("inet")
+        ]
 
-        assert answer is True
+        assert listening == []
 
     def test_nobody_enters_without_the_password(self, running: Platform) -> None:
-        port = urlsplit(running.environment["MAAS_REDIS__BROKER_URL"]).port
+        path = str(running.folder / "run/valkey/s")
 
         with (
-            redis.Redis(host="127.0.0.1", port=port or 0, retry=Retry(NoBackoff(), 0)) as client,
+            redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 0)) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
@@ -170,7 +173,7 @@ class TestEndpoints:
 
         names = [name for name in platform.environment if "__" in name]
 
-        assert names == ["MAAS_REDIS__URL", "MAAS_REDIS__BROKER_URL"]
+        assert names == ["MAAS_REDIS__URL"]
         assert [each.name() for each in processes_of(new_folder)] == ["valkey-server"]
 
     def test_a_signing_key_of_the_operator_counts(self, launcher: Launcher, folder: Path) -> None:

@@ -2,6 +2,7 @@ from collections import OrderedDict
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kombu.transport.redis import Channel
@@ -37,7 +38,7 @@ class TestBrokerUrl:
         url = broker_url(make_redis("unix://default:p-_@/srv/my%20data%20%26/s?db=2"))
 
         with app.connection_for_write(url) as connection:
-            channel = Channel.__new__(Channel)
+            channel: Any = Channel.__new__(Channel)
             channel.connection = connection.transport
             arguments = channel._connparams()
 

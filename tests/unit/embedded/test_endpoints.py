@@ -23,7 +23,7 @@ def environment() -> dict[str, str]:
     root = Path("/srv/my data & more")
     folder = DataFolder(root=root, sockets=root / "run")
     return Endpoints(
-        folder=folder, credentials=CREDENTIALS, has_postgres=True, valkey_port=6380
+        folder=folder, credentials=CREDENTIALS, has_postgres=True, has_valkey=True
     ).environment()
 
 
@@ -36,7 +36,6 @@ class TestEnvironment:
             "MAAS_DATABASE__OWNER_URL",
             "MAAS_DATABASE__SYSTEM_URL",
             "MAAS_REDIS__URL",
-            "MAAS_REDIS__BROKER_URL",
         }
 
     def test_gives_sqlalchemy_a_socket_folder_with_any_name(
