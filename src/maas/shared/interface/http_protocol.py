@@ -1,21 +1,25 @@
-"""uvicorn's HTTP protocol with the limits it lacks: on the time and the size of a request's head.
+"""uvicorn's HTTP protocol with what it lacks.
 
-ASGI sees a request only once its head is complete, so a client that never finishes one can be
-stopped here alone.
+ASGI sees a request only once its head is complete, so these are settled here: heads that never
+end, upgrades, trailers, and what still comes after an answer.
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
+import httptools
 import structlog
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from maas.shared.interface.middleware import API_HEADERS, new_request_id
 from maas.shared.interface.problems import Problem, render_problem
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_TRAILER_BYTES: Final = 8 * 1024
 
 _NOT_HTTP: Final = Problem(
     status=400,
@@ -35,32 +39,67 @@ _HEAD_TOO_LARGE: Final = Problem(
     title="The request's head is too large",
     detail="A request's head has at most 65536 bytes.",
 )
+_TRAILERS_TOO_LARGE: Final = Problem(
+    status=431,
+    code="request-header-fields-too-large",
+    title="The request's trailers are too large",
+    detail="What follows a request's body has at most 8192 bytes.",
+)
+_NO_TUNNEL: Final = Problem(
+    status=501,
+    code="not-implemented",
+    title="This server opens no tunnels",
+    detail="Send the request without CONNECT.",
+)
 
 _log = structlog.get_logger("maas.edge")
 
 
+class TrailersTooLargeError(Exception):
+    """Stops the parser from inside a callback."""
+
+
 class HeaderTimeoutProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is late, too large, or not HTTP."""
+    """Closes a connection whose request head is late, too large, or not HTTP.
+
+    Upgrades are ignored (RFC 9110, 7.8) and trailers dropped. A body that an answer did not wait
+    for is thrown away within limits: after a reset, its sender could not read the answer.
+    """
 
     head_timeout_seconds = 10.0
+    linger_seconds = 5.0
+    max_linger_bytes = 8 * 1024 * 1024
 
+    _answering: "_AnswerTransport"
     _timer: asyncio.TimerHandle | None = None
-    _head_bytes: int = 0
+    """Of a head that is awaited, or of a body that is thrown away."""
     _is_in_head: bool = True
+    _head_bytes: int = 0
+    _trailer_bytes: int = 0
+    _silent_bytes: int = 0
+    """What came since the last byte of a body: trailers, or the frame of a chunk."""
+    _spare_bytes: int | None = None
+    """How much more is thrown away; `None` while requests are served."""
+    _is_final: bool = False
+    """Nothing is parsed any more."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # The base class narrows the argument likewise.
         super().connection_made(transport)
+        self._answering = _AnswerTransport(transport, self._close_after_answer)
         self._await_head()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._answering.close = self.transport.close
         super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._spare_bytes is not None and self._throws_away(len(data)):
+            return
         if self._is_in_head:
             if self._timer is None:
                 self._await_head()
@@ -69,7 +108,45 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES + len(data):
                 self._refuse(_HEAD_TOO_LARGE)
                 return
-        super().data_received(data)
+        else:
+            self._silent_bytes += len(data)
+            if self._silent_bytes > MAX_TRAILER_BYTES + len(data):
+                self._refuse(_TRAILERS_TOO_LARGE)
+                return
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            is_long = self._trailer_bytes > MAX_TRAILER_BYTES
+            self._refuse(_TRAILERS_TOO_LARGE if is_long else _NOT_HTTP)
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as pause:
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse(_NO_TUNNEL)
+                    return
+                data = memoryview(data)[pause.args[0] :]
+                self._read_head_again()
+            else:
+                return
+
+    def _read_head_again(self) -> None:
+        """Read it without `Upgrade`: of a request that has it, the parser skips the body."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        # As the base class has it: a request behind the last one is not taken for nonsense.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    @override
+    def _should_upgrade(self) -> bool:
+        # Asked of upgrades alone. The base class then leaves them be, and they are read again.
+        return True
 
     @override
     def on_message_begin(self) -> None:
@@ -77,20 +154,87 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         self._is_in_head = True
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._trailer_bytes > MAX_TRAILER_BYTES:
+            raise TrailersTooLargeError
+
+    @override
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._trailer_bytes = self._silent_bytes = 0
         self._stop_timer()
+        self._unset_keepalive_if_required()
         super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._silent_bytes = 0
+        super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._is_in_head = True
+        if self._spare_bytes is not None:
+            self._serve_on()
 
     @override
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(_NOT_HTTP)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.transport = self._answering  # type: ignore[assignment]  # all that a cycle uses
+        super()._start_asgi_task(cycle, app)
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_final:
+            self._unset_keepalive_if_required()
+        elif self.cycle.response_complete and self.cycle.more_body:
+            self._throw_away()
+
+    def _throw_away(self) -> None:
+        """Take what is left of a body, within limits."""
+        self._unset_keepalive_if_required()
+        self._stop_timer()
+        self._spare_bytes = self.max_linger_bytes
+        self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
+
+    def _throws_away(self, size: int) -> bool:
+        """Count what comes after an answer; tell whether it is not even parsed."""
+        self._spare_bytes = (self._spare_bytes or 0) - size
+        if self._spare_bytes <= 0:
+            if not self._is_final:
+                self._end_answers()
+            self.flow.pause_reading()
+        return self._is_final
+
+    def _serve_on(self) -> None:
+        self._spare_bytes = None
+        self._stop_timer()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _close_after_answer(self) -> None:
+        if self.cycle.more_body and not self.transport.is_closing():
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Close once the client has had the time to read the last answer."""
+        self._throw_away()
+        self._end_answers()
+        self.pipeline.clear()
+        self.flow.resume_reading()
+
+    def _end_answers(self) -> None:
+        self._is_final = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(self.head_timeout_seconds, self._give_up)
@@ -108,7 +252,20 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer without the application, which never saw a request, and close."""
+        """Answer without the application, if no other answer is in the way, and close."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete and self._is_in_head:
+            # The answer to an earlier request comes first, and is the last.
+            cycle.keep_alive = False
+            self._stop_timer()
+            self._is_final, self._spare_bytes = True, self.max_linger_bytes
+            return
+        if cycle is not None and not self._is_in_head:
+            if cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
         request_id = new_request_id()
         # No path is known for certain, so the refusal itself is what the document is about.
         answer = render_problem(problem, f"urn:uuid:{request_id}", request_id)
@@ -126,5 +283,16 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             + b"\r\n"
             + bytes(answer.body)
         )
-        self.transport.close()
+        self._linger()
         _log.info("head_refused", status=problem.status, code=problem.code, request_id=request_id)
+
+
+class _AnswerTransport:
+    """A transport as a request's cycle sees it: closing it ends the answer, not the reading."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
