@@ -49,6 +49,11 @@ class TestDisplayName:
         with pytest.raises(InvalidDisplayNameError):
             DisplayName(value)
 
+    @pytest.mark.parametrize("char", ["\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\u00ad"])
+    def test_refuses_what_turns_or_hides_text(self, char: str) -> None:
+        with pytest.raises(InvalidDisplayNameError):
+            DisplayName(f"Ada{char}nimda")
+
 
 class TestAccount:
     def test_a_chosen_password_ends_the_duty_to_change_it(self) -> None:

@@ -8,10 +8,10 @@ from typing import Self
 from typing_extensions import override
 
 from maas.model.domain.blob import Blob, Digest
-from maas.model.domain.text import has_invisible
 from maas.model.public import VersionId
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.text import has_invisible
 
 MAX_PATH_CHARS = 512
 MAX_SEGMENT_BYTES = 255

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from maas.shared.domain.errors import InvalidInputError
+from maas.shared.domain.text import has_invisible
 
 MAX_NAME_CHARS = 200
 MAX_DESCRIPTION_CHARS = 4_000
@@ -17,13 +18,6 @@ _SEGMENT = r"\w(?:[\w.+-]*\w)?"
 _NAME = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*(?::{_SEGMENT})?")
 _VERSION = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _DOTS = re.compile(r"\.{1,2}")
-_INVISIBLE = {"Cc", "Cs", "Cf", "Zl", "Zp"}
-"""Control, surrogate and format characters: what cannot be stored, seen or trusted in a header."""
-
-
-def has_invisible(text: str) -> bool:
-    """Tell whether a character of the text cannot be seen on a line."""
-    return any(unicodedata.category(char) in _INVISIBLE for char in text)
 
 
 class InvalidModelNameError(InvalidInputError):

@@ -1,7 +1,6 @@
 """A person's account: one in the whole platform, whatever tenants it belongs to."""
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -10,6 +9,7 @@ from typing_extensions import override
 
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.text import has_invisible
 
 AccountStatus: TypeAlias = Literal["active", "suspended", "deactivated"]
 
@@ -45,8 +45,7 @@ class InvalidDisplayNameError(InvalidInputError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"A display name has 1 to {MAX_DISPLAY_NAME_CHARS} characters, none of them a control "
-            "character."
+            f"A display name has 1 to {MAX_DISPLAY_NAME_CHARS} characters, none of them invisible."
         )
 
 
@@ -100,7 +99,7 @@ class DisplayName:
         text = self.value.strip()
         if not 1 <= len(text) <= MAX_DISPLAY_NAME_CHARS:
             raise InvalidDisplayNameError
-        if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+        if has_invisible(text):
             raise InvalidDisplayNameError
         object.__setattr__(self, "value", text)
 
