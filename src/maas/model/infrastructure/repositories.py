@@ -3,14 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import exists, func, insert, literal_column, select
+from sqlalchemy import delete, exists, func, insert, literal_column, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from typing_extensions import override
 
-from maas.model.domain.blob import Blob, BlobRepository
+from maas.model.domain.blob import Blob, BlobRepository, Digest, Part
 from maas.model.domain.model import Model, ModelNameTakenError, ModelNotFoundError, ModelRepository
 from maas.model.domain.text import ModelName, VersionName
 from maas.model.domain.version import (
@@ -23,6 +23,7 @@ from maas.model.infrastructure.tables import blob_parts, blobs, model_versions, 
 from maas.model.public import ModelId
 from maas.shared.domain.call import current_call
 from maas.shared.domain.ids import TenantId
+from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 
 _SIGNED_64 = 2**63
@@ -117,7 +118,19 @@ class SqlBlobRepository:
         key = (upload_id.int & (2 * _SIGNED_64 - 1)) - _SIGNED_64
         await self._session.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def keep(self, blob: Blob, *, at: datetime) -> bool:
+    async def find(self, sha256: Digest) -> Blob | None:
+        size = await self._session.scalar(select(blobs.c.size).where(blobs.c.sha256 == sha256))
+        if size is None:
+            return None
+        rows = await self._session.execute(
+            select(blob_parts.c.key, blob_parts.c.size, blob_parts.c.part_sha256)
+            .where(blob_parts.c.sha256 == sha256)
+            .order_by(blob_parts.c.index)
+        )
+        parts = tuple(Part(key=row.key, size=row.size, sha256=row.part_sha256) for row in rows)
+        return Blob(sha256=sha256, size=size, parts=parts)
+
+    async def keep(self, blob: Blob, *, at: datetime, instead_of: Blob | None = None) -> bool:
         # An update that changes nothing locks the row, where DO NOTHING would not even see it.
         statement = upsert(blobs).values(sha256=blob.sha256, size=blob.size, created_at=at)
         is_new = await self._session.scalar(
@@ -125,7 +138,13 @@ class SqlBlobRepository:
                 index_elements=[blobs.c.sha256], set_={"size": blobs.c.size}
             ).returning(literal_column("xmax = 0"))
         )
-        if is_new and blob.parts:
+        if not is_new:
+            if instead_of is None or not await self.holds(instead_of.parts[0].key):
+                return False
+            await self._session.execute(
+                delete(blob_parts).where(blob_parts.c.sha256 == blob.sha256)
+            )
+        if blob.parts:
             await self._session.execute(
                 insert(blob_parts),
                 [
@@ -139,7 +158,7 @@ class SqlBlobRepository:
                     for index, part in enumerate(blob.parts)
                 ],
             )
-        return bool(is_new)
+        return True
 
     async def holds(self, key: str) -> bool:
         return bool(await self._session.scalar(select(exists().where(blob_parts.c.key == key))))
@@ -167,9 +186,10 @@ class SqlModelUnitOfWork(SqlUnitOfWork):
 
 def _explain(exc: IntegrityError) -> Exception:
     """Turn the two constraints that a race can hit into what they mean."""
-    message = str(exc.orig)
-    if "uq_models_tenant_id_name" in message:
-        return ModelNameTakenError()
-    if "uq_model_versions_model_id_name" in message:
-        return VersionTakenError()
-    return exc
+    match constraint_of(exc):
+        case "uq_models_tenant_id_name":
+            return ModelNameTakenError()
+        case "uq_model_versions_model_id_name":
+            return VersionTakenError()
+        case _:
+            return exc

@@ -4,7 +4,7 @@ Without a tenant: `blobs` and `blob_parts`, for equal bytes are kept once for ev
 of `version_files` lead to them. Everything else here is under row-level security.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -30,35 +30,10 @@ from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.model import Model
 from maas.model.domain.text import Description, Label, ModelName, Reason, VersionName
 from maas.model.domain.version import ModelVersion
+from maas.shared.infrastructure.columns import ValueText
 from maas.shared.infrastructure.database import mapper_registry
 
 metadata = mapper_registry.metadata
-
-
-class _TextValue(Protocol):
-    def __init__(self, value: str) -> None: ...
-
-    @property
-    def value(self) -> str: ...
-
-
-class ValueText(TypeDecorator[Any]):
-    """Keeps a one-string value object as text."""
-
-    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
-    cache_ok: bool | None = True
-
-    def __init__(self, value_type: type[_TextValue]) -> None:
-        super().__init__()
-        self.value_type = value_type
-
-    @override
-    def process_bind_param(self, value: _TextValue | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.value
-
-    @override
-    def process_result_value(self, value: str | None, dialect: Dialect) -> _TextValue | None:
-        return None if value is None else self.value_type(value)
 
 
 class DigestBytes(TypeDecorator[Digest]):

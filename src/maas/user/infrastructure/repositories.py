@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
+from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 from maas.user.application.errors import AccountNotFoundError, EmailTakenError, UsernameTakenError
 from maas.user.domain.account import Account
@@ -105,9 +106,10 @@ class SqlUserUnitOfWork(SqlUnitOfWork):
 
 def _explain(exc: IntegrityError) -> Exception:
     """Turn the two constraints that a race can hit into what they mean."""
-    message = str(exc.orig)
-    if "uq_accounts_username_key" in message:
-        return UsernameTakenError()
-    if "uq_accounts_email_key" in message:
-        return EmailTakenError()
-    return exc
+    match constraint_of(exc):
+        case "uq_accounts_username_key":
+            return UsernameTakenError()
+        case "uq_accounts_email_key":
+            return EmailTakenError()
+        case _:
+            return exc

@@ -4,13 +4,10 @@ Without a tenant: `accounts`, `tenants`, `sessions` (found before the tenant is 
 `bootstrap_marks`. Everything else here is under row-level security.
 """
 
-from typing import Any, Protocol
-
 from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -18,14 +15,12 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Text,
-    TypeDecorator,
     Uuid,
     func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, INET
-from sqlalchemy.types import TypeEngine
-from typing_extensions import override
 
+from maas.shared.infrastructure.columns import ValueText
 from maas.shared.infrastructure.database import mapper_registry
 from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
 from maas.user.domain.session import Session
@@ -33,32 +28,6 @@ from maas.user.domain.session import Session
 metadata = mapper_registry.metadata
 
 NOW = func.clock_timestamp()
-
-
-class _TextValue(Protocol):
-    def __init__(self, value: str) -> None: ...
-
-    @property
-    def value(self) -> str: ...
-
-
-class ValueText(TypeDecorator[Any]):
-    """Keeps a one-string value object as text."""
-
-    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
-    cache_ok: bool | None = True
-
-    def __init__(self, value_type: type[_TextValue]) -> None:
-        super().__init__()
-        self.value_type = value_type
-
-    @override
-    def process_bind_param(self, value: _TextValue | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.value
-
-    @override
-    def process_result_value(self, value: str | None, dialect: Dialect) -> _TextValue | None:
-        return None if value is None else self.value_type(value)
 
 
 tenants = Table(
