@@ -3,7 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maas.shared.domain.errors import PreconditionFailedError
-from maas.shared.interface.etags import InvalidETagError, etag_of, is_none_match, parse_if_match
+from maas.shared.interface.etags import (
+    InvalidETagError,
+    etag_of,
+    is_none_match,
+    parse_if_match,
+    parse_preconditions,
+)
 
 
 class TestIfMatch:
@@ -26,11 +32,30 @@ class TestIfMatch:
         assert match.tags is None
 
     @pytest.mark.parametrize(
-        "header", [["7"], ['"7'], ['"7" "8"'], ['*, "7"'], ["W/7"], [", ".join(['"1"'] * 100)]]
+        "header",
+        [
+            [""],
+            [" "],
+            ["", ""],
+            [","],
+            ["7"],
+            ['"7'],
+            ['"7" "8"'],
+            ['*, "7"'],
+            ["W/7"],
+            [", ".join(['"1"'] * 100)],
+        ],
     )
     def test_refuses_what_is_no_list_of_tags(self, header: list[str]) -> None:
         with pytest.raises(InvalidETagError):
             parse_if_match(header)
+
+    @pytest.mark.parametrize("headers", [([""], None), (None, [""]), (None, ["*", '"7"'])])
+    def test_refuses_what_is_none_of_both(
+        self, headers: tuple[list[str] | None, list[str] | None]
+    ) -> None:
+        with pytest.raises(InvalidETagError):
+            parse_preconditions(*headers)
 
     @given(st.text(max_size=100))
     def test_noise_is_read_or_refused(self, header: str) -> None:

@@ -51,6 +51,10 @@ class TestInstant:
         with pytest.raises(ValidationError):
             instants.validate_python(value)
 
+    def test_says_how_a_plus_is_written_in_a_url(self) -> None:
+        with pytest.raises(ValidationError, match="%2B"):
+            instants.validate_python("2026-11-21T16:00:00 08:00")
+
     @given(st.text(max_size=40))
     def test_noise_is_refused(self, text: str) -> None:
         with pytest.raises(ValidationError):

@@ -32,6 +32,15 @@ def test_refuses_what_does_not(part: bytes) -> None:
     assert (in_path.errors[0].loc, in_query.errors[0].loc) == (("path",), ("query",))
 
 
+@pytest.mark.parametrize("path", [b"/a%0Ab", b"/a%0a"])
+def test_a_path_is_one_line(path: bytes) -> None:
+    problem = url_problem(scope(path))
+
+    assert problem is not None
+    assert (problem.status, problem.errors[0].loc) == (422, ("path",))
+    assert url_problem(scope(query=b"q=" + path)) is None
+
+
 def test_refuses_what_is_too_long() -> None:
     long = url_problem(scope(query=b"q" * MAX_URL_BYTES))
 

@@ -120,7 +120,8 @@ def is_none_match(header: str, etag: str) -> bool:
 def _tags(header: str) -> list[tuple[str, bool]]:
     tags: list[tuple[str, bool]] = []
     position = 0
-    while position < len(header):
+    # An empty header is no list either, so the first look is taken whatever the length.
+    while position < len(header) or not tags:
         found = _TAG.match(header, position)
         if found is None or len(tags) == MAX_TAGS:
             raise InvalidETagError('Send tags as they came, quotes included: If-Match: "7"')

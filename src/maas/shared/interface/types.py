@@ -34,6 +34,9 @@ def _has_rfc_3339_form(value: object) -> object:
     if isinstance(value, datetime):
         return value
     if not isinstance(value, str) or _RFC_3339.fullmatch(value) is None:
+        if isinstance(value, str) and _RFC_3339.fullmatch(value.replace(" ", "+")) is not None:
+            message = "write the + of a zone as %2B in a URL, where a bare + is a space"
+            raise ValueError(message)
         message = "use RFC 3339 with a zone, as in 2026-11-21T08:00:00Z"
         raise ValueError(message)
     return value

@@ -11,6 +11,7 @@ MAX_URL_BYTES = 8192
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
+_WRONG = "Not UTF-8, a NUL, or a line feed in the path"
 _TOO_LONG = Problem(
     status=414,
     code="uri-too-long",
@@ -22,13 +23,14 @@ _TOO_LONG = Problem(
 def url_problem(scope: Scope) -> Problem | None:
     """Tell what is wrong with a URL: its length, a NUL, or bytes that are not UTF-8.
 
-    The server decodes paths leniently, so the raw bytes are what counts.
+    The server decodes paths leniently, so the raw bytes are what counts. In a path a line feed is
+    wrong too: a route is a pattern, whose dot does not match it.
     """
     path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
     query: bytes = scope["query_string"]
     if len(path) + len(query) > MAX_URL_BYTES:
         return _TOO_LONG
-    if not _is_plain(path) and not _decodes(path):
+    if not _is_plain(path) and not (_decodes(path) and b"%0a" not in path.lower()):
         return _invalid("path")
     if not _is_plain(query) and not _decodes(query.replace(b"+", b" ")):
         return _invalid("query")
@@ -53,6 +55,6 @@ def _invalid(part: str) -> Problem:
         status=422,
         code="invalid-url",
         title="The URL cannot be read",
-        detail="Percent-encode path and query as UTF-8, without NUL characters.",
-        errors=(FieldError(loc=(part,), type="invalid-url", message="Not UTF-8, or a NUL"),),
+        detail="Percent-encode path and query as UTF-8, without NULs, the path without line feeds.",
+        errors=(FieldError(loc=(part,), type="invalid-url", message=_WRONG),),
     )
