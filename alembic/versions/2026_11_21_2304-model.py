@@ -144,7 +144,7 @@ def _guard() -> None:
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON model_versions, version_files TO maas_app")
     # UPDATE locks a blob against whoever frees unused ones; nobody changes one.
     op.execute("GRANT SELECT, INSERT, UPDATE ON blobs TO maas_app")
-    op.execute("GRANT SELECT, INSERT ON blob_parts TO maas_app")
+    op.execute("GRANT SELECT, INSERT, DELETE ON blob_parts TO maas_app")
     op.execute(
         "GRANT SELECT, INSERT, UPDATE, DELETE "
         "ON models, model_versions, version_files, blobs, blob_parts TO maas_system"

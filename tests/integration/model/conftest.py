@@ -62,6 +62,7 @@ class Registry:
     folder: Path
     audit: FakeAudit = field(default_factory=FakeAudit)
     unit_of_work: type[SqlModelUnitOfWork] = SqlModelUnitOfWork
+    part_bytes: int = PART_BYTES
 
     def make_unit_of_work(self) -> SqlModelUnitOfWork:
         return self.unit_of_work(
@@ -70,7 +71,7 @@ class Registry:
 
     @property
     def store(self) -> PartedArtifactStore:
-        return PartedArtifactStore(DurableObjects(self.folder.as_uri()), part_bytes=PART_BYTES)
+        return PartedArtifactStore(DurableObjects(self.folder.as_uri()), part_bytes=self.part_bytes)
 
     @property
     def queries(self) -> PostgresModelQueries:

@@ -156,8 +156,8 @@ class TestReceive:
         one = await store.receive(in_chunks(CONTENT), limit_bytes=LIMIT)
         two = await store.receive(in_chunks(CONTENT), limit_bytes=LIMIT)
 
-        await store.discard(one)
-        await store.discard(one)
+        await store.discard(one.blob)
+        await store.discard(one.blob)
 
         assert await read_all(store, two) == CONTENT
         assert len(folders_in(folder)) == 1
@@ -266,7 +266,7 @@ async def test_a_store_in_memory_reads_back_through_the_cloud_path() -> None:
 
     upload = await store.receive(in_chunks(CONTENT), limit_bytes=LIMIT)
     content = await read_all(store, upload)
-    await store.discard(upload)
+    await store.discard(upload.blob)
 
     assert content == CONTENT
     with pytest.raises(CorruptBlobError):

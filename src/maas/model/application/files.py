@@ -16,7 +16,7 @@ from maas.model.application.ports import (
 )
 from maas.model.application.queries import FileDetails, ModelQueries, StoredFile
 from maas.model.application.trail import MODEL_FILE
-from maas.model.domain.blob import Digest, DigestMismatchError, Upload
+from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.formats import refusing_pickle
 from maas.model.domain.text import VersionName
@@ -60,6 +60,7 @@ class _Arrival:
     version: VersionName
     incoming: IncomingFile
     upload: Upload
+    lost: Blob | None = None
     is_commit_tried: bool = False
 
 
@@ -104,12 +105,14 @@ class FileService:
         )
         try:
             _check_arrival(incoming, upload)
+            arrival.lost = await self._find_lost(upload.blob)
             taken, is_kept = await self._refer(arrival)
         except BaseException:
             await finish(self._withdraw(arrival))
             raise
-        if not is_kept:
-            await finish(self.artifacts.discard(upload))
+        unused = arrival.lost if is_kept else upload.blob
+        if unused is not None:
+            await finish(self.artifacts.discard(unused))
         return taken
 
     async def remove(
@@ -148,6 +151,18 @@ class FileService:
         """Give the bytes from `start` up to `stop`, checked before they leave."""
         return self.artifacts.read(stored.blob, start=start, stop=stop)
 
+    async def _find_lost(self, blob: Blob) -> Blob | None:
+        """Look up what is kept of these bytes, if the store has not all of it any more.
+
+        Its rows are then to be replaced, which mends every file of the same bytes.
+        """
+        async with self.unit_of_work() as uow:
+            kept = await uow.blobs.find(blob.sha256)
+        if kept is None or await self.artifacts.has_all(kept):
+            return None
+        _log.warning("blob_parts_lost", sha256=str(kept.sha256))
+        return kept
+
     async def _refer(self, arrival: _Arrival) -> tuple[TakenFile, bool]:
         """Let the version refer to the upload; tell also whether its parts are the ones kept."""
         now, incoming, blob = self.clock.now(), arrival.incoming, arrival.upload.blob
@@ -157,7 +172,7 @@ class FileService:
             replaced = current.find_digest(incoming.path)
             old = current.files.get(incoming.path)
             before = None if old is None else _trail(old)
-            is_kept = await uow.blobs.keep(blob, at=now)
+            is_kept = await uow.blobs.keep(blob, at=now, instead_of=arrival.lost)
             file = current.put_file(
                 incoming.path,
                 blob,
@@ -191,7 +206,7 @@ class FileService:
             except Exception as exc:  # noqa: BLE001  whatever it is, deleting blindly is worse
                 _log.warning("upload_left_for_sweep", upload_id=str(upload.id), error=repr(exc))
                 return
-        await self.artifacts.discard(upload)
+        await self.artifacts.discard(upload.blob)
 
 
 def _check_arrival(incoming: IncomingFile, upload: Upload) -> None:

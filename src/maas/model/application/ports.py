@@ -88,7 +88,14 @@ class ArtifactStore(Protocol):
         """
         ...
 
-    async def discard(self, upload: Upload) -> None:
+    async def has_all(self, blob: Blob) -> bool:
+        """Tell whether every part is there in full, and none was found damaged when last read.
+
+        Cheap: nothing is read. A store that cannot tell is taken to have everything.
+        """
+        ...
+
+    async def discard(self, blob: Blob) -> None:
         """Remove the parts of an upload that nothing refers to.
 
         What cannot be removed now is logged and left to the sweep; nothing is raised.

@@ -104,10 +104,15 @@ class BlobRepository(Protocol):
         """Wait for any other transaction about this upload, and let none begin before this ends."""
         ...
 
-    async def keep(self, blob: Blob, *, at: datetime) -> bool:
+    async def find(self, sha256: Digest) -> Blob | None:
+        """Look up what is kept of these bytes."""
+        ...
+
+    async def keep(self, blob: Blob, *, at: datetime, instead_of: Blob | None = None) -> bool:
         """Have the blob; False if its bytes were kept before, so that these parts are not needed.
 
-        The row is locked until the commit: whoever frees unused blobs waits for the new file.
+        Parts `instead_of` which it shall be kept are let go, unless somebody else was quicker. The
+        row is locked until the commit: whoever frees unused blobs waits for the new file.
         """
         ...
 

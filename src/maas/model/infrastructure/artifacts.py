@@ -10,6 +10,7 @@ import structlog
 
 from maas.model.application.finishing import finish
 from maas.model.application.ports import (
+    ArtifactStoreFullError,
     ArtifactStoreUnavailableError,
     CorruptBlobError,
     FileTooLargeError,
@@ -61,9 +62,22 @@ class PartedArtifactStore:
                 await finish(incoming.abandon())
                 raise
 
-    async def discard(self, upload: Upload) -> None:
-        keys = [part.key for part in upload.blob.parts]
-        await _delete(self._objects, keys, folder=_folder_of(upload))
+    async def has_all(self, blob: Blob) -> bool:
+        if not blob.parts:
+            return True
+        try:
+            sizes = await self._objects.list_sizes(_folder_of(blob))
+        except ArtifactStoreUnavailableError as exc:
+            _log.warning("blob_not_examined", sha256=str(blob.sha256), error=repr(exc.__cause__))
+            return True
+        return all(
+            sizes.get(part.key) == part.size and _mark_of(part) not in sizes for part in blob.parts
+        )
+
+    async def discard(self, blob: Blob) -> None:
+        if blob.parts:
+            keys = [key for part in blob.parts for key in (part.key, _mark_of(part))]
+            await _delete(self._objects, keys, folder=_folder_of(blob))
 
     async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         wanted = blob.parts_between(start, stop)
@@ -109,8 +123,16 @@ class PartedArtifactStore:
         )
         if digest != part.sha256.value:
             _log.error("blob_part_corrupt", key=part.key)
+            await self._mark(part)
             raise CorruptBlobError
         return data
+
+    async def _mark(self, part: Part) -> None:
+        """Note beside a damaged part what it is, for every process, until somebody replaces it."""
+        try:
+            await self._objects.put(_mark_of(part), memoryview(b""), is_first=False)
+        except (ArtifactStoreFullError, ArtifactStoreUnavailableError) as exc:
+            _log.warning("corrupt_part_not_marked", key=part.key, error=repr(exc.__cause__))
 
 
 class _Incoming:
@@ -191,8 +213,12 @@ class _Incoming:
         return self._whole.copy().digest() if index == 0 else _digest(data)
 
 
-def _folder_of(upload: Upload) -> str:
-    return f"parts/{upload.id}"
+def _folder_of(blob: Blob) -> str:
+    return blob.parts[0].key.rpartition("/")[0]
+
+
+def _mark_of(part: Part) -> str:
+    return f"{part.key}.corrupt"
 
 
 def _digest(data: memoryview) -> bytes:

@@ -93,6 +93,16 @@ class DurableObjects:
             room[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
 
+    async def list_sizes(self, folder: str) -> dict[str, int]:
+        """Tell the sizes of all objects in a folder, by key, in bytes.
+
+        Raises:
+            ArtifactStoreUnavailableError: the store does not answer.
+        """
+        with _explaining():
+            found = await obstore.list_with_delimiter_async(self._store, folder)
+        return {each["path"]: each["size"] for each in found["objects"]}
+
     async def delete(self, keys: Sequence[str], *, folder: str) -> None:
         """Delete objects, those included that are not there, and their folder.
 
