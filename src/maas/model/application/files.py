@@ -118,7 +118,7 @@ class FileService:
     async def remove(
         self, model_id: ModelId, version: VersionName, path: FilePath, *, check: CheckDigest
     ) -> None:
-        """Take a file out of a version that is still open; its bytes are freed later.
+        """Take a file out of a version that is still open; its bytes stay in the store.
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError, VersionFrozenError,
@@ -194,7 +194,7 @@ class FileService:
         """Remove an upload's parts unless a transaction refers to them after all.
 
         A commit whose answer was lost may stand. Then the claim waits until that transaction has
-        ended, and the database tells; if it cannot, the parts stay for the sweep.
+        ended, and the database tells; if it cannot, the parts stay.
         """
         upload = arrival.upload
         if arrival.is_commit_tried and upload.blob.parts:
@@ -204,7 +204,7 @@ class FileService:
                     if await uow.blobs.holds(upload.blob.parts[0].key):
                         return
             except Exception as exc:  # noqa: BLE001  whatever it is, deleting blindly is worse
-                _log.warning("upload_left_for_sweep", upload_id=str(upload.id), error=repr(exc))
+                _log.warning("upload_parts_left", upload_id=str(upload.id), error=repr(exc))
                 return
         await self.artifacts.discard(upload.blob)
 

@@ -98,7 +98,7 @@ class ArtifactStore(Protocol):
     async def discard(self, blob: Blob) -> None:
         """Remove the parts of an upload that nothing refers to.
 
-        What cannot be removed now is logged and left to the sweep; nothing is raised.
+        What cannot be removed is logged and stays in the store; nothing is raised.
         """
         ...
 

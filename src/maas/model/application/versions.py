@@ -106,7 +106,7 @@ class VersionService:
         return VersionDetails.of(version)
 
     async def delete(self, model_id: ModelId, name: VersionName, *, check: CheckRevision) -> None:
-        """Delete the version and its list of files; its bytes are freed later.
+        """Delete the version and its list of files; their bytes stay in the store.
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionInUseError.

@@ -231,4 +231,4 @@ async def _delete(objects: DurableObjects, keys: list[str], *, folder: str) -> N
     try:
         await objects.delete(keys, folder=folder)
     except ArtifactStoreUnavailableError as exc:
-        _log.warning("upload_left_for_sweep", folder=folder, error=repr(exc.__cause__))
+        _log.warning("upload_parts_left", folder=folder, error=repr(exc.__cause__))

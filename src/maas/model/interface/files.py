@@ -13,7 +13,7 @@ from maas.audit.public import audited
 from maas.model.application.files import IncomingFile
 from maas.model.application.ports import BodyCutOffError
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE
-from maas.model.interface.answers import API, refusals
+from maas.model.interface.answers import API, BYTES_STAY, refusals
 from maas.model.interface.dependencies import (
     FilePathPath,
     Files,
@@ -66,7 +66,8 @@ async def list_files(
         "The body is the file. Its SHA-256 is computed on the way in and compared with "
         f"`Content-Digest`, `Repr-Digest` or `{HEX_HEADER}`, if sent. Whatever goes wrong, nothing "
         "of it is kept. Answers 201 for a new path, 200 for a replaced one. `If-None-Match: *` "
-        "takes new paths only, `If-Match` existing ones only, `*` whatever their bytes are."
+        "takes new paths only, `If-Match` existing ones only, `*` whatever their bytes are. Of a "
+        "replaced file the bytes stay in the store, as of a deleted one."
     ),
     status_code=201,
     responses={
@@ -133,6 +134,7 @@ async def download_file(
     status_code=204,
     dependencies=[requires("model:write")],
     summary="Take a file out of a version that is still open",
+    description=BYTES_STAY,
     responses=refusals(404, 409, 412),
 )
 @audited("model_file.deleted")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from maas.audit.public import audited
 from maas.model.application.queries import VersionDetails
 from maas.model.domain.version import VersionChanges
-from maas.model.interface.answers import API, created_with_etag, refusals
+from maas.model.interface.answers import API, BYTES_STAY, created_with_etag, refusals
 from maas.model.interface.dependencies import ModelIdPath, Queries, VersionNamePath, Versions
 from maas.model.interface.schemas import (
     VersionCreate,
@@ -108,6 +108,7 @@ async def update_version(
     status_code=204,
     dependencies=[requires("model:delete")],
     summary="Delete a version that nobody can rely on",
+    description=BYTES_STAY,
     responses=refusals(404, 409, 412),
 )
 @audited("model_version.deleted")
