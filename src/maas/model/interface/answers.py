@@ -13,8 +13,8 @@ from maas.shared.interface.problems import PROBLEM_MEDIA_TYPE
 
 API = "/api/v1"
 BYTES_STAY = (
-    "The files can no longer be read, but their bytes stay in the artifact store: nothing frees its "
-    "room yet."
+    "The files can no longer be read, but their bytes stay in the artifact store: nothing frees "
+    "its room yet."
 )
 
 _REFUSALS = {
