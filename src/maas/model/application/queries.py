@@ -11,7 +11,7 @@ from maas.model.domain.text import VersionName
 from maas.model.domain.version import ModelVersion
 from maas.model.public import Framework, ModelId, VersionId, VersionStatus
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.domain.page import Page, PageRequest, TextPageRequest
+from maas.shared.domain.page import Page, PageRequest, TextPageRequest, TextPosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ class ModelQueries(Protocol):
 
     async def list_files(
         self, tenant_id: TenantId, model_id: ModelId, version: VersionName, page: TextPageRequest
-    ) -> Page[FileDetails]:
+    ) -> Page[FileDetails, TextPosition]:
         """List files of a version, by path.
 
         Raises ModelNotFoundError, VersionNotFoundError.

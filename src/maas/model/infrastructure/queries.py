@@ -147,7 +147,7 @@ class PostgresModelQueries:
 
     async def list_files(
         self, tenant_id: TenantId, model_id: ModelId, version: VersionName, page: TextPageRequest
-    ) -> Page[FileDetails]:
+    ) -> Page[FileDetails, TextPosition]:
         after = None if page.after is None else page.after.text
         async with self._database.tenant(tenant_id) as connection:
             version_id = await _version_id(connection, model_id, tenant_id, version)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic
 from uuid import UUID
 
-T = TypeVar("T")
+from typing_extensions import TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,10 @@ class TextPosition:
     """Where a page ended, of a list that is sorted by a text and in which no two are equal."""
 
     text: str
+
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Position | TextPosition, default=Position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class TextPageRequest:
 
 # No slots: Python 3.11 cannot call `Page[str](...)` on a frozen generic that has them.
 @dataclass(frozen=True, kw_only=True)
-class Page(Generic[T]):
+class Page(Generic[T, P]):
     items: list[T]
-    next: Position | TextPosition | None
+    next: P | None
     total: int | None = None

@@ -20,6 +20,7 @@ MAX_TEXT_CURSOR_CHARS = 3072
 
 T = TypeVar("T")
 S = TypeVar("S")
+P = TypeVar("P", bound=Position | TextPosition)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -140,7 +141,7 @@ class PageRead(BaseModel, Generic[T]):
     )
 
     @classmethod
-    def of(cls, page: Page[S], render: Callable[[S], T]) -> Self:
+    def of(cls, page: Page[S, P], render: Callable[[S], T]) -> Self:
         """Render a page: `PageRead[ModelRead].of(page, ModelRead.model_validate)`."""
         return cls(
             items=[render(item) for item in page.items],
