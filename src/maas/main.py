@@ -1,5 +1,6 @@
 """The HTTP application: routers, the edge around them, and the platform behind them."""
 
+import gc
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,11 +28,15 @@ from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
 from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
-from maas.shared.interface.middleware import EdgeMiddleware, Traffic
+from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
+from maas.shared.interface.traffic import Traffic
 from maas.user.interface import auth, profile
 
 log = structlog.get_logger(__name__)
+
+YOUNG_OBJECTS = 10_000
+"""How many new containers make the collector look at the young ones; Python's own figure is 700."""
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
@@ -65,7 +70,9 @@ def make_app() -> FastAPI:
     """Build the application from the environment, for `uvicorn --factory`."""
     settings = load_settings()
     configure_logging(level=settings.effective_log_level, format=settings.log_format)
-    return create_app(settings)
+    app = create_app(settings)
+    _spare_the_collector()
+    return app
 
 
 def create_app(settings: Settings, *, platform: Platform | None = None) -> FastAPI:
@@ -151,6 +158,17 @@ def _lifespan(
             }
 
     return lifespan
+
+
+def _spare_the_collector() -> None:
+    """Keep the garbage collector away from what lives as long as the process does.
+
+    150,000 objects of modules, routes and schemas would be looked through again and again: that took
+    a fifth of the CPU of a short request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 async def _make_configured_admin(platform: Platform) -> None:

@@ -18,8 +18,9 @@ from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
 from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
-from maas.shared.interface.middleware import EdgeMiddleware, Traffic
+from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces
+from maas.shared.interface.traffic import Traffic
 from tests.fakes.recorder import FakeRecorder
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
-from uvicorn._types import ASGIApplication
+from starlette.types import ASGIApp
 
 from maas.shared.interface.http_protocol import HeaderTimeoutProtocol
 
@@ -36,26 +36,28 @@ class Connection:
 
 @asynccontextmanager
 async def serve(
-    app: ASGIApplication,
+    app: ASGIApp,
     protocol: type[HeaderTimeoutProtocol] = HeaderTimeoutProtocol,
-    *,
-    has_lifespan: bool = False,
 ) -> AsyncIterator[int]:
     """Serve an application on a port of the loopback interface, and tell which."""
     config = uvicorn.Config(
         app,
         port=0,
         http=protocol,
-        lifespan="on" if has_lifespan else "off",
+        lifespan="off",
         log_config=None,
+        interface="asgi3",
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn offers no event to wait for
         await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @asynccontextmanager

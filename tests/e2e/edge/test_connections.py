@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 
 from maas.shared.interface.http_protocol import MAX_TRAILER_BYTES, HeaderTimeoutProtocol
 from tests.fakes.sockets import Connection, connect, serve
@@ -33,9 +33,8 @@ def length(size: int) -> bytes:
     return b"Content-Length: %d\r\n" % size
 
 
-async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     """Echo what came; `/early` answers before the body, `/last` says it is the last answer."""
-    assert scope["type"] == "http"
     text, more = b"", scope["path"] not in {"/early", "/last"}
     while more:
         message = await receive()

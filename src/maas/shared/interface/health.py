@@ -10,8 +10,8 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from maas.shared.interface.middleware import Traffic
 from maas.shared.interface.security import require_loopback_or
+from maas.shared.interface.traffic import Traffic
 
 CHECK_TIMEOUT_SECONDS = 0.9
 METRICS_PERMISSION = "platform:metrics"

@@ -8,14 +8,12 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from maas.shared.domain.call import Call, EventRecorder, serving
-from maas.shared.domain.errors import UnavailableError
 from maas.shared.interface.addresses import TrustedProxies, normalise
 from maas.shared.interface.problems import (
     CLIENT_LEFT_STATUS,
@@ -26,6 +24,7 @@ from maas.shared.interface.problems import (
 )
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.security import DOCS_PATHS, HEALTH_PATHS
+from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic, overloaded
 from maas.shared.interface.urls import url_problem
 
 Headers = list[tuple[bytes, bytes]]
@@ -60,9 +59,10 @@ API_HEADERS: Headers = [*_SAFE, _API_CSP]
 
 _DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
 
-_OVERLOADED = problem_of(
-    UnavailableError("Too many requests are being served at this moment. Retry shortly.")
-)
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of which no route reads a body."""
+
+_OVERLOADED = problem_of(overloaded())
 
 _log = structlog.get_logger("maas.access")
 
@@ -75,19 +75,6 @@ class RequestMetrics(Protocol):
     def request_finished(self, *, method: str, route: str, status: int, seconds: float) -> None: ...
 
     def request_shed(self) -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Traffic:
-    """How much this process is serving, and whether it has begun to stop."""
-
-    max_in_flight: int
-    in_flight: int = 0
-    is_draining: bool = False
-
-    def drain(self) -> None:
-        """Answer `not ready` and close connections after their answers from now on."""
-        self.is_draining = True
 
 
 class EdgeMiddleware:
@@ -116,7 +103,7 @@ class EdgeMiddleware:
             return
         request_id, user_agent, forwarded = _read_headers(scope["headers"])
         scope[REQUEST_ID_KEY] = request_id
-        answer = _Answer(scope, send, request_id, is_closing=self._traffic.is_draining)
+        answer = _Answer(scope, send, request_id, self._traffic)
         if scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, answer.send)
             return
@@ -139,6 +126,9 @@ class EdgeMiddleware:
             self._metrics.request_shed()
             await self._faces.render(_OVERLOADED, scope)(scope, receive, answer.send)
             return
+        if scope["method"] not in _BODILESS:
+            body = scope[BODY_KEY] = IncomingBody(receive, traffic, self._metrics.request_shed)
+            receive = body.receive
         traffic.in_flight += 1
         self._metrics.request_started()
         started = time.perf_counter()
@@ -177,20 +167,31 @@ class EdgeMiddleware:
 class _Answer:
     """Passes an answer on with the edge's headers, and remembers its status."""
 
-    __slots__ = ("_is_closing", "_request_id", "_scope", "_send", "status")
+    __slots__ = ("_request_id", "_scope", "_send", "_traffic", "status")
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, *, is_closing: bool) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str, traffic: Traffic) -> None:
         self._scope = scope
         self._send = send
         self._request_id = request_id
-        self._is_closing = is_closing
+        self._traffic = traffic
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = self._headers(message.get("headers", ()))
+        elif message.get("more_body"):
+            await self._send_part(message)
+            return
         await self._send(message)
+
+    async def _send_part(self, message: Message) -> None:
+        """Wait for a reader, who may be slow, without the place of the request."""
+        self._traffic.in_flight -= 1
+        try:
+            await self._send(message)
+        finally:
+            self._traffic.in_flight += 1
 
     def _headers(self, own: Headers) -> Headers:
         scope = self._scope
@@ -203,7 +204,7 @@ class _Answer:
             headers.append(_NO_STORE)
         if scope["scheme"] == "https":
             headers.append(_HSTS)
-        if self._is_closing:
+        if self._traffic.is_draining:
             headers.append(_CLOSE)
         return headers
 

@@ -28,6 +28,7 @@ from maas.shared.interface.idempotency import RENDER_ATTRIBUTE, Render, claim_of
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.strict_form import check_form
 from maas.shared.interface.strict_json import parse_json
+from maas.shared.interface.traffic import BODY_KEY, IncomingBody
 
 BODY_TIMEOUT_SECONDS = 30.0
 JSON_MEDIA_TYPE = "application/json"
@@ -116,6 +117,7 @@ async def read_body(request: Request, *, limits: BodyLimits) -> bytes:
     Raises:
         PayloadTooLargeError: announced or actually longer than the limit.
         SlowRequestError: not all there after 30 s.
+        UnavailableError: while it was awaited, others took the request's place.
     """
     if hasattr(request, "_body"):
         return await request.body()
@@ -123,16 +125,20 @@ async def read_body(request: Request, *, limits: BodyLimits) -> bytes:
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or int(announced) > max_bytes:
         raise _too_large(max_bytes)
+    incoming: IncomingBody = request.scope[BODY_KEY]
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            body = await _receive_all(request, max_bytes)
+            body = await _receive_all(request, incoming, max_bytes)
     except TimeoutError:
         raise SlowRequestError(f"Send the body within {BODY_TIMEOUT_SECONDS:.0f} s.") from None
+    finally:
+        incoming.let_go()
+    incoming.take_place()
     request._body = body  # noqa: SLF001  what `Request.body()` itself keeps
     return body
 
 
-async def _receive_all(request: Request, max_bytes: int) -> bytes:
+async def _receive_all(request: Request, incoming: IncomingBody, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -143,6 +149,7 @@ async def _receive_all(request: Request, max_bytes: int) -> bytes:
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(max_bytes)
+        incoming.hold(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

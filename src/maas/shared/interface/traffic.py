@@ -1,0 +1,88 @@
+"""How much a process serves at once: what it works on counts, what it waits for does not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.types import Message, Receive
+
+from maas.shared.domain.errors import UnavailableError
+
+BODY_KEY = "maas.body"
+"""Where the scope of a request with a body keeps its `IncomingBody`."""
+
+FREE_BYTES = 64 * 1024
+MAX_HELD_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Traffic:
+    """How much this process is serving, and whether it has begun to stop."""
+
+    max_in_flight: int
+    in_flight: int = 0
+    held_bytes: int = 0
+    """What is there of bodies that are not whole yet, past the first 64 KiB of each."""
+    is_draining: bool = False
+
+    def drain(self) -> None:
+        """Answer `not ready` and close connections after their answers from now on."""
+        self.is_draining = True
+
+
+class IncomingBody:
+    """Receives a request's body, and gives the request's place to others while it waits."""
+
+    __slots__ = ("_held_bytes", "_is_whole", "_on_shed", "_receive", "_traffic")
+
+    def __init__(self, receive: Receive, traffic: Traffic, on_shed: Callable[[], None]) -> None:
+        self._receive = receive
+        self._traffic = traffic
+        self._on_shed = on_shed
+        self._held_bytes = 0
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        """Receive as ASGI has it; the place is taken again in any case, so a stream goes on."""
+        if self._is_whole:
+            return await self._receive()
+        self._traffic.in_flight -= 1
+        try:
+            message = await self._receive()
+        finally:
+            self._traffic.in_flight += 1
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    def hold(self, size: int) -> None:
+        """Note how many bytes of the body are kept while the rest is awaited.
+
+        Raises:
+            UnavailableError: all that is kept of all bodies is too much.
+        """
+        held_bytes = max(0, size - FREE_BYTES)
+        self._traffic.held_bytes += held_bytes - self._held_bytes
+        self._held_bytes = held_bytes
+        if held_bytes and self._traffic.held_bytes > MAX_HELD_BYTES:
+            raise self._shed()
+
+    def let_go(self) -> None:
+        """Stop counting the bytes that were kept."""
+        self._traffic.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    def take_place(self) -> None:
+        """Begin to work on a body that is whole.
+
+        Raises:
+            UnavailableError: others have taken the place while the body was awaited.
+        """
+        if self._traffic.in_flight > self._traffic.max_in_flight:
+            raise self._shed()
+
+    def _shed(self) -> UnavailableError:
+        self._on_shed()
+        return overloaded()
+
+
+def overloaded() -> UnavailableError:
+    return UnavailableError("Too many requests are being served at this moment. Retry shortly.")
