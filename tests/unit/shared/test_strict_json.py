@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.interface.strict_form import InvalidFormError, check_form
 from maas.shared.interface.strict_json import (
+    MAX_ELEMENTS,
+    MAX_MEMBERS,
     InvalidJsonError,
     InvalidTextError,
     NestedTooDeepError,
+    TooWideError,
     parse_json,
 )
 
@@ -182,3 +185,43 @@ class TestForms:
     def test_refuses_text_that_cannot_be_stored(self, body: bytes) -> None:
         with pytest.raises(InvalidTextError):
             check_form(body)
+
+
+def object_of(members: int) -> bytes:
+    return json.dumps({f"k{number}": number for number in range(members)}).encode()
+
+
+class TestWidth:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            object_of(MAX_MEMBERS),
+            json.dumps([0] * MAX_ELEMENTS).encode(),
+            json.dumps([[0] * MAX_ELEMENTS, {"a": [0] * MAX_ELEMENTS}]).encode(),
+            json.dumps("," * (2 * MAX_ELEMENTS)).encode(),
+        ],
+    )
+    def test_is_enough_for_what_people_send(self, body: bytes) -> None:
+        assert read(body) == json.loads(body)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            object_of(MAX_MEMBERS + 1),
+            b'[{"a":' + object_of(MAX_MEMBERS + 1) + b"}]",
+            json.dumps([0] * (MAX_ELEMENTS + 1)).encode(),
+            json.dumps([{"a": [[0] * (MAX_ELEMENTS + 1)]}]).encode(),
+        ],
+    )
+    def test_is_bounded(self, body: bytes) -> None:
+        with pytest.raises(TooWideError):
+            read(body)
+
+    def test_is_found_out_quickly(self) -> None:
+        body = object_of(95_000)
+        started = time.perf_counter()
+
+        with pytest.raises(TooWideError):
+            read(body)
+
+        assert time.perf_counter() - started < 0.3

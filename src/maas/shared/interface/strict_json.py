@@ -12,6 +12,8 @@ MAX_INT = 2**63 - 1
 MIN_INT = -(2**63)
 MAX_INT_CHARS = 20
 MAX_NUMBER_CHARS = 64
+MAX_MEMBERS = 1_000
+MAX_ELEMENTS = 10_000
 
 _BOM = b"\xef\xbb\xbf"
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -36,6 +38,11 @@ class NestedTooDeepError(InvalidJsonError):
     title = "The body is nested too deep"
 
 
+class TooWideError(InvalidJsonError):
+    code = "json-too-wide"
+    title = "An object or array of the body has too many values"
+
+
 class InvalidTextError(InvalidInputError):
     code = "invalid-characters"
     title = "A text holds characters we do not take"
@@ -51,6 +58,8 @@ def parse_json(body: bytes, *, max_depth: int) -> Any:
         InvalidJsonError: not UTF-8 or not JSON; a byte-order mark, a duplicate key, NaN, Infinity,
             a number past 64 bits.
         NestedTooDeepError: more than `max_depth` arrays and objects inside one another.
+        TooWideError: more than 1,000 members in an object, or 10,000 values in an array; validation
+            would tell of each.
         InvalidTextError: a NUL or a lone surrogate in a string or key.
     """
     if body.startswith(_BOM):
@@ -64,6 +73,8 @@ def parse_json(body: bytes, *, max_depth: int) -> Any:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as exc:
         raise InvalidJsonError(f"Line {exc.lineno}, column {exc.colno}: {exc.msg}.") from None
+    if body.count(b",") >= MAX_ELEMENTS:
+        _check_widths(value)
     if _RISKY_ESCAPE.search(body) is not None:
         _check_texts(value)
     return value
@@ -77,6 +88,16 @@ def _check_depth(body: bytes, max_depth: int) -> None:
     for depth in accumulate(map(_STEPS.__getitem__, brackets)):
         if depth > max_depth:
             raise NestedTooDeepError(f"Arrays and objects may be nested {max_depth} deep.")
+
+
+def _check_widths(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list) and len(item) > MAX_ELEMENTS:
+            raise TooWideError(f"An array may have {MAX_ELEMENTS} values.")
+        values = item.values() if isinstance(item, dict) else item
+        waiting.extend(inner for inner in values if isinstance(inner, dict | list))
 
 
 def _check_texts(value: Any) -> None:
@@ -107,6 +128,8 @@ def check_text(text: str) -> None:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_MEMBERS:
+        raise TooWideError(f"An object may have {MAX_MEMBERS} members.")
     members = dict(pairs)
     if len(members) != len(pairs):
         raise InvalidJsonError("An object has the same key twice.")
