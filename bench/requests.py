@@ -11,7 +11,7 @@ from bench.load import Target, send
 from bench.platform import RunningPlatform, run_bare
 
 ROUNDS = 7
-REQUESTS = 1200
+REQUESTS = 3200
 
 
 @dataclass(frozen=True, slots=True)
