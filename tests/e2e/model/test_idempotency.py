@@ -16,7 +16,7 @@ async def test_a_key_used_under_another_model_is_refused_and_writes_nothing(
             "/api/v1/models", json={"name": name, "framework": "other"}, headers=person.headers
         )
         paths.append(f"/api/v1/models/{made.json()['id']}/versions")
-    headers = {**person.headers, "Idempotency-Key": "the same for both"}
+    headers = {**person.headers, "Idempotency-Key": "same-for-both"}
 
     first = await client.post(paths[0], json={"version": "1"}, headers=headers)
     again = await client.post(paths[0], json={"version": "1"}, headers=headers)
