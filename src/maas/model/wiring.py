@@ -7,6 +7,7 @@ from pathlib import Path
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
+from maas.model.application.transfers import TransferSlots
 from maas.model.application.versions import VersionService
 from maas.model.infrastructure.artifacts import PartedArtifactStore, storage_url
 from maas.model.infrastructure.object_store import DurableObjects
@@ -49,6 +50,7 @@ def build_model(
         artifacts=PartedArtifactStore(
             DurableObjects(storage_url(storage, data_dir)), part_bytes=storage.part_bytes
         ),
+        transfers=TransferSlots(),
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
     )

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from maas.audit.public import audit_scope
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
+from maas.model.application.transfers import TransferSlots
 from maas.model.application.versions import VersionService
 from maas.model.infrastructure.artifacts import PartedArtifactStore
 from maas.model.infrastructure.object_store import DurableObjects
@@ -63,6 +64,7 @@ class Registry:
     audit: FakeAudit = field(default_factory=FakeAudit)
     unit_of_work: type[SqlModelUnitOfWork] = SqlModelUnitOfWork
     part_bytes: int = PART_BYTES
+    transfers: TransferSlots = field(default_factory=TransferSlots)
 
     def make_unit_of_work(self) -> SqlModelUnitOfWork:
         return self.unit_of_work(
@@ -91,6 +93,7 @@ class Registry:
             unit_of_work=self.make_unit_of_work,
             queries=self.queries,
             artifacts=self.store,
+            transfers=self.transfers,
             clock=SystemClock(),
             max_file_bytes=MAX_FILE_BYTES,
         )

@@ -74,7 +74,7 @@ class Draft:
         async with acting_as(self.principal):
             files = self.registry.files
             stored = await files.find_stored(self.principal, self.model_id, self.name, path)
-            chunks = files.read(stored, start=0, stop=stored.blob.size)
+            chunks = files.read(self.principal, stored, start=0, stop=stored.blob.size)
             return b"".join([chunk async for chunk in chunks])
 
     async def move(self, status: object) -> None:

@@ -1,6 +1,7 @@
 """Files of versions: taken in, given out, removed; no transaction is open while bytes flow."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +17,7 @@ from maas.model.application.ports import (
 )
 from maas.model.application.queries import FileDetails, ModelQueries, StoredFile
 from maas.model.application.trail import MODEL_FILE
+from maas.model.application.transfers import TransferSlots
 from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.formats import refusing_pickle
@@ -69,6 +71,7 @@ class FileService:
     unit_of_work: Callable[[], ModelUnitOfWork]
     queries: ModelQueries
     artifacts: ArtifactStore
+    transfers: TransferSlots
     clock: Clock
     max_file_bytes: int
 
@@ -83,6 +86,7 @@ class FileService:
                 at the end, if it became so meanwhile.
             FileTooLargeError: before the body is read, if its size was announced.
             DigestMismatchError, BodyCutOffError, PickleRefusedError: the body will not do.
+            TooManyOwnTransfersError: the caller has too many files on their way.
             StorageFullError, UnavailableError: the store will not take it.
         """
         if incoming.size is not None and incoming.size > self.max_file_bytes:
@@ -92,10 +96,11 @@ class FileService:
             current_scope().resource(MODEL_FILE, _file_id(current.id, incoming.path))
             current.check_open(incoming.path)
             incoming.check(current.find_digest(incoming.path))
-        upload = await self.artifacts.receive(
-            refusing_pickle(incoming.body),
-            limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
-        )
+        with self.transfers.holding(principal.account_id):
+            upload = await self.artifacts.receive(
+                refusing_pickle(incoming.body),
+                limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
+            )
         arrival = _Arrival(
             principal=principal,
             model_id=model_id,
@@ -147,9 +152,19 @@ class FileService:
         current_scope().resource(MODEL_FILE, _file_id(stored.version_id, path))
         return stored
 
-    def read(self, stored: StoredFile, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """Give the bytes from `start` up to `stop`, checked before they leave."""
-        return self.artifacts.read(stored.blob, start=start, stop=stop)
+    async def read(
+        self, principal: Principal, stored: StoredFile, *, start: int, stop: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the bytes from `start` up to `stop`, checked before they leave.
+
+        Raises:
+            TooManyOwnTransfersError: the caller has too many files on their way.
+            CorruptBlobError, UnavailableError: the store does not give what it was given.
+        """
+        with self.transfers.holding(principal.account_id):
+            async with aclosing(self.artifacts.read(stored.blob, start=start, stop=stop)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def _find_lost(self, blob: Blob) -> Blob | None:
         """Look up what is kept of these bytes, if the store has not all of it any more.

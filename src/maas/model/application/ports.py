@@ -83,7 +83,7 @@ class ArtifactStore(Protocol):
 
         Raises:
             FileTooLargeError: more than `limit_bytes` came.
-            TooManyTransfersError: before anything is read.
+            TooManyTransfersError: there is no memory for what arrives.
             ArtifactStoreFullError, ArtifactStoreUnavailableError: a part could not be written.
         """
         ...

@@ -23,7 +23,10 @@ from maas.shared.infrastructure.settings import StorageSettings
 
 FOLDER = "artifacts"
 MAX_BUFFERED_BYTES = 1024**3
-"""What the buffers of all transfers of a process may take: 32 at once with parts of 16 MiB."""
+"""What the buffers of all uploads of a process may take, and those of all downloads as well.
+
+With parts of 16 MiB that is 32 large files at once each way, twice what one caller may have.
+"""
 
 SENT_BYTES = 256 * 1024
 """How much of a checked part is handed to the socket at once."""
@@ -48,14 +51,19 @@ class PartedArtifactStore:
     ) -> None:
         self._objects = objects
         self._part_bytes = part_bytes
-        self._memory = MemoryBudget(buffered_bytes)
+        self._incoming_memory = MemoryBudget(buffered_bytes)
+        self._outgoing_memory = MemoryBudget(buffered_bytes)
 
     async def receive(self, body: AsyncIterable[bytes], *, limit_bytes: int) -> Upload:
         part_bytes = max(1, min(self._part_bytes, limit_bytes))
-        with self._memory.holding(2 * part_bytes):
+        # Memory is taken as bytes come, so that who sends nothing keeps nobody else waiting.
+        with self._incoming_memory.growing() as grow:
             incoming = _Incoming(self._objects, part_bytes=part_bytes, limit_bytes=limit_bytes)
+            arrived = 0
             try:
                 async for chunk in body:
+                    arrived += len(chunk)
+                    grow(min(arrived, 2 * part_bytes))
                     await incoming.take(chunk)
                 return await incoming.finish()
             except BaseException:
@@ -82,7 +90,7 @@ class PartedArtifactStore:
     async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         wanted = blob.parts_between(start, stop)
         largest = max((part.size for part, _, _ in wanted), default=0)
-        with self._memory.holding(2 * largest):
+        with self._outgoing_memory.holding(2 * largest):
             async with aclosing(self._checked(wanted, largest)) as parts:
                 async for data, begin, end in parts:
                     for offset in range(begin, end, SENT_BYTES):

@@ -1,7 +1,7 @@
 """Memory for the parts of files, given back to the system as soon as nobody looks at it."""
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from maas.model.application.ports import TooManyTransfersError
@@ -23,16 +23,33 @@ class MemoryBudget:
         self._free_bytes = limit_bytes
 
     @contextmanager
+    def growing(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that has the block hold at least so many bytes of the budget.
+
+        It raises `TooManyTransfersError` if there are not that many left.
+        """
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            more = max(0, size - held)
+            if more > self._free_bytes:
+                raise TooManyTransfersError
+            self._free_bytes -= more
+            held += more
+
+        try:
+            yield grow
+        finally:
+            self._free_bytes += held
+
+    @contextmanager
     def holding(self, size: int) -> Iterator[None]:
         """Take `size` bytes of the budget for the length of the block.
 
         Raises:
             TooManyTransfersError: there are not that many left.
         """
-        if size > self._free_bytes:
-            raise TooManyTransfersError
-        self._free_bytes -= size
-        try:
+        with self.growing() as grow:
+            grow(size)
             yield
-        finally:
-            self._free_bytes += size

@@ -19,12 +19,14 @@ BYTES_STAY = (
 
 _REFUSALS = {
     404: "Not there, deleted, or another tenant's.",
+    408: "The body came too slowly.",
     409: "The name is taken, or the state does not allow it; `code` says which.",
     412: "It changed since the ETag in `If-Match` was read.",
     413: "More bytes than a file may have.",
     415: "An encoded body, or a pickle.",
     416: "The file has no such bytes.",
     422: "A value is wrong in itself, or the bytes are not those announced.",
+    429: "Too many of the caller's files are on their way; `Retry-After` tells when to try again.",
     503: "The store or the database does not answer, or gave damaged bytes.",
     507: "The store is full.",
 }

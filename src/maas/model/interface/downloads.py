@@ -5,21 +5,24 @@ from contextlib import aclosing
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from starlette.responses import StreamingResponse
 
 from maas.audit.public import current_scope
 from maas.model.application.files import FileService
 from maas.model.application.queries import StoredFile
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE, FilePath
 from maas.model.interface.digests import format_digest
+from maas.model.interface.pace import PacedResponse
 from maas.model.interface.ranges import UnsatisfiableRange, wanted_span
+from maas.shared.domain.principal import Principal
 from maas.shared.interface.etags import is_none_match
 from maas.shared.interface.problems import Faces, Problem
 
 _FILENAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+ ")
 
 
-async def answer_download(request: Request, files: FileService, stored: StoredFile) -> Response:
+async def answer_download(
+    request: Request, files: FileService, caller: Principal, stored: StoredFile
+) -> Response:
     """Answer with the file, a range of it, 304 or 416; a HEAD, with the headers of the file.
 
     The first bytes are read and checked before the status is sent, so a damaged file is a problem
@@ -51,9 +54,9 @@ async def answer_download(request: Request, files: FileService, stored: StoredFi
         headers["Content-Digest"] = headers["Repr-Digest"]
     start, stop = (0, size) if span is None else (span.start, span.stop)
     headers["Content-Length"] = str(stop - start)
-    chunks = files.read(stored, start=start, stop=stop)
+    chunks = files.read(caller, stored, start=start, stop=stop)
     first = await anext(chunks, b"")
-    return StreamingResponse(
+    return PacedResponse(
         _sending(first, chunks),
         status_code=200 if span is None else 206,
         headers=headers,

@@ -1,6 +1,5 @@
 """Files of a version, streamed up and down."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -23,14 +22,14 @@ from maas.model.interface.dependencies import (
 )
 from maas.model.interface.digests import HEX_HEADER, announced_digests
 from maas.model.interface.downloads import answer_download
+from maas.model.interface.pace import UPLOAD_SECONDS, Pace
 from maas.model.interface.schemas import FileRead
-from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError
+from maas.shared.domain.errors import UnsupportedMediaError
 from maas.shared.interface.etags import WritePreconditions
 from maas.shared.interface.pagination import PageRead, TextPaging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 
-IDLE_SECONDS = 60.0
 MAX_MEDIA_TYPE_CHARS = 127
 OCTETS = {"schema": {"type": "string", "format": "binary"}}
 
@@ -72,7 +71,7 @@ async def list_files(
     status_code=201,
     responses={
         200: {"model": FileRead, "description": "Replaced."},
-        **refusals(404, 409, 412, 413, 415, 422, 503, 507),
+        **refusals(404, 408, 409, 412, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra={"requestBody": {"required": True, "content": {DEFAULT_MEDIA_TYPE: OCTETS}}},
 )
@@ -113,7 +112,7 @@ async def upload_file(
         200: {"description": "The file.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
         206: {"description": "The range.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
         304: {"description": "The caller's copy is the same."},
-        **refusals(404, 416, 503),
+        **refusals(404, 416, 429, 503),
     },
 )
 @audited("model_file.downloaded")
@@ -126,7 +125,7 @@ async def download_file(
     request: Request,
 ) -> Response:
     stored = await files.find_stored(caller, model_id, version, path)
-    return await answer_download(request, files, stored)
+    return await answer_download(request, files, caller, stored)
 
 
 @router.delete(
@@ -149,18 +148,17 @@ async def delete_file(
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
-    """Give the body as it comes; a caller who hangs up or falls silent ends it with a refusal."""
-    stream = request.stream()
+    """Give the body as it comes; a caller who hangs up or is too slow ends it with a refusal."""
+    stream, pace = request.stream(), Pace(UPLOAD_SECONDS)
     while True:
         try:
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with pace.waiting():
                 chunk = await anext(stream, None)
         except ClientDisconnect:
             raise BodyCutOffError from None
-        except TimeoutError:
-            raise SlowRequestError(f"Nothing came for {IDLE_SECONDS:.0f} s.") from None
         if chunk is None:
             return
+        pace.moved(len(chunk))
         yield chunk
 
 

@@ -1,0 +1,126 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+import pytest
+from starlette.types import Message
+
+from maas.model.application.ports import TooManyTransfersError
+from maas.model.application.transfers import TooManyOwnTransfersError, TransferSlots
+from maas.model.infrastructure.buffers import MemoryBudget
+from maas.model.interface import pace as pace_module
+from maas.model.interface.pace import LEAST_BYTES, Pace, PacedResponse
+from maas.shared.domain.errors import SlowRequestError
+from maas.shared.domain.ids import AccountId, new_id
+
+ADA, BOB = AccountId(new_id()), AccountId(new_id())
+
+
+class TestTransferSlots:
+    def test_everybody_has_as_many(self) -> None:
+        slots = TransferSlots(limit=2)
+
+        with ExitStack() as stack:
+            for account in (ADA, ADA, BOB):
+                stack.enter_context(slots.holding(account))
+            with pytest.raises(TooManyOwnTransfersError) as caught, slots.holding(ADA):
+                pass
+
+        assert caught.value.retry_after is not None
+
+    def test_one_that_ends_makes_room(self) -> None:
+        slots = TransferSlots(limit=1)
+
+        for _ in range(3):
+            with slots.holding(ADA):
+                pass
+
+
+class TestMemoryBudget:
+    def test_grows_with_what_arrives_and_gives_all_of_it_back(self) -> None:
+        budget = MemoryBudget(10)
+
+        with budget.growing() as grow:
+            for size in (0, 4, 3, 9):
+                grow(size)
+            with pytest.raises(TooManyTransfersError), budget.holding(2):
+                pass
+            with pytest.raises(TooManyTransfersError):
+                grow(11)
+            with budget.holding(1):
+                pass
+
+        with budget.holding(10):
+            pass
+
+
+class TestPace:
+    async def test_silence_ends_the_transfer(self) -> None:
+        pace = Pace(0.05)
+
+        with pytest.raises(SlowRequestError):
+            async with pace.waiting():
+                await asyncio.sleep(5)
+
+    async def test_a_drip_ends_it_as_well(self) -> None:
+        pace, count = Pace(0.1), 0
+
+        async def drip() -> None:
+            nonlocal count
+            async with pace.waiting():
+                await asyncio.sleep(0.02)
+            pace.moved(1)
+            count += 1
+            await drip()
+
+        with pytest.raises(SlowRequestError):
+            await drip()
+
+        assert count < 6
+
+    async def test_enough_bytes_begin_a_new_window(self) -> None:
+        pace = Pace(0.1)
+
+        for _ in range(8):
+            async with pace.waiting():
+                await asyncio.sleep(0.04)
+            pace.moved(LEAST_BYTES // 2)
+
+    async def test_our_own_work_does_not_count(self) -> None:
+        pace = Pace(0.05)
+
+        for _ in range(3):
+            async with pace.waiting():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.04)
+
+
+class TestPacedResponse:
+    async def test_a_caller_who_takes_nothing_is_let_go(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pace_module, "DOWNLOAD_SECONDS", 0.05)
+        is_closed = False
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal is_closed
+            try:
+                while True:
+                    yield bytes(LEAST_BYTES)
+            finally:
+                is_closed = True
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        chunks = body()
+        with pytest.raises(SlowRequestError):
+            await PacedResponse(chunks)({"type": "http"}, receive, send)
+        await chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+        assert is_closed
