@@ -20,30 +20,42 @@ MAX_DEPTH = 6
 _SECRET_WORDS = frozenset(
     {
         "apikey", "auth", "authorization", "bearer", "cookie", "cookies", "credential",
-        "credentials", "jwt", "otp", "passphrase", "passwd", "password", "passwords", "pwd",
+        "credentials", "dsn", "jwt", "otp", "passphrase", "passwd", "password", "passwords", "pwd",
         "secret", "secrets", "token",
     }
 )  # fmt: skip
-_SECRET_KEYS = re.compile(r"(?:access|api|encryption|idempotency|private|secret|signing)[_-]?keys?")
+_SECRET_KEYS = re.compile(
+    r"(?:access|api|encryption|idempotency|private|secret|session|signing)[_-]?keys?"
+)
+_URL_WORDS = frozenset({"uri", "uris", "url", "urls"})
+_USER_INFO = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
 _TOKENS = re.compile(
     rb"""eyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)*                      # JWT
-       | \bmaas_[a-zA-Z0-9]+_[\w-]{8,}                              # our API keys
+       | \bmaas_[a-zA-Z0-9]+_[\w-]{8,} | \bmrt_[\w-]{8,}           # our keys and tokens
+       | \$argon2[\w$=,+/.-]+                                       # password hashes
        | \b(?:sk|pk|rk)-[\w-]{16,} | \b(?:hf_|gh[opsu]_|glpat-)[\w-]{16,} | \bAKIA[A-Z0-9]{12,}
-       | (?<=://)[^\s/:@"\\]*:[^\s/@"\\]+(?=@)                      # URL user and password
+       | (?<=://)[^\s/:"\\]*:[^\s/"\\]+(?=@)                        # URL user and password
        | (?<=[Bb]earer[ ])[\w.~+/=-]{6,} | (?<=[Bb]asic[ ])[\w+/=-]{6,}
        | (?<![\w])(?:password|passwd|pwd|secret|token|access_token|refresh_token|api_key|apikey)
          =[^\s&"\\]+                                                # query strings
+       | (?P<name>(?<![\w-])(?i:[\w-]{0,32}(?:
+           password|passwd|pwd|passphrase|secret|token|(?:api|session|secret|private)[_-]?key))
+           (?:[ ]?:[ ]?                                               # headers
+             | (?P<quote>\\*["'])(?:[ ]?:[ ]?|,[ ]?b)(?P=quote)))     # JSON or reprs, quoted again
+         (?(quote)(?:(?!(?<!\\)(?:(?P=quote)|")).)+
+           | (?i:(?:bearer|basic)[ ])?[^\s"'\\,;&]+)
     """,
     re.VERBOSE,
 )
 _TOKEN_MARKS = (
-    b"=", b"eyJ", b"maas_", b"://", b"earer ", b"asic ", b"k-", b"hf_", b"gh", b"glpat", b"AKIA",
+    b"=", b"eyj", b"maas_", b"mrt_", b"$argon2", b"://", b"earer ", b"asic ", b"k-", b"hf_", b"gh",
+    b"glpat", b"akia", b"pass", b"pwd", b"secret", b"token", b"key",
 )  # fmt: skip
 """Some of these stand in every line that `_TOKENS` matches; a search for them costs a tenth."""
 
-_REDACTED_BYTES = REDACTED.encode()
+_REDACTED_BYTES = rb"\g<name>" + REDACTED.encode()
 
 
 _NUMBERS = frozenset({bool, float, int, type(None)})
@@ -56,6 +68,11 @@ def is_secret_name(name: str) -> bool:
     return not words.isdisjoint(_SECRET_WORDS) or _SECRET_KEYS.search(name.lower()) is not None
 
 
+@lru_cache(maxsize=4096)
+def _may_hold_secrets(name: str) -> bool:
+    return is_secret_name(name) or not _URL_WORDS.isdisjoint(_WORDS.findall(name.lower()))
+
+
 def redact_fields(fields: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
     """Hide the values of fields with secret names, nested ones too; numbers are never secrets."""
     clean: dict[Any, Any] = {}
@@ -63,11 +80,17 @@ def redact_fields(fields: Mapping[Any, Any], depth: int = 0) -> dict[Any, Any]:
         kind = type(value)
         if kind in _NUMBERS:
             clean[name] = value
-        elif type(name) is str and is_secret_name(name):
-            clean[name] = REDACTED
+        elif type(name) is str and _may_hold_secrets(name):
+            clean[name] = REDACTED if is_secret_name(name) else _without_user_info(value, depth)
         else:
             clean[name] = value if kind is str else _redact_inside(value, depth)
     return clean
+
+
+def _without_user_info(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _USER_INFO.sub(f"{REDACTED}@", value)
+    return _redact_inside(value, depth)
 
 
 def _redact_inside(value: Any, depth: int) -> Any:
@@ -84,8 +107,9 @@ def _redact_inside(value: Any, depth: int) -> Any:
 
 def redact_tokens(line: bytes) -> bytes:
     """Hide whatever looks like a credential, wherever it stands in a line."""
+    lowered = line.lower()
     for mark in _TOKEN_MARKS:
-        if mark in line:
+        if mark in lowered:
             return _TOKENS.sub(_REDACTED_BYTES, line)
     return line
 
