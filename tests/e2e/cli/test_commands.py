@@ -135,8 +135,8 @@ class TestAdminCreate:
     def test_makes_an_administrator_once(
         self, run: Run, settings_of_worker: dict[str, str]
     ) -> None:
-        command = ("admin", "create", "--username", "ada", "--email", "ada@example.com")
-        command = (*command, "--password-stdin")
+        person = ("--username", "ada", "--email", "ada@example.com")
+        command = ("admin", "create", *person, "--password-stdin")
 
         first = run(*command, given=settings_of_worker, text=f"{PASSWORD}\n")
         second = run(*command, given=settings_of_worker, text=f"{PASSWORD}\n")
