@@ -142,6 +142,26 @@ class TestHeaders:
 
         assert answer.headers["strict-transport-security"].startswith("max-age=")
 
+    @pytest.mark.parametrize(
+        ("peer", "says", "is_https"),
+        [
+            ("10.0.0.1", "https", True),
+            ("10.0.0.1", "http, HTTPS ", True),
+            ("10.0.0.1", "https, http", False),
+            ("10.0.0.1", "ws", False),
+            ("198.51.100.1", "https", False),
+        ],
+    )
+    async def test_a_proxy_that_is_trusted_tells_of_https(
+        self, edge: Edge, peer: str, says: str, *, is_https: bool
+    ) -> None:
+        edge.client_address = (peer, 1)
+        async with edge.client() as client:
+            answer = await client.get("/api/v1/address", headers={"X-Forwarded-Proto": says})
+
+        assert ("strict-transport-security" in answer.headers) == is_https
+        assert answer.json()[0] == peer
+
     async def test_a_route_may_say_how_long_to_keep(self, client: httpx.AsyncClient) -> None:
         answer = await client.get("/api/v1/cached")
 

@@ -37,6 +37,8 @@ class TestClientBehind:
             ([b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ([b""], "10.0.0.1"),
             ([b"\xff\xfe"], "10.0.0.1"),
+            ([b"fe80::1%eth0"], "fe80::1"),
+            ([b"fe80::1%" + b"x" * 10_000], "10.0.0.1"),
         ],
     )
     def test_is_the_first_from_the_right_that_is_no_proxy(
@@ -57,3 +59,8 @@ class TestClientBehind:
 def test_only_addresses_are_normalised() -> None:
     assert normalise("::FFFF:1.2.3.4") == "1.2.3.4"
     assert normalise("testclient") is None
+
+
+@pytest.mark.parametrize("zone", ["eth0", "1", "<script>", "a b", "::1"])
+def test_zones_are_left_out(zone: str) -> None:
+    assert normalise(f"fe80::1%{zone}") == "fe80::1"

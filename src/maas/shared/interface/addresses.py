@@ -9,6 +9,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_HOPS = 32
+MAX_HOP_CHARS = 64
 
 
 class TrustedProxies:
@@ -34,7 +35,9 @@ class TrustedProxies:
         hops = b",".join(forwarded).decode("latin-1").split(",")
         client = peer
         for hop in reversed(hops[-MAX_HOPS:]):
-            address = parse_address(_without_port(hop.strip()))
+            address = (
+                parse_address(_without_port(hop.strip())) if len(hop) <= MAX_HOP_CHARS else None
+            )
             if address is None:
                 break
             client = str(address)
@@ -48,13 +51,17 @@ class TrustedProxies:
 
 @lru_cache(maxsize=4096)
 def parse_address(host: str) -> Address | None:
-    """Read an address; an IPv4 one inside IPv6 (`::ffff:1.2.3.4`) comes out as IPv4."""
+    """Read an address; an IPv4 one inside IPv6 (`::ffff:1.2.3.4`) comes out as IPv4.
+
+    The zone of an IPv6 one (`fe80::1%eth0`), which may be any text, is left out.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
 
 
 @lru_cache(maxsize=4096)

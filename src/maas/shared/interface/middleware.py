@@ -59,6 +59,7 @@ API_HEADERS: Headers = [*_SAFE, _API_CSP]
 
 _DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
 
+_SCHEMES = {b"http": "http", b"https": "https"}
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of which no route reads a body."""
 
@@ -101,7 +102,7 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, user_agent, forwarded = _read_headers(scope["headers"])
+        request_id, user_agent, forwarded, scheme = _read_headers(scope["headers"])
         scope[REQUEST_ID_KEY] = request_id
         answer = _Answer(scope, send, request_id, self._traffic)
         if scope["path"] in HEALTH_PATHS:
@@ -109,8 +110,9 @@ class EdgeMiddleware:
             return
         peer = scope.get("client")
         address = normalise(peer[0]) if peer else None
-        if forwarded and address is not None and self._proxies.trust(address):
+        if (forwarded or scheme) and address is not None and self._proxies.trust(address):
             address = self._proxies.client_behind(address, forwarded)
+            scope["scheme"] = scheme or scope["scheme"]
         call = Call(
             request_id=request_id,
             recorder=_recorder_in(scope),
@@ -209,9 +211,9 @@ class _Answer:
         return headers
 
 
-def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes]]:
+def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes], str | None]:
     """Pick out, in one pass, the request id, the user agent and what proxies say."""
-    request_id = user_agent = None
+    request_id = user_agent = scheme = None
     forwarded: list[bytes] = []
     for name, value in headers:
         if name == b"x-request-id":
@@ -220,7 +222,10 @@ def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes]]:
             user_agent = value.decode("latin-1")[:MAX_USER_AGENT_CHARS]
         elif name == b"x-forwarded-for":
             forwarded.append(value)
-    return request_id or new_request_id(), user_agent, forwarded
+        elif name == b"x-forwarded-proto":
+            # The last word is that of the proxy next to us, the only one that is trusted here.
+            scheme = _SCHEMES.get(value.rpartition(b",")[2].strip().lower())
+    return request_id or new_request_id(), user_agent, forwarded, scheme
 
 
 def new_request_id() -> str:

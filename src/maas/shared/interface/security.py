@@ -34,6 +34,9 @@ PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
 """Method and path of every route that may be called without a permission."""
 
 
+_PROXY_HEADERS = frozenset({b"forwarded", b"via", b"x-real-ip"})
+
+
 class CredentialError(UnauthenticatedError):
     code = "invalid-credential"
     title = "The credential cannot be used"
@@ -124,7 +127,9 @@ def is_local(scope: Scope) -> bool:
 
 
 def _is_forwarded(scope: Scope) -> bool:
-    return any(name in {b"x-forwarded-for", b"forwarded"} for name, _ in scope["headers"])
+    return any(
+        name in _PROXY_HEADERS or name.startswith(b"x-forwarded-") for name, _ in scope["headers"]
+    )
 
 
 class Requirement:
