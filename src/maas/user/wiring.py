@@ -10,10 +10,13 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import AuthSettings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
+from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
+from maas.user.application.token_pairs import SessionOpener
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
+from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
 from maas.user.infrastructure.tokens import JoseTokenIssuer
 
@@ -54,20 +57,36 @@ def build_user(
         clock=clock,
         password_min_length=settings.password_min_length,
     )
+    opener = SessionOpener(
+        tokens=tokens,
+        access_lifetime=settings.access_token_lifetime,
+        refresh_lifetime=settings.refresh_token_lifetime,
+        refresh_idle=settings.refresh_token_idle,
+    )
+    sessions = SessionService(
+        unit_of_work=unit_of_work,
+        queries=PostgresSessionQueries(database),
+        opener=opener,
+        cache=cache,
+        clock=clock,
+    )
     sign_ins = SignInService(
         unit_of_work=unit_of_work,
         queries=queries,
         passwords=hasher,
         tokens=tokens,
+        opener=opener,
         cache=cache,
         clock=clock,
-        access_lifetime=settings.access_token_lifetime,
-        refresh_lifetime=settings.refresh_token_lifetime,
-        refresh_idle=settings.refresh_token_idle,
     )
     return UserContext(
         authenticator=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
         accounts=accounts,
         hasher=hasher,
-        state={"sign_ins": sign_ins, "accounts": accounts, "user_queries": queries},
+        state={
+            "sign_ins": sign_ins,
+            "sessions": sessions,
+            "accounts": accounts,
+            "user_queries": queries,
+        },
     )

@@ -1,6 +1,6 @@
 """What the use cases of identity need from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -157,4 +157,8 @@ class SessionCache(Protocol):
 
         Without Redis it returns once every cached entry has died of old age.
         """
+        ...
+
+    async def revoke_all(self, versions: Mapping[SessionId, int]) -> None:
+        """Do the same to many sessions, each at its version, in one round trip."""
         ...

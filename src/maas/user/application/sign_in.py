@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NewType
 
 from maas.audit.public import Actor, current_scope
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, SessionId, new_id
+from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.domain.principal import Principal
 from maas.user.application.errors import (
     InvalidCredentialsError,
@@ -25,20 +23,8 @@ from maas.user.application.ports import (
     UserQueries,
     UserUnitOfWork,
 )
+from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
-from maas.user.domain.session import Session
-
-AccessToken = NewType("AccessToken", str)
-RefreshToken = NewType("RefreshToken", str)
-
-MAX_USER_AGENT_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenPair:
-    access_token: AccessToken
-    refresh_token: RefreshToken
-    expires_in: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +33,9 @@ class SignInService:
     queries: UserQueries
     passwords: PasswordHasher
     tokens: TokenIssuer
+    opener: SessionOpener
     cache: SessionCache
     clock: Clock
-    access_lifetime: timedelta
-    refresh_lifetime: timedelta
-    refresh_idle: timedelta
 
     async def sign_in(self, *, login: str, password: str, tenant: str | None) -> TokenPair:
         """Exchange credentials for tokens; takes as long for an unknown name as for a known one.
@@ -83,26 +67,7 @@ class SignInService:
     ) -> TokenPair:
         call, now = current_call(), self.clock.now()
         call.tenant_id = choice.id
-        session_id = SessionId(new_id())
-        refresh_token = self.tokens.issue_refresh(session_id, 1)
-        session = Session(
-            id=session_id,
-            account_id=candidate.account_id,
-            tenant_id=choice.id,
-            version=1,
-            generation=1,
-            current_hash=self.tokens.hash_refresh(refresh_token),
-            previous_hash=None,
-            rotated_at=now,
-            created_at=now,
-            last_used_at=now,
-            expires_at=now + self.refresh_lifetime,
-            idle_expires_at=now + self.refresh_idle,
-            revoked_at=None,
-            revoked_reason=None,
-            address=call.address,
-            user_agent=(call.user_agent or "")[:MAX_USER_AGENT_CHARS] or None,
-        )
+        session = self.opener.open(candidate.account_id, choice.id, at=now)
         current_scope().resource(SESSION, session.id)
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(candidate.account_id)
@@ -115,7 +80,7 @@ class SignInService:
                 account.sign_in_to(choice.id)
             uow.sessions.add(session)
             await uow.commit()
-        return self._pair(session, refresh_token, at=now)
+        return self.opener.pair(session, at=now)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for the next pair.
@@ -147,14 +112,14 @@ class SignInService:
                 scope.fail("refresh-token-reused", action="session.reuse_detected")
             elif verdict == "rotate":
                 successor = self.tokens.issue_refresh(session.id, session.generation + 1)
-                session.rotate(self.tokens.hash_refresh(successor), at=now, idle=self.refresh_idle)
+                session.rotate(
+                    self.tokens.hash_refresh(successor), at=now, idle=self.opener.refresh_idle
+                )
             await uow.commit()
         if verdict == "reused":
             await self.cache.revoke(session.id, version=session.version)
             raise RefreshTokenReusedError
-        return self._pair(
-            session, self.tokens.issue_refresh(session.id, session.generation), at=now
-        )
+        return self.opener.pair(session, at=now)
 
     async def sign_out(self, principal: Principal) -> None:
         """End the caller's session; no request that starts after this returns is accepted."""
@@ -169,13 +134,6 @@ class SignInService:
             current_scope().change(SESSION, session.id, after={"revoked_reason": "logout"})
             await uow.commit()
         await self.cache.revoke(session.id, version=session.version)
-
-    def _pair(self, session: Session, refresh_token: str, *, at: datetime) -> TokenPair:
-        return TokenPair(
-            access_token=AccessToken(self.tokens.issue_access(session, at=at)),
-            refresh_token=RefreshToken(refresh_token),
-            expires_in=self.access_lifetime,
-        )
 
 
 def _choose_tenant(candidate: SignInCandidate, wanted: str | None) -> TenantChoice:

@@ -9,6 +9,7 @@ cut off can bring a revoked session back. Nothing is remembered in the process.
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -149,8 +150,18 @@ class RedisSessionCache:
         self._lifetime_ms = round((access_lifetime + TOMBSTONE_MARGIN) / timedelta(milliseconds=1))
 
     async def revoke(self, session_id: SessionId, *, version: int) -> None:
+        await self.revoke_all({session_id: version})
+
+    async def revoke_all(self, versions: Mapping[SessionId, int]) -> None:
+        if not versions:
+            return
+
         async def bury(client: Redis) -> None:
-            await client.set(session_key(session_id), f"x|{version}", px=self._lifetime_ms)
+            pipeline = client.pipeline(transaction=False)
+            for session_id, version in versions.items():
+                key, tombstone = session_key(session_id), f"x|{version}"
+                pipeline.set(key, tombstone, px=self._lifetime_ms)  # type: ignore[unused-awaitable]  # queued
+            await pipeline.execute()
 
         try:
             await self._redis.call(bury)
