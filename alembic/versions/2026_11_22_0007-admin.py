@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0007_admin"
-down_revision = "0005_model"
+down_revision = "0006_sign_in_aids"
 branch_labels = None
 depends_on = None
 

@@ -11,7 +11,8 @@ from typing_extensions import override
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
 
-AccountStatus: TypeAlias = Literal["active", "suspended", "deactivated"]
+AccountStatus: TypeAlias = Literal["pending", "active", "suspended", "deactivated"]
+"""`pending`: registered, and the e-mail address not shown to be theirs yet."""
 
 MAX_EMAIL_CHARS = 254
 MAX_DISPLAY_NAME_CHARS = 200
@@ -124,6 +125,7 @@ class Account:
     last_tenant_id: TenantId | None
     created_at: datetime
     updated_at: datetime
+    email_verified_at: datetime | None = None
     version: int = 1
 
     def rename(self, display_name: DisplayName | None, *, at: datetime) -> None:
@@ -135,6 +137,13 @@ class Account:
         self.password_hash = password_hash
         self.password_change_required = False
         self.updated_at = at
+
+    def verify_email(self, *, at: datetime) -> None:
+        """Take the address as shown to be theirs; it is what a pending account waits for."""
+        self.email_verified_at = at
+        self.updated_at = at
+        if self.status == "pending":
+            self.status = "active"
 
     def rehash_password(self, password_hash: str) -> None:
         """Keep the same password under today's hashing parameters."""

@@ -90,6 +90,7 @@ accounts = Table(
     Column("status", Text, nullable=False),
     Column("home_tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
     Column("last_tenant_id", Uuid, ForeignKey("tenants.id")),
+    Column("email_verified_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("version", Integer, nullable=False),
