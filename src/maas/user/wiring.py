@@ -12,12 +12,15 @@ from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
 from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
+from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
+from maas.user.domain.throttle import WaitPolicy
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
 from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
+from maas.user.infrastructure.throttle import GuardedLoginThrottle, OpenLoginThrottle
 from maas.user.infrastructure.tokens import JoseTokenIssuer
 
 
@@ -76,6 +79,7 @@ def build_user(
         passwords=hasher,
         tokens=tokens,
         opener=opener,
+        throttle=_throttle(settings, redis=redis, database=database, clock=clock),
         cache=cache,
         clock=clock,
     )
@@ -90,3 +94,12 @@ def build_user(
             "user_queries": queries,
         },
     )
+
+
+def _throttle(
+    settings: AuthSettings, *, redis: RedisGate, database: Database, clock: Clock
+) -> LoginThrottle:
+    if not settings.login_throttle:
+        return OpenLoginThrottle()
+    policy = WaitPolicy(first=settings.login_first_wait, longest=settings.login_longest_wait)
+    return GuardedLoginThrottle(redis, database, policy=policy, clock=clock)

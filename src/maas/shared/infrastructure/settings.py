@@ -123,10 +123,21 @@ class AuthSettings(_Section):
     argon2_memory_kib: int = Field(19 * 1024, ge=8)
     hashing_threads: int = Field(2, ge=1, le=64)
     hashing_queue: int = Field(50, ge=1)
+    login_throttle: bool = True
+    login_first_wait_seconds: float = Field(4.0, gt=0, le=900)
+    login_longest_wait_seconds: float = Field(900.0, gt=0, le=86_400)
 
     @property
     def access_token_lifetime(self) -> timedelta:
         return timedelta(minutes=self.access_token_expire_minutes)
+
+    @property
+    def login_first_wait(self) -> timedelta:
+        return timedelta(seconds=self.login_first_wait_seconds)
+
+    @property
+    def login_longest_wait(self) -> timedelta:
+        return timedelta(seconds=self.login_longest_wait_seconds)
 
     @property
     def refresh_token_lifetime(self) -> timedelta:

@@ -80,6 +80,7 @@ class SignInCandidate:
     username: str
     password_hash: str
     is_active: bool
+    is_known_address: bool
     last_tenant_id: TenantId | None
     tenants: list[TenantChoice]
 
@@ -101,8 +102,11 @@ class Profile:
 
 
 class UserQueries(Protocol):
-    async def find_sign_in(self, login: str) -> SignInCandidate | None:
-        """Look an account up by user name or e-mail, without regard to case."""
+    async def find_sign_in(self, login: str, address: str | None) -> SignInCandidate | None:
+        """Look an account up by user name or e-mail, without regard to case.
+
+        `address` is where the call comes from: the candidate says whether it was so before.
+        """
         ...
 
     async def get_profile(self, account_id: AccountId, tenant_id: TenantId) -> Profile: ...

@@ -87,7 +87,7 @@ class SessionService:
     async def switch_tenant(self, principal: Principal, slug: str) -> TokenPair:
         """Open a session of the same person in another of their tenants; this one stays.
 
-        The new session ends no later than this one would, so that switching to and fro never
+        The new session ends no later than this one would, so that switching back and forth never
         outlives the password that was given at sign-in.
 
         Raises:

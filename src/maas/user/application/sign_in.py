@@ -23,6 +23,7 @@ from maas.user.application.ports import (
     UserQueries,
     UserUnitOfWork,
 )
+from maas.user.application.throttle import AttemptOutcome, LoginThrottle
 from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
 
@@ -34,6 +35,7 @@ class SignInService:
     passwords: PasswordHasher
     tokens: TokenIssuer
     opener: SessionOpener
+    throttle: LoginThrottle
     cache: SessionCache
     clock: Clock
 
@@ -44,15 +46,13 @@ class SignInService:
             InvalidCredentialsError: unknown name, wrong password or inactive account.
             NoMembershipError: the right password, but no such tenant of theirs.
             HashingBusyError: too many others are signing in.
+            TooManyLoginsError: too soon after a failure; `retry_after` says how long to wait.
         """
         scope = current_scope()
         scope.actor = Actor("anonymous", None, name=login[:MAX_USER_AGENT_CHARS])
         scope.tenant_id = DEFAULT_TENANT_ID
-        candidate = await self.queries.find_sign_in(login)
-        is_right = await self.passwords.verify(
-            password, candidate.password_hash if candidate else None
-        )
-        if candidate is None or not is_right or not candidate.is_active:
+        candidate = await self.queries.find_sign_in(login, current_call().address)
+        if not await self._is_right(candidate, login, password) or candidate is None:
             raise InvalidCredentialsError
         choice = _choose_tenant(candidate, tenant)
         scope.actor = Actor("account", candidate.account_id, name=candidate.username)
@@ -61,6 +61,24 @@ class SignInService:
         if self.passwords.is_outdated(candidate.password_hash):
             rehashed = await self.passwords.hash(password)
         return await self._open_session(candidate, choice, rehashed=rehashed)
+
+    async def _is_right(self, candidate: SignInCandidate | None, login: str, password: str) -> bool:
+        """Compare the password, if it is not too soon; nobody's password takes as long."""
+        attempt = await self.throttle.admit(
+            login=login,
+            address=current_call().address,
+            account_id=candidate.account_id if candidate else None,
+            is_known=candidate is not None and candidate.is_known_address,
+        )
+        outcome: AttemptOutcome = "unknown"
+        try:
+            compared = None if candidate is None or attempt.is_decoy else candidate.password_hash
+            is_right = await self.passwords.verify(password, compared)
+            is_right = is_right and candidate is not None and candidate.is_active
+            outcome = "right" if is_right else "failed"
+        finally:
+            await self.throttle.settle(attempt, outcome)
+        return is_right
 
     async def _open_session(
         self, candidate: SignInCandidate, choice: TenantChoice, *, rehashed: str | None
