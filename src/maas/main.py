@@ -29,12 +29,13 @@ from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware, Traffic
 from maas.shared.interface.problems import Faces, Renderer
-from maas.user.interface import auth, profile, sessions
+from maas.user.interface import auth, profile, registration, sessions
 
 log = structlog.get_logger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
+    registration.router,
     sessions.auth_router,
     profile.router,
     sessions.self_router,

@@ -2,19 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from maas.shared.application.ports import Authenticator
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.mail import make_sender
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.settings import AuthSettings, Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
+from maas.user.application.invitations import InvitationService
+from maas.user.application.mails import MailDispatch
+from maas.user.application.password_reset import PasswordResetService
+from maas.user.application.registration import RegistrationService
 from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
 from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
 from maas.user.domain.throttle import WaitPolicy
+from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
+from maas.user.infrastructure.mail_queue import open_mail_queue
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
@@ -83,11 +91,36 @@ def build_user(
         cache=cache,
         clock=clock,
     )
+    def joining_unit_of_work() -> SqlJoiningUnitOfWork:
+        return SqlJoiningUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    joining = {
+        "registrations": RegistrationService(
+            unit_of_work=joining_unit_of_work,
+            passwords=hasher,
+            clock=clock,
+            mode=settings.registration,
+            password_min_length=settings.password_min_length,
+        ),
+        "password_resets": PasswordResetService(
+            unit_of_work=joining_unit_of_work,
+            passwords=hasher,
+            cache=cache,
+            clock=clock,
+            password_min_length=settings.password_min_length,
+        ),
+        "invitations": InvitationService(
+            unit_of_work=joining_unit_of_work,
+            clock=clock,
+            lifetime=settings.invitation_lifetime,
+        ),
+    }
     return UserContext(
         authenticator=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
         accounts=accounts,
         hasher=hasher,
         state={
+            **joining,
             "sign_ins": sign_ins,
             "sessions": sessions,
             "accounts": accounts,
@@ -103,3 +136,20 @@ def _throttle(
         return OpenLoginThrottle()
     policy = WaitPolicy(first=settings.login_first_wait, longest=settings.login_longest_wait)
     return GuardedLoginThrottle(redis, database, policy=policy, clock=clock)
+
+
+async def send_due_mails(settings: Settings, *, data_dir: Path, clock: Clock) -> int:
+    """Send what waits in the outbox, over a connection of its own; return how many went out."""
+    auth = settings.auth
+    async with open_mail_queue(settings.database) as queue:
+        dispatch = MailDispatch(
+            queue=queue,
+            sender=make_sender(settings.mail, data_dir=data_dir, clock=clock),
+            clock=clock,
+            link_base=settings.mail.link_base.rstrip("/"),
+            lifetimes={
+                "verify-email": auth.email_verification_lifetime,
+                "reset-password": auth.password_reset_lifetime,
+            },
+        )
+        return await dispatch.run()

@@ -18,7 +18,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from maas.user.infrastructure.tables import metadata, sessions
+from maas.shared.infrastructure.database import mapper_registry
+from maas.user.domain.account import EmailAddress
+from maas.user.domain.invitation import Invitation
+from maas.user.infrastructure.tables import ValueText, metadata, sessions
 
 Index("ix_sessions_account_id_address", sessions.c.account_id, sessions.c.address)
 
@@ -75,7 +78,7 @@ invitations = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
-    Column("email", Text, nullable=False),
+    Column("email", ValueText(EmailAddress), nullable=False),
     Column("roles", ARRAY(Text), nullable=False),
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("mailed_token_hash", LargeBinary, unique=True),
@@ -86,4 +89,9 @@ invitations = Table(
     Column("accepted_by", Uuid),
     Column("revoked_at", DateTime(timezone=True)),
     Index("ix_invitations_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
+)
+
+# The link that was mailed is the sender's alone.
+mapper_registry.map_imperatively(
+    Invitation, invitations, exclude_properties={invitations.c.mailed_token_hash}
 )
