@@ -145,6 +145,18 @@ class Account:
         if self.status == "pending":
             self.status = "active"
 
+    def give_password(self, password_hash: str, *, at: datetime) -> None:
+        """Take a password somebody else chose: it is to be changed at once."""
+        self.password_hash = password_hash
+        self.password_change_required = True
+        self.updated_at = at
+
+    def move_to(self, email: EmailAddress, *, at: datetime) -> None:
+        """Take another address, which nobody has verified yet."""
+        self.email = email
+        self.email_verified_at = None
+        self.updated_at = at
+
     def rehash_password(self, password_hash: str) -> None:
         """Keep the same password under today's hashing parameters."""
         self.password_hash = password_hash

@@ -74,7 +74,7 @@ class RoleInUseError(RuleViolatedError):
         super().__init__("Take the role from everybody who holds it, then delete it.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class RoleName:
     """What a role is called; unique in its tenant, and for ever."""
 

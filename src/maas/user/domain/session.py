@@ -12,6 +12,9 @@ RevocationReason: TypeAlias = Literal[
     "ended-by-owner",
     "password-changed",
     "password-reset",
+    "removed",
+    "suspended",
+    "tenant-closed",
     "token-reused",
 ]
 
