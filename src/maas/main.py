@@ -29,7 +29,7 @@ from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware, Traffic
 from maas.shared.interface.problems import Faces, Renderer
-from maas.user.interface import auth, profile, registration, sessions
+from maas.user.interface import admin_router, auth, profile, registration, sessions
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sessions.auth_router,
     profile.router,
     sessions.self_router,
+    admin_router.router,
     models.router,
     audit_logs.router,
 )
@@ -50,6 +51,8 @@ FACES: Mapping[str, Renderer] = {}
 TAGS = [
     {"name": "auth", "description": "Sign in, refresh, sign out."},
     {"name": "self", "description": "One's own account."},
+    {"name": "admin", "description": "The tenant's people, roles and permissions."},
+    {"name": "platform", "description": "All tenants, for who runs the platform."},
     {"name": "models", "description": "What can be called: models, versions and their files."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},

@@ -1,5 +1,6 @@
 """Builds the user context."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,23 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import AuthSettings, Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
+from maas.user.application.admin_acts import AccessActs
+from maas.user.application.admin_bulk import BulkService
 from maas.user.application.invitations import InvitationService
 from maas.user.application.mails import MailDispatch
+from maas.user.application.members import InitialPasswords, MemberService
 from maas.user.application.password_reset import PasswordResetService
 from maas.user.application.registration import RegistrationService
+from maas.user.application.roles import RoleService
 from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
+from maas.user.application.tenants import TenantService
 from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
 from maas.user.domain.throttle import WaitPolicy
+from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
+from maas.user.infrastructure.admin_sessions import RedisSessionMarks
+from maas.user.infrastructure.directory import PostgresDirectoryQueries
 from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
 from maas.user.infrastructure.mail_queue import open_mail_queue
 from maas.user.infrastructure.passwords import Argon2Hasher
@@ -30,6 +39,8 @@ from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
 from maas.user.infrastructure.throttle import GuardedLoginThrottle, OpenLoginThrottle
 from maas.user.infrastructure.tokens import JoseTokenIssuer
+
+GENERATED_PASSWORD_BYTES = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,16 @@ def build_user(
         cache=cache,
         clock=clock,
     )
+    admin = _build_admin(
+        database=database,
+        redis=redis,
+        audit=audit,
+        idempotency=idempotency,
+        clock=clock,
+        settings=settings,
+        hasher=hasher,
+    )
+
     def joining_unit_of_work() -> SqlJoiningUnitOfWork:
         return SqlJoiningUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
@@ -120,6 +141,7 @@ def build_user(
         accounts=accounts,
         hasher=hasher,
         state={
+            **admin,
             **joining,
             "sign_ins": sign_ins,
             "sessions": sessions,
@@ -136,6 +158,42 @@ def _throttle(
         return OpenLoginThrottle()
     policy = WaitPolicy(first=settings.login_first_wait, longest=settings.login_longest_wait)
     return GuardedLoginThrottle(redis, database, policy=policy, clock=clock)
+
+
+def _build_admin(
+    *,
+    database: Database,
+    redis: RedisGate,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    settings: AuthSettings,
+    hasher: Argon2Hasher,
+) -> Mapping[str, object]:
+    """Build the services of the admin area, by the names its routes know them under."""
+
+    def unit_of_work() -> SqlAdminUnitOfWork:
+        return SqlAdminUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    def generate_password() -> str:
+        return secrets.token_urlsafe(max(GENERATED_PASSWORD_BYTES, settings.password_min_length))
+
+    marks = RedisSessionMarks(redis, access_lifetime=settings.access_token_lifetime)
+    acts = AccessActs(clock=clock)
+    initial = InitialPasswords(
+        passwords=hasher, generate=generate_password, min_length=settings.password_min_length
+    )
+    return {
+        "members": MemberService(
+            unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
+        ),
+        "member_bulk": BulkService(
+            unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
+        ),
+        "roles": RoleService(unit_of_work=unit_of_work, marks=marks, clock=clock),
+        "tenants": TenantService(unit_of_work=unit_of_work, acts=acts, marks=marks, clock=clock),
+        "directory": PostgresDirectoryQueries(database),
+    }
 
 
 async def send_due_mails(settings: Settings, *, data_dir: Path, clock: Clock) -> int:
