@@ -66,13 +66,14 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def run_platform(data_dir: Path) -> Iterator[RunningPlatform]:
-    """Run `maas up` on this folder until the block ends."""
+def run_platform(data_dir: Path, **settings: str) -> Iterator[RunningPlatform]:
+    """Run `maas up` on this folder, with these variables, until the block ends."""
     port = free_port()
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "maas.cli", "up", "--port", str(port)],
-        env=environment(data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env={**environment(data_dir), **settings},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

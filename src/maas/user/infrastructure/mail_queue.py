@@ -19,7 +19,8 @@ from maas.user.domain.throttle import MEMORY
 # Put off by one minute, then two, four ... up to an hour.
 _TAKE: Final = """
 UPDATE outgoing_mails
-SET attempts = attempts + 1, due_at = $1::timestamptz + least(interval '1 minute' * (2 ^ attempts), '1 hour')
+SET attempts = attempts + 1,
+    due_at = $1::timestamptz + least(interval '1 minute' * (2 ^ attempts), interval '1 hour')
 WHERE id = (
     SELECT id FROM outgoing_mails WHERE due_at <= $1 ORDER BY due_at LIMIT 1
     FOR UPDATE SKIP LOCKED
@@ -31,7 +32,8 @@ _KEEP: Final = """
 INSERT INTO link_tokens (token_hash, purpose, account_id, email, created_at, expires_at)
 SELECT $1, $2, $3, $4, $5::timestamptz, $6
 WHERE (SELECT count(*) FROM link_tokens
-       WHERE account_id = $3 AND purpose = $2 AND created_at > $5::timestamptz - interval '1 hour') < $7
+       WHERE account_id = $3 AND purpose = $2
+         AND created_at > $5::timestamptz - interval '1 hour') < $7
 RETURNING 1
 """
 _INVITE: Final = """
