@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.files import FileRow, measure_files
 from bench.platform import run_platform
 from bench.requests import RequestRow, measure_requests
+from bench.sign_in import GAP_GOAL_MS, SHARE_GOAL, TellingRow, measure_telling
 
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
@@ -33,7 +34,11 @@ def main() -> None:
                 requests = measure_requests(platform)
             with console.status("files"):
                 files = measure_files(platform, folder)
+        free = {"MAAS_AUTH__LOGIN_THROTTLE": "false"}
+        with console.status("sign-ins"), run_platform(folder / "data", **free) as platform:
+            telling = measure_telling(platform)
     console.print(_request_table(requests))
+    console.print(_telling_table(telling))
     console.print(_file_table(files))
     console.print(_start_table(cold, warm))
 
@@ -48,6 +53,16 @@ def _request_table(rows: list[RequestRow]) -> Table:
         mark = _mark(is_met=row.ratio <= row.goal)
         figures = (f"{row.cpu_us:.0f}", f"{row.bare_us:.0f}", f"{row.ratio:.2f}x")
         table.add_row(row.name, *figures, f"<= {row.goal}x", mark)
+    return table
+
+
+def _telling_table(rows: list[TellingRow]) -> Table:
+    title = "What the time of an answer tells (medians)"
+    table = Table("route", "account there ms", "not there ms", "gap ms", "goal", "", title=title)
+    for row in rows:
+        goal = f"<= {SHARE_GOAL:.0%} or {GAP_GOAL_MS:.0f} ms"
+        figures = (f"{row.known_ms:.2f}", f"{row.unknown_ms:.2f}", f"{row.gap_ms:.2f}")
+        table.add_row(row.name, *figures, goal, _mark(is_met=row.is_met))
     return table
 
 

@@ -67,14 +67,15 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def run_platform(
-    data_dir: Path, *options: str, cwd: Path | None = None
+    data_dir: Path, *options: str, cwd: Path | None = None, **settings: str
 ) -> Iterator[RunningPlatform]:
-    """Run `maas up` on this folder until the block ends."""
+    """Run `maas up` on this folder, with these options and variables, until the block ends."""
     port = free_port()
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "maas.cli", "up", "--port", str(port), *options],
-        env=environment(data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=cwd,
+        env={**environment(data_dir), **settings}, cwd=cwd,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

@@ -23,10 +23,11 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
+from maas.user.infrastructure import sign_in_tables
 from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
-TABLES = (audit_tables, idempotency_tables, model_tables, user_tables)
+TABLES = (audit_tables, idempotency_tables, model_tables, sign_in_tables, user_tables)
 """Named so that every table is known to the metadata, whoever asks for it."""
 
 METADATA = mapper_registry.metadata

@@ -31,7 +31,7 @@ from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
 from maas.shared.interface.traffic import Traffic
-from maas.user.interface import auth, profile
+from maas.user.interface import admin_router, auth, profile, registration, sessions
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,11 @@ YOUNG_OBJECTS = 10_000
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
+    registration.router,
+    sessions.auth_router,
     profile.router,
+    sessions.self_router,
+    admin_router.router,
     models.router,
     audit_logs.router,
 )
@@ -52,6 +56,8 @@ FACES: Mapping[str, Renderer] = {}
 TAGS = [
     {"name": "auth", "description": "Sign in, refresh, sign out."},
     {"name": "self", "description": "One's own account."},
+    {"name": "admin", "description": "The tenant's people, roles and permissions."},
+    {"name": "platform", "description": "All tenants, for who runs the platform."},
     {"name": "models", "description": "What can be called: models, versions and their files."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},

@@ -4,7 +4,7 @@ Every delivery may happen twice and any may be lost: tasks are repeatable ticks,
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -19,6 +19,7 @@ from typing_extensions import override
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import FLUSH_SERVICE
 from maas.audit.wiring import FlushContext, build_flush
+from maas.bootstrap import DEFAULT_DATA_DIR
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.logging import configure_logging
@@ -31,6 +32,9 @@ from maas.shared.infrastructure.settings import (
 )
 from maas.shared.infrastructure.task_loop import TaskLoop
 from maas.shared.interface.tasks import PURGE_SERVICE
+from maas.user.infrastructure.mail_queue import purge_sign_in
+from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE
+from maas.user.wiring import send_due_mails
 
 QUEUE_PREFIX: Final = "maas.v1."
 VISIBILITY_SECONDS: Final = 120
@@ -39,6 +43,8 @@ VISIBILITY_SECONDS: Final = 120
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
 TICK_EXPIRES_SECONDS: Final = 5.0
+
+MAIL_INTERVAL: Final = timedelta(seconds=5)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 """Loggers with lines for every tick: three a second, day and night, that tell nothing."""
@@ -123,7 +129,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
         "timezone": "UTC",
-        "include": ["maas.audit.interface.tasks", "maas.shared.interface.tasks"],
+        "include": [
+            "maas.audit.interface.tasks",
+            "maas.shared.interface.tasks",
+            "maas.user.interface.tasks",
+        ],
         # In memory: a schedule of intervals needs no file that a crash could break.
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 1,
@@ -132,6 +142,16 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "task": "audit.flush",
                 "schedule": timedelta(seconds=audit.flush_interval),
                 "options": {"expires": max(TICK_EXPIRES_SECONDS, 2 * audit.flush_interval)},
+            },
+            "mail.send": {
+                "task": "mail.send",
+                "schedule": MAIL_INTERVAL,
+                "options": {"expires": 2 * MAIL_INTERVAL.total_seconds()},
+            },
+            "sign_in.purge": {
+                "task": "sign_in.purge",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
             },
             "idempotency.purge": {
                 "task": "idempotency.purge",
@@ -142,6 +162,34 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
     }
 
 
+def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, object]:
+    """What the tasks call, by the names they look it up under."""
+
+    def soon(work: Coroutine[Any, Any, int]) -> int:
+        return loop.run(lambda _: work, time_limit=timedelta(seconds=SOFT_LIMIT_SECONDS))
+
+    def flush() -> FlushReport:
+        limit = HARD_LIMIT + timedelta(seconds=1)
+        return loop.run(lambda context: context.service.run(), time_limit=limit)
+
+    def purge() -> int:
+        return soon(purge_expired(settings.database, clock=SystemClock()))
+
+    def send_mails() -> int:
+        data_dir = settings.data_dir or DEFAULT_DATA_DIR
+        return soon(send_due_mails(settings, data_dir=data_dir, clock=SystemClock()))
+
+    def purge_aids() -> int:
+        return soon(purge_sign_in(settings.database, clock=SystemClock()))
+
+    return {
+        FLUSH_SERVICE: flush,
+        PURGE_SERVICE: purge,
+        MAIL_SERVICE: send_mails,
+        SIGN_IN_PURGE_SERVICE: purge_aids,
+    }
+
+
 def create_worker(settings: Settings) -> WorkerApp:
     """Build the app; nothing connects before the first task runs."""
 
@@ -149,16 +197,6 @@ def create_worker(settings: Settings) -> WorkerApp:
         await flush.close()
 
     loop = TaskLoop(lambda: build_flush(settings), close)
-
-    def flush() -> FlushReport:
-        limit = HARD_LIMIT + timedelta(seconds=1)
-        return loop.run(lambda context: context.service.run(), time_limit=limit)
-
-    def purge() -> int:
-        limit = timedelta(seconds=SOFT_LIMIT_SECONDS)
-        return loop.run(
-            lambda _: purge_expired(settings.database, clock=SystemClock()), time_limit=limit
-        )
 
     def shut_down(**_: object) -> None:
         loop.close()
@@ -174,7 +212,7 @@ def create_worker(settings: Settings) -> WorkerApp:
     setup_logging.connect(set_up_logging, weak=False)
     app = WorkerApp("maas", loader=InstalledLoader)
     app.conf.update(configuration(settings.redis, settings.audit))
-    app.services = {FLUSH_SERVICE: flush, PURGE_SERVICE: purge}
+    app.services = _services(settings, loop)
     # Strong references: the handlers are local, and a signal holds its receivers weakly.
     worker_process_shutdown.connect(shut_down, weak=False)
     worker_shutdown.connect(shut_down, weak=False)

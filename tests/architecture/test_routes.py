@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from maas.audit.public import audited
 from maas.shared.interface.routes import RouteFacts, walk_routes
 from maas.shared.interface.security import PUBLIC_ROUTES, requires
+from maas.user.interface.permissions import BESIDE_ROUTES, DESCRIPTIONS
 from tests.architecture.inspection import (
     ROOT,
     action_of,
@@ -18,6 +19,9 @@ from tests.architecture.inspection import (
     response_models,
     unwalked_routes,
 )
+
+LOOPBACK_OR = {"metrics:read"}
+"""Asked for only where the caller is on another machine."""
 
 
 def keys(routes: Iterable[RouteFacts]) -> list[str]:
@@ -65,6 +69,13 @@ def test_every_public_route_exists(app: FastAPI) -> None:
     existing = {(route.method, route.path) for route in walk_routes(app)}
 
     assert sorted(PUBLIC_ROUTES - existing) == []
+
+
+def test_every_permission_is_described(app: FastAPI) -> None:
+    required = {name for route in walk_routes(app) for name in route.permissions}
+
+    assert sorted(required - set(DESCRIPTIONS)) == []
+    assert sorted(set(DESCRIPTIONS) - required - BESIDE_ROUTES - LOOPBACK_OR) == []
 
 
 def test_nothing_is_mounted_past_the_checks(app: FastAPI) -> None:

@@ -1,10 +1,12 @@
 """Accounts and sessions that state only what a test is about."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, SessionId, new_id
 from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
+from maas.user.domain.role import Role, RoleName
 from maas.user.domain.session import Session
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -48,3 +50,15 @@ def make_session(**overrides: Any) -> Session:
         "user_agent": None,
     }
     return Session(**{**values, **overrides})
+
+
+def make_role(*, name: str, permissions: Collection[str], is_protected: bool = False) -> Role:
+    return Role(
+        tenant_id=DEFAULT_TENANT_ID,
+        name=RoleName(name),
+        description=None,
+        permissions=sorted(permissions),
+        is_protected=is_protected,
+        created_at=NOON,
+        updated_at=NOON,
+    )

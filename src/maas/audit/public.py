@@ -7,7 +7,8 @@ event into the transaction of the change; what commits nothing is recorded when 
 
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -58,6 +59,7 @@ class AuditScope:
     tenant_id: TenantId | None = None
     email: str | None = None
     is_written: bool = False
+    rows: "list[AuditScope]" = field(default_factory=list)
     opened_seconds: float = field(default_factory=time.monotonic)
 
     @property
@@ -124,6 +126,22 @@ def current_scope() -> AuditScope:
 
 def find_scope() -> AuditScope | None:
     return _scope.get(None)
+
+
+@contextmanager
+def audit_row(action: str) -> Iterator[AuditScope]:
+    """Fill in an event of its own for one row of a bulk act.
+
+    The open scope's commit writes one event a row instead of its own; without a commit, the rows
+    never were, and the scope records what became of the whole.
+    """
+    row = AuditScope(action)
+    current_scope().rows.append(row)
+    token = _scope.set(row)
+    try:
+        yield row
+    finally:
+        _scope.reset(token)
 
 
 class audit_scope:  # noqa: N801  reads as a statement: `async with audit_scope("model.created"):`

@@ -1,21 +1,46 @@
 """Builds the user context."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from maas.shared.application.ports import Authenticator
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.mail import make_sender
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.settings import AuthSettings, Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
+from maas.user.application.admin_acts import AccessActs
+from maas.user.application.admin_bulk import BulkService
+from maas.user.application.invitations import InvitationService
+from maas.user.application.mails import MailDispatch
+from maas.user.application.members import InitialPasswords, MemberService
+from maas.user.application.password_reset import PasswordResetService
+from maas.user.application.registration import RegistrationService
+from maas.user.application.roles import RoleService
+from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
+from maas.user.application.tenants import TenantService
+from maas.user.application.throttle import LoginThrottle
+from maas.user.application.token_pairs import SessionOpener
+from maas.user.domain.throttle import WaitPolicy
+from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
+from maas.user.infrastructure.admin_sessions import RedisSessionMarks
+from maas.user.infrastructure.directory import PostgresDirectoryQueries
+from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
+from maas.user.infrastructure.mail_queue import open_mail_queue
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
+from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
+from maas.user.infrastructure.throttle import GuardedLoginThrottle, OpenLoginThrottle
 from maas.user.infrastructure.tokens import JoseTokenIssuer
+
+GENERATED_PASSWORD_BYTES = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +79,135 @@ def build_user(
         clock=clock,
         password_min_length=settings.password_min_length,
     )
+    opener = SessionOpener(
+        tokens=tokens,
+        access_lifetime=settings.access_token_lifetime,
+        refresh_lifetime=settings.refresh_token_lifetime,
+        refresh_idle=settings.refresh_token_idle,
+    )
+    sessions = SessionService(
+        unit_of_work=unit_of_work,
+        queries=PostgresSessionQueries(database),
+        opener=opener,
+        cache=cache,
+        clock=clock,
+    )
     sign_ins = SignInService(
         unit_of_work=unit_of_work,
         queries=queries,
         passwords=hasher,
         tokens=tokens,
+        opener=opener,
+        throttle=_throttle(settings, redis=redis, database=database, clock=clock),
         cache=cache,
         clock=clock,
-        access_lifetime=settings.access_token_lifetime,
-        refresh_lifetime=settings.refresh_token_lifetime,
-        refresh_idle=settings.refresh_token_idle,
     )
+    admin = _build_admin(
+        database=database,
+        redis=redis,
+        audit=audit,
+        idempotency=idempotency,
+        clock=clock,
+        settings=settings,
+        hasher=hasher,
+    )
+
+    def joining_unit_of_work() -> SqlJoiningUnitOfWork:
+        return SqlJoiningUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    joining = {
+        "registrations": RegistrationService(
+            unit_of_work=joining_unit_of_work,
+            passwords=hasher,
+            clock=clock,
+            mode=settings.registration,
+            password_min_length=settings.password_min_length,
+        ),
+        "password_resets": PasswordResetService(
+            unit_of_work=joining_unit_of_work,
+            passwords=hasher,
+            cache=cache,
+            clock=clock,
+            password_min_length=settings.password_min_length,
+        ),
+        "invitations": InvitationService(
+            unit_of_work=joining_unit_of_work,
+            clock=clock,
+            lifetime=settings.invitation_lifetime,
+        ),
+    }
     return UserContext(
         authenticator=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
         accounts=accounts,
         hasher=hasher,
-        state={"sign_ins": sign_ins, "accounts": accounts, "user_queries": queries},
+        state={
+            **admin,
+            **joining,
+            "sign_ins": sign_ins,
+            "sessions": sessions,
+            "accounts": accounts,
+            "user_queries": queries,
+        },
     )
+
+
+def _throttle(
+    settings: AuthSettings, *, redis: RedisGate, database: Database, clock: Clock
+) -> LoginThrottle:
+    if not settings.login_throttle:
+        return OpenLoginThrottle()
+    policy = WaitPolicy(first=settings.login_first_wait, longest=settings.login_longest_wait)
+    return GuardedLoginThrottle(redis, database, policy=policy, clock=clock)
+
+
+def _build_admin(
+    *,
+    database: Database,
+    redis: RedisGate,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    settings: AuthSettings,
+    hasher: Argon2Hasher,
+) -> Mapping[str, object]:
+    """Build the services of the admin area, by the names its routes know them under."""
+
+    def unit_of_work() -> SqlAdminUnitOfWork:
+        return SqlAdminUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    def generate_password() -> str:
+        return secrets.token_urlsafe(max(GENERATED_PASSWORD_BYTES, settings.password_min_length))
+
+    marks = RedisSessionMarks(redis, access_lifetime=settings.access_token_lifetime)
+    acts = AccessActs(clock=clock)
+    initial = InitialPasswords(
+        passwords=hasher, generate=generate_password, min_length=settings.password_min_length
+    )
+    return {
+        "members": MemberService(
+            unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
+        ),
+        "member_bulk": BulkService(
+            unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
+        ),
+        "roles": RoleService(unit_of_work=unit_of_work, marks=marks, clock=clock),
+        "tenants": TenantService(unit_of_work=unit_of_work, acts=acts, marks=marks, clock=clock),
+        "directory": PostgresDirectoryQueries(database),
+    }
+
+
+async def send_due_mails(settings: Settings, *, data_dir: Path, clock: Clock) -> int:
+    """Send what waits in the outbox, over a connection of its own; return how many went out."""
+    auth = settings.auth
+    async with open_mail_queue(settings.database) as queue:
+        dispatch = MailDispatch(
+            queue=queue,
+            sender=make_sender(settings.mail, data_dir=data_dir, clock=clock),
+            clock=clock,
+            link_base=settings.mail.link_base.rstrip("/"),
+            lifetimes={
+                "verify-email": auth.email_verification_lifetime,
+                "reset-password": auth.password_reset_lifetime,
+            },
+        )
+        return await dispatch.run()

@@ -1,6 +1,7 @@
 import pytest
 
 from maas.user.domain.account import EmailAddress, Username
+from maas.user.domain.common_passwords import common_passwords
 from maas.user.domain.passwords import WeakPasswordError, check_password
 
 
@@ -14,6 +15,14 @@ def check(password: str) -> None:
 
 
 class TestCheckPassword:
+    def test_knows_ten_thousand_common_ones_at_least(self) -> None:
+        assert len(common_passwords()) >= 10_000
+        assert {"qwertyuiop", "letmein"} <= common_passwords()
+
+    @pytest.mark.parametrize("password", ["horse-98127364509", "Liverpool street 1894 fog"])
+    def test_a_common_word_within_a_rare_phrase_is_fine(self, password: str) -> None:
+        check(password)
+
     @pytest.mark.parametrize(
         "password", ["correct horse", "zwölf zeichen!", "密码密码很长很长很安全的一句话"]
     )
@@ -30,6 +39,10 @@ class TestCheckPassword:
             "passwordpassword",
             "lovelacelovelace",
             "maasmaasmaas",
+            "1qaz2wsx3edc",
+            "Sunshine2024!",
+            "TrustNo1trustno1",
+            "!!Liverpool77",
         ],
     )
     def test_refuses_short_long_and_guessable_ones_without_repeating_them(

@@ -37,25 +37,33 @@ class OutboxAudit:
         return find_scope() is not None
 
     async def write(self, session: AsyncSession, call: Call) -> Callable[[], None]:
-        """Insert the open scope's event; one that stands is not recorded again by its scope."""
+        """Insert the open scope's event, or one a row of it.
+
+        A scope whose commit stands is not recorded again when it closes.
+        """
         scope = current_scope()
-        event = self._composer.compose(scope, call)
+        events = [self._composer.compose(each, call) for each in scope.rows or [scope]]
         connection = await session.connection()
         await connection.execute(
-            insert(audit_outbox).values(
-                event_id=event.id,
-                tenant_id=event.tenant_id,
-                payload=event.payload,
-                personal=event.personal.to_mapping(),
-                duration_ms=event.duration_ms,
-            )
+            insert(audit_outbox),
+            [
+                {
+                    "event_id": event.id,
+                    "tenant_id": event.tenant_id,
+                    "payload": event.payload,
+                    "personal": event.personal.to_mapping(),
+                    "duration_ms": event.duration_ms,
+                }
+                for event in events
+            ],
         )
 
         def announce() -> None:
             # Only here is the commit known to stand: after a failed one the scope, still
             # unwritten, records the failure.
             scope.is_written = True
-            self._stream.offer(event)
+            for event in events:
+                self._stream.offer(event)
 
         return announce
 

@@ -147,10 +147,37 @@ class AuthSettings(_Section):
     argon2_memory_kib: int = Field(19 * 1024, ge=8)
     hashing_threads: int = Field(2, ge=1, le=64)
     hashing_queue: int = Field(50, ge=1)
+    registration: Literal["open", "invitation", "closed"] = "closed"
+    invitation_days: int = Field(7, ge=1, le=90)
+    email_verification_hours: int = Field(24, ge=1, le=168)
+    password_reset_minutes: int = Field(30, ge=5, le=1440)
+    login_throttle: bool = True
+    login_first_wait_seconds: float = Field(4.0, gt=0, le=900)
+    login_longest_wait_seconds: float = Field(900.0, gt=0, le=86_400)
 
     @property
     def access_token_lifetime(self) -> timedelta:
         return timedelta(minutes=self.access_token_expire_minutes)
+
+    @property
+    def invitation_lifetime(self) -> timedelta:
+        return timedelta(days=self.invitation_days)
+
+    @property
+    def email_verification_lifetime(self) -> timedelta:
+        return timedelta(hours=self.email_verification_hours)
+
+    @property
+    def password_reset_lifetime(self) -> timedelta:
+        return timedelta(minutes=self.password_reset_minutes)
+
+    @property
+    def login_first_wait(self) -> timedelta:
+        return timedelta(seconds=self.login_first_wait_seconds)
+
+    @property
+    def login_longest_wait(self) -> timedelta:
+        return timedelta(seconds=self.login_longest_wait_seconds)
 
     @property
     def refresh_token_lifetime(self) -> timedelta:
@@ -159,6 +186,17 @@ class AuthSettings(_Section):
     @property
     def refresh_token_idle(self) -> timedelta:
         return timedelta(days=self.refresh_token_idle_days)
+
+
+class MailSettings(_Section):
+    smtp_host: str | None = None
+    smtp_port: int = Field(587, ge=1, le=65535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_timeout_seconds: float = Field(10.0, gt=0, le=30)
+    sender: str = "maas@localhost"
+    link_base: str = Field("http://127.0.0.1:8000", pattern=r"^https?://")
 
 
 class AuditSettings(_Section):
@@ -239,6 +277,7 @@ class Settings(_Sources):
     database: DatabaseSettings
     redis: RedisSettings
     auth: AuthSettings = AuthSettings()
+    mail: MailSettings = MailSettings()
     audit: AuditSettings = AuditSettings()
     storage: StorageSettings = StorageSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()

@@ -29,6 +29,10 @@ PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
         ("POST", "/api/v1/auth/login"),
         ("POST", "/api/v1/auth/token"),
         ("POST", "/api/v1/auth/refresh"),
+        ("POST", "/api/v1/auth/register"),
+        ("POST", "/api/v1/auth/email/verify"),
+        ("POST", "/api/v1/auth/password/forgot"),
+        ("POST", "/api/v1/auth/password/reset"),
     }
 )
 """Method and path of every route that may be called without a permission."""

@@ -87,8 +87,7 @@ class AccountService:
                 session.revoke("password-changed", at=now)
             current_scope().change(ACCOUNT, account.id, after={"password_change_required": False})
             await uow.commit()
-        for session in others:
-            await self.cache.revoke(session.id, version=session.version)
+        await self.cache.revoke_all({session.id: session.version for session in others})
 
     async def create_admin(
         self, *, username: Username, email: EmailAddress, password: str

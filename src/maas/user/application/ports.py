@@ -1,6 +1,6 @@
 """What the use cases of identity need from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -80,6 +80,7 @@ class SignInCandidate:
     username: str
     password_hash: str
     is_active: bool
+    is_known_address: bool
     last_tenant_id: TenantId | None
     tenants: list[TenantChoice]
 
@@ -101,8 +102,11 @@ class Profile:
 
 
 class UserQueries(Protocol):
-    async def find_sign_in(self, login: str) -> SignInCandidate | None:
-        """Look an account up by user name or e-mail, without regard to case."""
+    async def find_sign_in(self, login: str, address: str | None) -> SignInCandidate | None:
+        """Look an account up by user name or e-mail, without regard to case.
+
+        `address` is where the call comes from: the candidate says whether it was so before.
+        """
         ...
 
     async def get_profile(self, account_id: AccountId, tenant_id: TenantId) -> Profile: ...
@@ -167,4 +171,8 @@ class SessionCache(Protocol):
 
         Without Redis it returns once every cached entry has died of old age.
         """
+        ...
+
+    async def revoke_all(self, versions: Mapping[SessionId, int]) -> None:
+        """Do the same to many sessions, each at its version, in one round trip."""
         ...

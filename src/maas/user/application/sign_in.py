@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NewType
 
 from maas.audit.public import Actor, current_scope
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, SessionId, new_id
+from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.domain.principal import Principal
 from maas.user.application.errors import (
     InvalidCredentialsError,
@@ -25,20 +23,9 @@ from maas.user.application.ports import (
     UserQueries,
     UserUnitOfWork,
 )
+from maas.user.application.throttle import AttemptOutcome, LoginThrottle
+from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
-from maas.user.domain.session import Session
-
-AccessToken = NewType("AccessToken", str)
-RefreshToken = NewType("RefreshToken", str)
-
-MAX_USER_AGENT_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenPair:
-    access_token: AccessToken
-    refresh_token: RefreshToken
-    expires_in: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +34,10 @@ class SignInService:
     queries: UserQueries
     passwords: PasswordHasher
     tokens: TokenIssuer
+    opener: SessionOpener
+    throttle: LoginThrottle
     cache: SessionCache
     clock: Clock
-    access_lifetime: timedelta
-    refresh_lifetime: timedelta
-    refresh_idle: timedelta
 
     async def sign_in(self, *, login: str, password: str, tenant: str | None) -> TokenPair:
         """Exchange credentials for tokens; takes as long for an unknown name as for a known one.
@@ -60,15 +46,13 @@ class SignInService:
             InvalidCredentialsError: unknown name, wrong password or inactive account.
             NoMembershipError: the right password, but no such tenant of theirs.
             HashingBusyError: too many others are signing in.
+            TooManyLoginsError: too soon after a failure; `retry_after` says how long to wait.
         """
         scope = current_scope()
         scope.actor = Actor("anonymous", None, name=login[:MAX_USER_AGENT_CHARS])
         scope.tenant_id = DEFAULT_TENANT_ID
-        candidate = await self.queries.find_sign_in(login)
-        is_right = await self.passwords.verify(
-            password, candidate.password_hash if candidate else None
-        )
-        if candidate is None or not is_right or not candidate.is_active:
+        candidate = await self.queries.find_sign_in(login, current_call().address)
+        if not await self._is_right(candidate, login, password) or candidate is None:
             raise InvalidCredentialsError
         choice = _choose_tenant(candidate, tenant)
         scope.actor = Actor("account", candidate.account_id, name=candidate.username)
@@ -78,31 +62,30 @@ class SignInService:
             rehashed = await self.passwords.hash(password)
         return await self._open_session(candidate, choice, rehashed=rehashed)
 
+    async def _is_right(self, candidate: SignInCandidate | None, login: str, password: str) -> bool:
+        """Compare the password, if it is not too soon; nobody's password takes as long."""
+        attempt = await self.throttle.admit(
+            login=login,
+            address=current_call().address,
+            account_id=candidate.account_id if candidate else None,
+            is_known=candidate is not None and candidate.is_known_address,
+        )
+        outcome: AttemptOutcome = "unknown"
+        try:
+            compared = None if candidate is None or attempt.is_decoy else candidate.password_hash
+            is_right = await self.passwords.verify(password, compared)
+            is_right = is_right and candidate is not None and candidate.is_active
+            outcome = "right" if is_right else "failed"
+        finally:
+            await self.throttle.settle(attempt, outcome)
+        return is_right
+
     async def _open_session(
         self, candidate: SignInCandidate, choice: TenantChoice, *, rehashed: str | None
     ) -> TokenPair:
         call, now = current_call(), self.clock.now()
         call.tenant_id = choice.id
-        session_id = SessionId(new_id())
-        refresh_token = self.tokens.issue_refresh(session_id, 1)
-        session = Session(
-            id=session_id,
-            account_id=candidate.account_id,
-            tenant_id=choice.id,
-            version=1,
-            generation=1,
-            current_hash=self.tokens.hash_refresh(refresh_token),
-            previous_hash=None,
-            rotated_at=now,
-            created_at=now,
-            last_used_at=now,
-            expires_at=now + self.refresh_lifetime,
-            idle_expires_at=now + self.refresh_idle,
-            revoked_at=None,
-            revoked_reason=None,
-            address=call.address,
-            user_agent=(call.user_agent or "")[:MAX_USER_AGENT_CHARS] or None,
-        )
+        session = self.opener.open(candidate.account_id, choice.id, at=now)
         current_scope().resource(SESSION, session.id)
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(candidate.account_id)
@@ -115,7 +98,7 @@ class SignInService:
                 account.sign_in_to(choice.id)
             uow.sessions.add(session)
             await uow.commit()
-        return self._pair(session, refresh_token, at=now)
+        return self.opener.pair(session, at=now)
 
     async def refresh(self, refresh_token: str) -> TokenPair:
         """Exchange a refresh token for the next pair.
@@ -147,15 +130,14 @@ class SignInService:
                 scope.fail("refresh-token-reused", action="session.reuse_detected")
             elif verdict == "rotate":
                 successor = self.tokens.issue_refresh(session.id, session.generation + 1)
-                session.rotate(self.tokens.hash_refresh(successor), at=now, idle=self.refresh_idle)
+                session.rotate(
+                    self.tokens.hash_refresh(successor), at=now, idle=self.opener.refresh_idle
+                )
             await uow.commit()
         if verdict == "reused":
             await self.cache.revoke(session.id, version=session.version)
             raise RefreshTokenReusedError
-        newest = self.tokens.repeat_refresh(
-            session.id, session.generation, token_hash=session.current_hash
-        )
-        return self._pair(session, newest, at=now)
+        return self.opener.pair(session, at=now)
 
     async def sign_out(self, principal: Principal) -> None:
         """End the caller's session; no request that starts after this returns is accepted."""
@@ -170,13 +152,6 @@ class SignInService:
             current_scope().change(SESSION, session.id, after={"revoked_reason": "logout"})
             await uow.commit()
         await self.cache.revoke(session.id, version=session.version)
-
-    def _pair(self, session: Session, refresh_token: str, *, at: datetime) -> TokenPair:
-        return TokenPair(
-            access_token=AccessToken(self.tokens.issue_access(session, at=at)),
-            refresh_token=RefreshToken(refresh_token),
-            expires_in=self.access_lifetime,
-        )
 
 
 def _choose_tenant(candidate: SignInCandidate, wanted: str | None) -> TenantChoice:

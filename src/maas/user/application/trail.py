@@ -3,6 +3,7 @@
 from maas.audit.public import AuditedResource
 
 ACCOUNT = AuditedResource(
-    "account", frozenset({"status", "password_change_required", "home_tenant_id", "roles"})
+    "account",
+    frozenset({"status", "password_change_required", "home_tenant_id", "roles", "sessions_ended"}),
 )
 SESSION = AuditedResource("session", frozenset({"revoked_reason", "generation"}))

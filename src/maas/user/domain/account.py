@@ -11,7 +11,8 @@ from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.text import has_invisible
 
-AccountStatus: TypeAlias = Literal["active", "suspended", "deactivated"]
+AccountStatus: TypeAlias = Literal["pending", "active", "suspended", "deactivated"]
+"""`pending`: registered, and the e-mail address not shown to be theirs yet."""
 
 MAX_EMAIL_CHARS = 254
 MAX_DISPLAY_NAME_CHARS = 200
@@ -123,6 +124,7 @@ class Account:
     last_tenant_id: TenantId | None
     created_at: datetime
     updated_at: datetime
+    email_verified_at: datetime | None = None
     version: int = 1
 
     def rename(self, display_name: DisplayName | None, *, at: datetime) -> None:
@@ -133,6 +135,25 @@ class Account:
         """Take a password the person chose, which ends the duty to change a given one."""
         self.password_hash = password_hash
         self.password_change_required = False
+        self.updated_at = at
+
+    def verify_email(self, *, at: datetime) -> None:
+        """Take the address as shown to be theirs; it is what a pending account waits for."""
+        self.email_verified_at = at
+        self.updated_at = at
+        if self.status == "pending":
+            self.status = "active"
+
+    def give_password(self, password_hash: str, *, at: datetime) -> None:
+        """Take a password somebody else chose: it is to be changed at once."""
+        self.password_hash = password_hash
+        self.password_change_required = True
+        self.updated_at = at
+
+    def move_to(self, email: EmailAddress, *, at: datetime) -> None:
+        """Take another address, which nobody has verified yet."""
+        self.email = email
+        self.email_verified_at = None
         self.updated_at = at
 
     def rehash_password(self, password_hash: str) -> None:

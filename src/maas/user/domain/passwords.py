@@ -2,6 +2,7 @@
 
 from maas.shared.domain.errors import InvalidInputError
 from maas.user.domain.account import EmailAddress, Username
+from maas.user.domain.common_passwords import is_common
 
 MAX_PASSWORD_CHARS = 256
 PRODUCT_WORDS = ("maas", "password", "passwort", "letmein", "qwerty", "123456")
@@ -15,13 +16,16 @@ class WeakPasswordError(InvalidInputError):
 def check_password(
     password: str, *, username: Username, email: EmailAddress, min_length: int
 ) -> None:
-    """Refuse a password that is too short, too long or easily guessed.
+    """Refuse a password that is too short, too long, common or easily guessed.
 
     Raises:
         WeakPasswordError: saying which of these, never repeating the password.
     """
     if not min_length <= len(password) <= MAX_PASSWORD_CHARS:
         message = f"A password has {min_length} to {MAX_PASSWORD_CHARS} characters."
+        raise WeakPasswordError(message)
+    if is_common(password):
+        message = "This password is one of those that are tried first: choose a rarer one."
         raise WeakPasswordError(message)
     lowered = password.lower()
     rest = lowered

@@ -6,7 +6,17 @@ from typing import Literal, TypeAlias
 
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 
-RevocationReason: TypeAlias = Literal["logout", "logout-all", "password-changed", "token-reused"]
+RevocationReason: TypeAlias = Literal[
+    "logout",
+    "logout-all",
+    "ended-by-owner",
+    "password-changed",
+    "password-reset",
+    "removed",
+    "suspended",
+    "tenant-closed",
+    "token-reused",
+]
 
 REFRESH_GRACE = timedelta(seconds=10)
 """How long the token just replaced still brings the same successor, for answers that got lost."""

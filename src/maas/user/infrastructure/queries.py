@@ -6,10 +6,13 @@ from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.database import Database
 from maas.user.application.errors import AccountNotFoundError
 from maas.user.application.ports import Profile, SignInCandidate, TenantChoice
+from maas.user.infrastructure.throttle import site_of
 
 _SIGN_IN = """
 SELECT id, username, password_hash, status, last_tenant_id,
-       ARRAY(SELECT t.id::text || ' ' || t.slug FROM tenants_of(accounts.id) t) AS tenants
+       ARRAY(SELECT t.id::text || ' ' || t.slug FROM tenants_of(accounts.id) t) AS tenants,
+       EXISTS (SELECT FROM sessions s
+               WHERE s.account_id = accounts.id AND s.address <<= $2::text::inet) AS is_known
 FROM accounts WHERE {column} = lower($1)
 """
 _BY_EMAIL = _SIGN_IN.format(column="lower(email)")
@@ -26,9 +29,10 @@ class PostgresUserQueries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find_sign_in(self, login: str) -> SignInCandidate | None:
+    async def find_sign_in(self, login: str, address: str | None) -> SignInCandidate | None:
         # A user name has no @, so one index look-up tells which of the two was typed.
-        row = await self._database.fetchrow(_BY_EMAIL if "@" in login else _BY_USERNAME, login)
+        query = _BY_EMAIL if "@" in login else _BY_USERNAME
+        row = await self._database.fetchrow(query, login, site_of(address))
         if row is None:
             return None
         tenants = [entry.split(" ", 1) for entry in row["tenants"]]
@@ -37,6 +41,7 @@ class PostgresUserQueries:
             username=row["username"],
             password_hash=row["password_hash"],
             is_active=row["status"] == "active",
+            is_known_address=row["is_known"],
             last_tenant_id=row["last_tenant_id"],
             tenants=[TenantChoice(id=TenantId(UUID(key)), slug=slug) for key, slug in tenants],
         )

@@ -14,6 +14,7 @@ from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 from maas.user.application.errors import AccountNotFoundError, EmailTakenError, UsernameTakenError
 from maas.user.domain.account import Account
+from maas.user.domain.role import RoleName
 from maas.user.domain.session import Session
 from maas.user.infrastructure.tables import (
     bootstrap_marks,
@@ -78,7 +79,7 @@ class SqlUserUnitOfWork(SqlUnitOfWork):
         key = {"tenant_id": tenant_id, "account_id": account_id}
         await self.session.execute(insert(memberships).values(**key, created_at=at))
         await self.session.execute(
-            insert(membership_roles), [{**key, "role_name": role} for role in roles]
+            insert(membership_roles), [{**key, "role_name": RoleName(role)} for role in roles]
         )
 
     async def mark_bootstrapped(self, *, at: datetime) -> bool:

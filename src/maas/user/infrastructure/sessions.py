@@ -1,14 +1,16 @@
 """The session check of every request: one Redis round trip, PostgreSQL when Redis cannot tell.
 
 Redis holds, per session, either `v|<version>|<principal>` for at most five seconds, or the
-tombstone `x|<version>` for as long as an access token may live. An older version never replaces a
-newer one, so neither a late reader, nor a Redis restarted on an old file, nor a process that was
-cut off can bring a revoked session back. Nothing is remembered in the process.
+tombstone `x|<version>` for as long as an access token may live, or the mark `s|<version>` that what
+was read before that version is stale, for a little longer than a reader may take. An older version
+never replaces a newer one, so neither a late reader, nor a Redis restarted on an old file, nor a
+process that was cut off can bring a revoked session back. Nothing is remembered in the process.
 """
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -34,10 +36,10 @@ FALLBACK_READS_AT_ONCE: Final = 10
 MAX_PARSED: Final = 8192
 
 # A miss brings the server's time, so that what is filled in later dies five seconds after it was
-# looked for, however slow the reader and whatever its clock says.
+# looked for, however slow the reader and whatever its clock says. A stale mark is a miss, too.
 CHECK: Final = Script("""
 local entry = redis.call('GET', KEYS[1])
-if entry then return entry end
+if entry and string.sub(entry, 1, 1) ~= 's' then return entry end
 local now = redis.call('TIME')
 return now[1] * 1000 + math.floor(now[2] / 1000)
 """)
@@ -149,8 +151,18 @@ class RedisSessionCache:
         self._lifetime_ms = round((access_lifetime + TOMBSTONE_MARGIN) / timedelta(milliseconds=1))
 
     async def revoke(self, session_id: SessionId, *, version: int) -> None:
+        await self.revoke_all({session_id: version})
+
+    async def revoke_all(self, versions: Mapping[SessionId, int]) -> None:
+        if not versions:
+            return
+
         async def bury(client: Redis) -> None:
-            await client.set(session_key(session_id), f"x|{version}", px=self._lifetime_ms)
+            pipeline = client.pipeline(transaction=False)
+            for session_id, version in versions.items():
+                key, tombstone = session_key(session_id), f"x|{version}"
+                pipeline.set(key, tombstone, px=self._lifetime_ms)  # type: ignore[unused-awaitable]  # queued
+            await pipeline.execute()
 
         try:
             await self._redis.call(bury)

@@ -19,11 +19,14 @@ from sqlalchemy import (
     func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, INET
+from sqlalchemy.orm import relationship
 
 from maas.shared.infrastructure.columns import ValueText
 from maas.shared.infrastructure.database import mapper_registry
 from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
+from maas.user.domain.role import Role, RoleName
 from maas.user.domain.session import Session
+from maas.user.domain.tenant import Membership, RoleGrant, Slug, Tenant
 
 metadata = mapper_registry.metadata
 
@@ -34,11 +37,14 @@ tenants = Table(
     "tenants",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("slug", Text, nullable=False, unique=True),
+    Column("slug", ValueText(Slug), nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default="active"),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("status_reason", Text),
     Column("version", Integer, nullable=False, server_default="1"),
+    Index("ix_tenants_created_at_id", "created_at", "id"),
 )
 
 accounts = Table(
@@ -53,6 +59,7 @@ accounts = Table(
     Column("status", Text, nullable=False),
     Column("home_tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
     Column("last_tenant_id", Uuid, ForeignKey("tenants.id")),
+    Column("email_verified_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("version", Integer, nullable=False),
@@ -64,10 +71,12 @@ roles = Table(
     "roles",
     metadata,
     Column("tenant_id", Uuid, ForeignKey("tenants.id"), primary_key=True),
-    Column("name", Text, primary_key=True),
+    Column("name", ValueText(RoleName), primary_key=True),
     Column("permissions", ARRAY(Text), nullable=False),
     Column("is_protected", Boolean, nullable=False, server_default="false"),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("description", Text),
     Column("version", Integer, nullable=False, server_default="1"),
 )
 
@@ -78,7 +87,24 @@ memberships = Table(
     Column("account_id", Uuid, ForeignKey("accounts.id"), primary_key=True),
     Column("status", Text, nullable=False, server_default="active"),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("status_reason", Text),
+    Column("version", Integer, nullable=False, server_default="1"),
     Index("ix_memberships_account_id", "account_id"),
+)
+
+Index(
+    "ix_memberships_tenant_id_created_at_account_id",
+    memberships.c.tenant_id,
+    memberships.c.created_at,
+    memberships.c.account_id,
+)
+Index(
+    "ix_memberships_suspended",
+    memberships.c.tenant_id,
+    memberships.c.created_at,
+    memberships.c.account_id,
+    postgresql_where=memberships.c.status == "suspended",
 )
 
 membership_roles = Table(
@@ -86,7 +112,7 @@ membership_roles = Table(
     metadata,
     Column("tenant_id", Uuid, primary_key=True),
     Column("account_id", Uuid, primary_key=True),
-    Column("role_name", Text, primary_key=True),
+    Column("role_name", ValueText(RoleName), primary_key=True),
     ForeignKeyConstraint(
         ["tenant_id", "account_id"],
         ["memberships.tenant_id", "memberships.account_id"],
@@ -118,6 +144,10 @@ sessions = Table(
     Index("ix_sessions_account_id", "account_id"),
 )
 
+Index(
+    "ix_sessions_tenant_id", sessions.c.tenant_id, postgresql_where=sessions.c.revoked_at.is_(None)
+)
+
 bootstrap_marks = Table(
     "bootstrap_marks",
     metadata,
@@ -129,3 +159,16 @@ mapper_registry.map_imperatively(
     Account, accounts, version_id_col=accounts.c.version, eager_defaults=False
 )
 mapper_registry.map_imperatively(Session, sessions)
+mapper_registry.map_imperatively(Tenant, tenants, eager_defaults=False)
+mapper_registry.map_imperatively(Role, roles, eager_defaults=False)
+mapper_registry.map_imperatively(RoleGrant, membership_roles)
+mapper_registry.map_imperatively(
+    Membership,
+    memberships,
+    eager_defaults=False,
+    properties={
+        "grants": relationship(
+            RoleGrant, cascade="all, delete-orphan", passive_deletes=True, lazy="raise"
+        )
+    },
+)

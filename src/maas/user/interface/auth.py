@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form
 from maas.audit.public import audited
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-from maas.user.application.sign_in import TokenPair
+from maas.user.application.token_pairs import TokenPair
 from maas.user.domain.passwords import MAX_PASSWORD_CHARS
 from maas.user.interface.dependencies import SignIns
 from maas.user.interface.schemas import (
@@ -20,7 +20,7 @@ from maas.user.interface.schemas import (
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=StrictRoute)
 
 
-def _render(pair: TokenPair) -> TokenPairRead:
+def render_pair(pair: TokenPair) -> TokenPairRead:
     return TokenPairRead(
         access_token=pair.access_token,
         refresh_token=pair.refresh_token,
@@ -35,7 +35,7 @@ async def login(body: SignInRequest, sign_ins: SignIns) -> TokenPairRead:
     pair = await sign_ins.sign_in(
         login=body.username, password=body.password.get_secret_value(), tenant=body.tenant
     )
-    return _render(pair)
+    return render_pair(pair)
 
 
 @router.post("/token", summary="Sign in with an OAuth2 form, as the docs' Authorize button does")
@@ -47,13 +47,13 @@ async def token(
     grant_type: Annotated[Literal["password"], Form()] = "password",  # noqa: ARG001  only its value matters
 ) -> TokenPairRead:
     """Take the password grant of OAuth2 (RFC 6749, 4.3), and no other."""
-    return _render(await sign_ins.sign_in(login=username, password=password, tenant=None))
+    return render_pair(await sign_ins.sign_in(login=username, password=password, tenant=None))
 
 
 @router.post("/refresh", summary="Exchange a refresh token for the next pair")
 @audited("auth.refresh")
 async def refresh(body: RefreshRequest, sign_ins: SignIns) -> TokenPairRead:
-    return _render(await sign_ins.refresh(body.refresh_token.get_secret_value()))
+    return render_pair(await sign_ins.refresh(body.refresh_token.get_secret_value()))
 
 
 @router.post(

@@ -1,0 +1,211 @@
+"""The people of a tenant, as its administrators make, change, suspend and remove them."""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+
+from typing_extensions import TypedDict, Unpack
+
+from maas.audit.public import current_scope
+from maas.shared.domain.ids import AccountId
+from maas.shared.domain.principal import Principal
+from maas.user.application.admin_acts import (
+    AccessActs,
+    CheckVersion,
+    HashedMember,
+    NewMember,
+    granter_of,
+)
+from maas.user.application.admin_ports import (
+    AdminUnitOfWork,
+    MemberCreated,
+    MemberDetails,
+    SessionMarks,
+)
+from maas.user.application.admin_trail import MEMBER
+from maas.user.application.ports import PasswordHasher
+from maas.user.domain.account import DisplayName, EmailAddress, Username
+from maas.user.domain.grants import OwnRolesError
+from maas.user.domain.passwords import check_password
+from maas.user.domain.role import RoleName
+
+
+class MemberChanges(TypedDict, total=False):
+    """What may be changed of a person's own data; what is absent stays."""
+
+    display_name: DisplayName | None
+    email: EmailAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialPasswords:
+    """Makes and hashes the passwords that administrators hand out."""
+
+    passwords: PasswordHasher
+    generate: Callable[[], str]
+    min_length: int
+
+    async def prepare(self, new: NewMember) -> HashedMember:
+        """Hash a new person's password, made for them unless one is given.
+
+        Raises:
+            WeakPasswordError, HashingBusyError.
+        """
+        password, generated = self.choose(new.password, username=new.username, email=new.email)
+        hashed = await self.passwords.hash(password)
+        return HashedMember(new=new, password_hash=hashed, generated=generated)
+
+    def choose(
+        self, given: str | None, *, username: Username, email: EmailAddress
+    ) -> tuple[str, str | None]:
+        """Tell the password to be, and the same again if it is generated."""
+        if given is None:
+            generated = self.generate()
+            return generated, generated
+        check_password(given, username=username, email=email, min_length=self.min_length)
+        return given, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberService:
+    unit_of_work: Callable[[], AdminUnitOfWork]
+    acts: AccessActs
+    initial: InitialPasswords
+    marks: SessionMarks
+
+    async def create(self, principal: Principal, new: NewMember) -> MemberCreated:
+        """Make an account at home in the caller's tenant; its password must be changed at once.
+
+        Raises:
+            UsernameTakenError, EmailTakenError, WeakPasswordError, RoleNotFoundError,
+            BeyondOwnRightsError.
+        """
+        hashed = await self.initial.prepare(new)
+        async with self.unit_of_work() as uow:
+            target = await self.acts.enlist(uow, granter_of(principal), principal.tenant_id, hashed)
+            details = MemberDetails.of(target.account, target.membership)
+            created = MemberCreated(**asdict(details), initial_password=hashed.generated)
+            await uow.commit(created)
+        return created
+
+    async def revise(
+        self,
+        principal: Principal,
+        account_id: AccountId,
+        *,
+        check: CheckVersion,
+        **changes: Unpack[MemberChanges],
+    ) -> MemberDetails:
+        """Change a person's own data; only where the account is this tenant's alone.
+
+        Raises:
+            MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError, EmailTakenError.
+        """
+        async with self.unit_of_work() as uow:
+            target = await self.acts.find_account(uow, principal, account_id, check=check)
+            account, now = target.account, self.acts.clock.now()
+            if "display_name" in changes:
+                account.rename(changes["display_name"], at=now)
+            if "email" in changes:
+                account.move_to(changes["email"], at=now)
+            current_scope().change(MEMBER, account_id, after={"fields": sorted(changes)})
+            await uow.commit()
+        return MemberDetails.of(account, target.membership)
+
+    async def assign(
+        self,
+        principal: Principal,
+        account_id: AccountId,
+        names: Collection[RoleName],
+        *,
+        check: CheckVersion,
+    ) -> MemberDetails:
+        """Have a member hold exactly these roles, from their next request on.
+
+        Raises:
+            MemberNotFoundError, RoleNotFoundError, OwnRolesError, BeyondOwnRightsError,
+            LastAdminError.
+        """
+        async with self.unit_of_work() as uow:
+            target, effects = await self.acts.assign(
+                uow, granter_of(principal), account_id, names, check=check
+            )
+            await uow.commit()
+        await self.marks.announce(effects)
+        return MemberDetails.of(target.account, target.membership)
+
+    async def suspend(
+        self, principal: Principal, account_id: AccountId, reason: str, *, check: CheckVersion
+    ) -> MemberDetails:
+        """Keep a member out of the tenant until restored; their sessions in it end.
+
+        Raises:
+            MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError.
+        """
+        async with self.unit_of_work() as uow:
+            target, effects = await self.acts.suspend(
+                uow, granter_of(principal), account_id, reason, check=check
+            )
+            await uow.commit()
+        await self.marks.announce(effects)
+        return MemberDetails.of(target.account, target.membership)
+
+    async def restore(
+        self, principal: Principal, account_id: AccountId, *, check: CheckVersion
+    ) -> None:
+        """Let a suspended member sign in again.
+
+        Raises:
+            MemberNotFoundError, OwnRolesError, BeyondOwnRightsError.
+        """
+        async with self.unit_of_work() as uow:
+            await self.acts.restore(uow, granter_of(principal), account_id, check=check)
+            await uow.commit()
+
+    async def remove(
+        self, principal: Principal, account_id: AccountId, *, check: CheckVersion
+    ) -> None:
+        """Take a member out; an account at home here and nowhere else is deleted with it.
+
+        Raises:
+            MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError.
+        """
+        async with self.unit_of_work() as uow:
+            effects = await self.acts.remove(
+                uow, granter_of(principal), account_id, principal.tenant_id, check=check
+            )
+            await uow.commit()
+        await self.marks.announce(effects)
+
+    async def reset_password(
+        self, principal: Principal, account_id: AccountId, password: str | None
+    ) -> str | None:
+        """Give a person a new password, to be changed at once; all their sessions end.
+
+        Returns the password if none was given.
+
+        Raises:
+            MemberNotFoundError, OwnRolesError, AccountElsewhereError, BeyondOwnRightsError,
+            WeakPasswordError.
+        """
+        if account_id == principal.account_id:
+            raise OwnRolesError
+        async with self.unit_of_work() as uow:
+            found = await self.acts.find_account(uow, principal, account_id, check=_any_version)
+        account = found.account
+        chosen, generated = self.initial.choose(
+            password, username=account.username, email=account.email
+        )
+        password_hash = await self.initial.passwords.hash(chosen)
+        async with self.unit_of_work() as uow:
+            target = await self.acts.find_account(uow, principal, account_id, check=_any_version)
+            now = self.acts.clock.now()
+            target.account.give_password(password_hash, at=now)
+            effects = await uow.sessions.end(account_id, "password-reset", at=now, everywhere=True)
+            current_scope().change(MEMBER, account_id, after={"password_change_required": True})
+            await uow.commit()
+        await self.marks.announce(effects)
+        return generated
+
+
+def _any_version(version: int) -> None:
+    """Accept every version."""

@@ -1,0 +1,130 @@
+"""Who may give what to whom: the rules that span the granter, the role and the person."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from maas.shared.domain.errors import PermissionDeniedError, RuleViolatedError
+from maas.shared.domain.ids import AccountId
+from maas.shared.domain.principal import PLATFORM_NAMESPACE
+from maas.user.domain.role import GUARDED_ROLES, ProtectedRoleError, Role
+
+ANY = "*"
+
+
+class OwnRolesError(PermissionDeniedError):
+    code = "own-roles"
+    title = "Nobody changes their own access"
+
+    def __init__(self) -> None:
+        super().__init__("Ask another administrator to change your own roles or membership.")
+
+
+class BeyondOwnRightsError(PermissionDeniedError):
+    code = "beyond-own-rights"
+    title = "This takes more rights than you hold"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "You can only give, change or take away what lies within your own permissions."
+        )
+
+
+class LastAdminError(RuleViolatedError):
+    code = "last-admin"
+    title = "Somebody must remain"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This is the last active administrator: make another person one before this."
+        )
+
+
+def includes(granted: Collection[str], pattern: str) -> bool:
+    """Tell whether everything a pattern allows is allowed by one of the granted patterns.
+
+    A wildcard resource never reaches the platform namespace, on either side.
+    """
+    resource, _, action = pattern.partition(":")
+    for grant in granted:
+        own_resource, _, own_action = grant.partition(":")
+        reaches = own_resource == resource or (
+            own_resource == ANY and resource != PLATFORM_NAMESPACE
+        )
+        if reaches and own_action in {ANY, action}:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granter:
+    """Whoever changes access: who it is, what they hold, and which roles give it to them."""
+
+    account_id: AccountId
+    rights: frozenset[str]
+
+    def check_within(self, rights: Iterable[str]) -> None:
+        """Refuse whatever lies beyond the granter's own rights.
+
+        Raises:
+            BeyondOwnRightsError.
+        """
+        if not all(includes(self.rights, right) for right in rights):
+            raise BeyondOwnRightsError
+
+    def check_act_on(self, target: AccountId, *, rights: Iterable[str]) -> None:
+        """Refuse to act on oneself, or on somebody who may do more.
+
+        Raises:
+            OwnRolesError, BeyondOwnRightsError.
+        """
+        if target == self.account_id:
+            raise OwnRolesError
+        self.check_within(rights)
+
+    def check_assign(
+        self, target: AccountId, *, before: Iterable[Role], after: Iterable[Role]
+    ) -> None:
+        """Refuse to give or to take a role that allows more than the granter may do.
+
+        Raises:
+            OwnRolesError, BeyondOwnRightsError.
+        """
+        held = [right for role in (*before, *after) for right in role.permissions]
+        self.check_act_on(target, rights=held)
+
+    def check_define(self, permissions: Iterable[str]) -> None:
+        """Refuse to make a role that allows more than its maker may do.
+
+        Raises:
+            BeyondOwnRightsError.
+        """
+        self.check_within(permissions)
+
+    def check_redefine(self, role: Role, *, permissions: Iterable[str], is_own: bool) -> None:
+        """Refuse to change a role that is built in, above the granter, or the granter's own.
+
+        Raises:
+            ProtectedRoleError, OwnRolesError, BeyondOwnRightsError.
+        """
+        if role.is_protected:
+            raise ProtectedRoleError
+        if is_own:
+            raise OwnRolesError
+        self.check_within((*role.permissions, *permissions))
+
+
+def guarded_loss(before: Collection[str], after: Collection[str]) -> frozenset[str]:
+    """Name the roles a person would lose of which the last active holder must stay."""
+    return GUARDED_ROLES & set(before) - set(after)
+
+
+def check_remaining(lost: Collection[str], others: Mapping[str, int]) -> None:
+    """Refuse to take a guarded role's last active holder.
+
+    `others` counts the active holders beside the person at hand.
+
+    Raises:
+        LastAdminError.
+    """
+    if any(others.get(role, 0) == 0 for role in lost):
+        raise LastAdminError

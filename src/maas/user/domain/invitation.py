@@ -1,0 +1,64 @@
+"""Invitations: a link that lets one person register into a tenant, with roles."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+from uuid import UUID
+
+from maas.shared.domain.errors import InvalidInputError, NotFoundError
+from maas.shared.domain.ids import AccountId, TenantId
+from maas.user.domain.account import EmailAddress
+from maas.user.domain.links import LinkHash
+
+InvitationId = NewType("InvitationId", UUID)
+
+
+class InvalidInvitationError(InvalidInputError):
+    """Unknown, used, withdrawn, expired, or for another e-mail address; never says which."""
+
+    code = "invalid-invitation"
+    title = "The invitation is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("The invitation is unknown, used, too old, or for another e-mail address.")
+
+
+class InvitationNotFoundError(NotFoundError):
+    code = "invitation-not-found"
+    title = "No such invitation"
+
+
+@dataclass(eq=False, kw_only=True)
+class Invitation:
+    """Open until it is accepted, withdrawn or too old."""
+
+    id: InvitationId
+    tenant_id: TenantId
+    email: EmailAddress
+    roles: list[str]
+    token_hash: LinkHash
+    invited_by: AccountId
+    created_at: datetime
+    expires_at: datetime
+    accepted_at: datetime | None = None
+    accepted_by: AccountId | None = None
+    revoked_at: datetime | None = None
+
+    def is_open(self, at: datetime) -> bool:
+        return self.accepted_at is None and self.revoked_at is None and at < self.expires_at
+
+    def accept(self, account_id: AccountId, *, email: EmailAddress, at: datetime) -> None:
+        """Let the person in whom it was made for.
+
+        Raises:
+            InvalidInvitationError: not open any more, or somebody else's.
+        """
+        if not self.is_open(at) or email.key != self.email.key:
+            raise InvalidInvitationError
+        self.accepted_at = at
+        self.accepted_by = account_id
+
+    def withdraw(self, *, at: datetime) -> None:
+        """Close it; closing one that is closed changes nothing."""
+        if self.is_open(at):
+            self.revoked_at = at

@@ -1,0 +1,120 @@
+"""The outbox of mails, read as `maas_system`: the API can write to it and cannot read it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.ids import AccountId
+from maas.shared.infrastructure.database import system_arguments
+from maas.shared.infrastructure.settings import DatabaseSettings
+from maas.user.application.mails import LINKS_AN_HOUR, Addressee, WaitingMail
+from maas.user.domain.links import LinkHash, LinkPurpose
+from maas.user.domain.throttle import MEMORY
+
+# Put off by one minute, then two, four ... up to an hour.
+_TAKE: Final = """
+UPDATE outgoing_mails
+SET attempts = attempts + 1,
+    due_at = $1::timestamptz + least(interval '1 minute' * (2 ^ attempts), interval '1 hour')
+WHERE id = (
+    SELECT id FROM outgoing_mails WHERE due_at <= $1 ORDER BY due_at LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING id, kind, recipient, reference, created_at
+"""
+_FIND: Final = "SELECT id, username, email, status FROM accounts WHERE lower(email) = lower($1)"
+_KEEP: Final = """
+INSERT INTO link_tokens (token_hash, purpose, account_id, email, created_at, expires_at)
+SELECT $1, $2, $3, $4, $5::timestamptz, $6
+WHERE (SELECT count(*) FROM link_tokens
+       WHERE account_id = $3 AND purpose = $2
+         AND created_at > $5::timestamptz - interval '1 hour') < $7
+RETURNING 1
+"""
+_INVITE: Final = """
+UPDATE invitations i SET mailed_token_hash = $2 FROM tenants t
+WHERE i.id = $1 AND t.id = i.tenant_id AND t.status = 'active'
+    AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > $3
+RETURNING t.name
+"""
+
+
+class PostgresMailQueue:
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+
+    async def take(self, *, at: datetime) -> WaitingMail | None:
+        row = await self._connection.fetchrow(_TAKE, at)
+        return None if row is None else WaitingMail(**row)
+
+    async def finish(self, mail: WaitingMail) -> None:
+        await self._connection.execute("DELETE FROM outgoing_mails WHERE id = $1", mail.id)
+
+    async def find_addressee(self, email: str) -> Addressee | None:
+        row = await self._connection.fetchrow(_FIND, email)
+        if row is None:
+            return None
+        return Addressee(
+            account_id=AccountId(row["id"]),
+            username=row["username"],
+            email=row["email"],
+            status=row["status"],
+        )
+
+    async def keep_link(
+        self,
+        token_hash: LinkHash,
+        purpose: LinkPurpose,
+        addressee: Addressee,
+        *,
+        at: datetime,
+        lifetime: timedelta,
+    ) -> bool:
+        kept = await self._connection.fetchval(
+            _KEEP,
+            token_hash,
+            purpose,
+            addressee.account_id,
+            addressee.email,
+            at,
+            at + lifetime,
+            LINKS_AN_HOUR,
+        )
+        return kept is not None
+
+    async def drop_link(self, token_hash: LinkHash) -> None:
+        await self._connection.execute("DELETE FROM link_tokens WHERE token_hash = $1", token_hash)
+
+    async def renew_invitation(
+        self, invitation_id: UUID, token_hash: LinkHash, *, at: datetime
+    ) -> str | None:
+        tenant: str | None = await self._connection.fetchval(_INVITE, invitation_id, token_hash, at)
+        return tenant
+
+
+@asynccontextmanager
+async def open_mail_queue(settings: DatabaseSettings) -> AsyncIterator[PostgresMailQueue]:
+    connection = await asyncpg.connect(**system_arguments(settings))
+    try:
+        yield PostgresMailQueue(connection)
+    finally:
+        await connection.close()
+
+
+async def purge_sign_in(settings: DatabaseSettings, *, clock: Clock) -> int:
+    """Delete links that are too old and counters nobody needs; return how many."""
+    now = clock.now()
+    connection = await asyncpg.connect(**system_arguments(settings))
+    try:
+        links = await connection.execute("DELETE FROM link_tokens WHERE expires_at < $1", now)
+        counters = await connection.execute(
+            "DELETE FROM login_throttles WHERE touched_at < $1", now - MEMORY
+        )
+    finally:
+        await connection.close()
+    return sum(int(done.rpartition(" ")[2]) for done in (links, counters))

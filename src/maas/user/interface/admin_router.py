@@ -1,0 +1,11 @@
+"""All routes of the admin area, to be mounted under `/api/v1`."""
+
+from fastapi import APIRouter
+
+from maas.user.interface import admin_users, permissions, roles, tenants
+
+router = APIRouter()
+router.include_router(admin_users.router)
+router.include_router(roles.router)
+router.include_router(permissions.router)
+router.include_router(tenants.router)

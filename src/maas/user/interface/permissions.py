@@ -1,0 +1,46 @@
+"""The permissions there are: those that routes ask for, and what they let one do."""
+
+from fastapi import APIRouter, Request
+
+from maas.shared.interface.pagination import PageRead
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.routes import walk_routes
+from maas.shared.interface.security import requires
+from maas.user.interface.admin_schemas import PermissionRead
+
+router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=StrictRoute)
+
+DESCRIPTIONS = {
+    "audit:read": "Read the tenant's audit trail.",
+    "metrics:read": "Read the platform's metrics from another machine.",
+    "model:read": "See models, versions and files, and download them.",
+    "model:write": "Register models, upload and promote versions.",
+    "model:delete": "Delete models, versions and files.",
+    "platform:account-write": "Change accounts that belong to several tenants.",
+    "platform:member-read": "See who belongs to any tenant.",
+    "platform:member-write": "Join accounts to any tenant, and take them out.",
+    "platform:tenant-read": "See all tenants.",
+    "platform:tenant-write": "Make, change, suspend and delete tenants.",
+    "role:grant": "Give and take roles, within one's own rights.",
+    "role:read": "See the tenant's roles and the permissions there are.",
+    "role:write": "Make, change and delete roles, within one's own rights.",
+    "self:read": "See one's own account; everybody may.",
+    "self:write": "Change one's own account; everybody may.",
+    "user:delete": "Remove people from the tenant.",
+    "user:read": "See and export the tenant's people.",
+    "user:write": "Make, change, suspend and restore people, and reset passwords.",
+}
+"""What each permission lets one do; a test finds those that are missing here."""
+
+BESIDE_ROUTES = frozenset({"platform:account-write"})
+"""Asked for within a use case, whatever the route asks."""
+
+
+@router.get("", dependencies=[requires("role:read")], summary="List the permissions there are")
+async def list_permissions(request: Request) -> PageRead[PermissionRead]:
+    names = {name for route in walk_routes(request.app) for name in route.permissions}
+    items = [
+        PermissionRead(name=name, description=DESCRIPTIONS.get(name, ""))
+        for name in sorted(names | BESIDE_ROUTES)
+    ]
+    return PageRead[PermissionRead](items=items, next_cursor=None, total=None)

@@ -1,0 +1,23 @@
+"""Ticks of identity: mails go out, what has expired goes away."""
+
+from collections.abc import Callable
+from typing import cast
+
+from celery import Task, shared_task
+
+from maas.shared.interface.tasks import service_of
+
+MAIL_SERVICE = "mail_send"
+SIGN_IN_PURGE_SERVICE = "sign_in_purge"
+
+
+@shared_task(name="mail.send", bind=True, acks_late=True)
+def send_mails(self: "Task[..., None]") -> None:
+    """Send the mails that are due; a lost or doubled tick is harmless."""
+    cast("Callable[[], int]", service_of(self, MAIL_SERVICE))()
+
+
+@shared_task(name="sign_in.purge", bind=True, acks_late=True)
+def purge_sign_in_aids(self: "Task[..., None]") -> None:
+    """Forget links and counters that have expired; running twice changes nothing more."""
+    cast("Callable[[], int]", service_of(self, SIGN_IN_PURGE_SERVICE))()

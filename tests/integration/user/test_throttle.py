@@ -1,0 +1,196 @@
+"""Both stores of failed sign-ins hold alike: Redis, and PostgreSQL while Redis is down."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from maas.shared.domain.ids import AccountId, new_id
+from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.redis import RedisGate
+from maas.user.application.throttle import (
+    AttemptOutcome,
+    LoginAttempt,
+    LoginThrottle,
+    TooManyLoginsError,
+)
+from maas.user.domain.throttle import BURST, WaitPolicy
+from maas.user.infrastructure.throttle import THROTTLE_PREFIX, GuardedLoginThrottle, site_of
+from tests.conftest import MakeSettings
+
+pytestmark = pytest.mark.integration
+
+Superuser: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+POLICY = WaitPolicy(first=timedelta(seconds=4), longest=timedelta(seconds=900))
+HOME, ELSEWHERE = "192.0.2.7", "198.51.100.9"
+
+
+@pytest.fixture(params=["redis", "postgres"])
+async def throttle(
+    request: pytest.FixtureRequest,
+    redis_gate: RedisGate,
+    make_settings: MakeSettings,
+    database: Database,
+) -> AsyncIterator[LoginThrottle]:
+    dead = RedisGate(make_settings(redis={"url": "redis://127.0.0.1:1/0"}).redis)
+    gate = redis_gate if request.param == "redis" else dead
+    yield GuardedLoginThrottle(gate, database, policy=POLICY, clock=SystemClock())
+    await dead.close()
+
+
+async def guess(
+    throttle: LoginThrottle,
+    outcome: AttemptOutcome = "failed",
+    *,
+    login: str = "ada",
+    address: str = ELSEWHERE,
+    account_id: AccountId | None = None,
+    is_known: bool = False,
+) -> LoginAttempt:
+    attempt = await throttle.admit(
+        login=login, address=address, account_id=account_id, is_known=is_known
+    )
+    await throttle.settle(attempt, outcome)
+    return attempt
+
+
+async def wait_of(throttle: LoginThrottle, **who: object) -> float:
+    with pytest.raises(TooManyLoginsError) as refusal:
+        await guess(throttle, **who)  # type: ignore[arg-type]  # passed on as given
+    assert refusal.value.retry_after is not None
+    return refusal.value.retry_after.total_seconds()
+
+
+async def test_waits_from_the_third_failure_on(throttle: LoginThrottle) -> None:
+    for _ in range(3):
+        await guess(throttle)
+
+    assert 3 < await wait_of(throttle) <= 4
+
+
+async def test_an_address_is_held_whatever_names_it_tries(throttle: LoginThrottle) -> None:
+    for number in range(3):
+        await guess(throttle, login=f"user{number}")
+
+    assert await wait_of(throttle, login="another") > 3
+    await guess(throttle, login="another", address=HOME)
+
+
+async def test_a_name_is_held_whatever_the_address_and_the_case(throttle: LoginThrottle) -> None:
+    for number in range(3):
+        await guess(throttle, address=f"192.0.2.{number}")
+
+    assert await wait_of(throttle, login="ADA", address=HOME) > 3
+
+
+async def test_a_known_pair_is_held_by_its_own_counter_only(throttle: LoginThrottle) -> None:
+    ada = AccountId(new_id())
+    for _ in range(3):
+        await guess(throttle, account_id=ada)
+    assert await wait_of(throttle, account_id=ada) > 3
+
+    for _ in range(3):
+        await guess(throttle, account_id=ada, address=ELSEWHERE, is_known=True)
+
+    assert await wait_of(throttle, account_id=ada, address=ELSEWHERE, is_known=True) > 3
+    await guess(throttle, "right", account_id=ada, address=HOME, is_known=True)
+
+
+async def test_the_right_password_forgives_a_known_pair(throttle: LoginThrottle) -> None:
+    ada = AccountId(new_id())
+    for _ in range(4):
+        await guess(throttle, account_id=ada, is_known=True)
+        await guess(throttle, account_id=ada, is_known=True)
+        await guess(throttle, "right", account_id=ada, is_known=True)
+
+
+async def test_what_was_not_compared_is_not_counted(throttle: LoginThrottle) -> None:
+    for _ in range(20):
+        await guess(throttle, "unknown")
+
+
+async def test_a_thousand_at_once_are_held_as_in_a_row(throttle: LoginThrottle) -> None:
+    compared = 0
+
+    async def attack() -> None:
+        nonlocal compared
+        attempt = await throttle.admit(login="ada", address=HOME, account_id=None, is_known=False)
+        compared += 1
+        await asyncio.sleep(0.3)
+        await throttle.settle(attempt, "failed")
+
+    results = await asyncio.gather(*(attack() for _ in range(60)), return_exceptions=True)
+
+    assert compared <= BURST
+    refusals = [result for result in results if result is not None]
+    assert all(isinstance(refusal, TooManyLoginsError) for refusal in refusals)
+    assert len(refusals) >= 60 - BURST
+
+
+async def test_many_right_ones_at_once_all_pass(throttle: LoginThrottle) -> None:
+    ada = AccountId(new_id())
+
+    await asyncio.gather(
+        *(guess(throttle, "right", account_id=ada, is_known=True) for _ in range(30))
+    )
+
+
+async def test_the_second_name_of_an_account_brings_decoys_and_no_429(
+    throttle: LoginThrottle,
+) -> None:
+    ada = AccountId(new_id())
+    for number in range(3):
+        await guess(throttle, login="ada", account_id=ada, address=f"192.0.2.{number}")
+
+    attempt = await guess(throttle, login="ada@example.com", account_id=ada, address="192.0.2.99")
+
+    assert attempt.is_decoy
+    assert not (await guess(throttle, login="eve@example.com", address="192.0.2.98")).is_decoy
+
+
+async def test_an_account_that_is_there_is_held_as_one_that_is_not(
+    throttle: LoginThrottle,
+) -> None:
+    ada = AccountId(new_id())
+    waits = []
+    for login, account_id in (("ada", ada), ("eve", None)):
+        for number in range(5):
+            try:
+                await guess(
+                    throttle, login=login, account_id=account_id, address=f"192.0.2.{number}"
+                )
+                waits.append((login, "admitted"))
+            except TooManyLoginsError as refusal:
+                waits.append((login, refusal.detail))
+
+    assert [each[1] for each in waits[:5]] == [each[1] for each in waits[5:]]
+
+
+async def test_keys_hold_neither_names_nor_addresses(
+    redis_gate: RedisGate, database: Database, superuser: Superuser
+) -> None:
+    throttle = GuardedLoginThrottle(redis_gate, database, policy=POLICY, clock=SystemClock())
+    await guess(throttle, login="ada@example.com")
+
+    keys = [key.decode() async for key in redis_gate.client.scan_iter(f"{THROTTLE_PREFIX}*")]
+
+    assert len(keys) == 2
+    assert not any("ada" in key or ELSEWHERE in key for key in keys)
+    assert 0 < await redis_gate.client.pttl(keys[0]) <= 24 * 3600 * 1000
+    assert await superuser.fetchval("SELECT count(*) FROM login_throttles") == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        (None, None),
+    ],
+)
+def test_an_ipv6_site_counts_as_one_address(address: str | None, site: str | None) -> None:
+    assert site_of(address) == site
