@@ -32,6 +32,7 @@ def upgrade() -> None:
     op.add_column("roles", sa.Column("description", sa.Text))
     op.execute("GRANT INSERT, UPDATE ON tenants TO maas_app")
     _add_indexes()
+    _add_letters()
     _add_search()
     _add_lookups()
 
@@ -67,6 +68,23 @@ def _add_indexes() -> None:
     """)
 
 
+def _add_letters() -> None:
+    """Index letters beyond ASCII one by one: names in them are short, and have no trigrams."""
+    op.execute("""
+        CREATE FUNCTION uncommon_letters(first text, second text) RETURNS text[]
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+            SELECT ARRAY(
+                SELECT DISTINCT letter FROM regexp_split_to_table(
+                    lower(coalesce(first, '') || ' ' || coalesce(second, '')), '') letter
+                WHERE ascii(letter) > 127)
+        $$
+    """)
+    op.execute(
+        "CREATE INDEX ix_accounts_uncommon_letters ON accounts "
+        "USING gin (uncommon_letters(email, display_name))"
+    )
+
+
 MATCHES = """
     m.tenant_id = current_setting('maas.tenant_id')::uuid
     AND (wanted_status IS NULL OR m.status = wanted_status)
@@ -74,6 +92,8 @@ MATCHES = """
         SELECT FROM public.membership_roles r
         WHERE r.tenant_id = m.tenant_id AND r.account_id = m.account_id
           AND r.role_name = wanted_role))
+    AND (cardinality(letters) = 0
+         OR public.uncommon_letters(a.email, a.display_name) @> letters)
     AND (q IS NULL OR a.username ILIKE pattern OR a.email ILIKE pattern
          OR a.display_name ILIKE pattern)
 """
@@ -84,6 +104,7 @@ SETTINGS = """
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
 """
 PATTERN = r"pattern CONSTANT text := '%' || regexp_replace(q, '([\\%_])', '\\\1', 'g') || '%';"
+LETTERS = "letters CONSTANT text[] := public.uncommon_letters(q, NULL);"
 
 
 def _add_search() -> None:
@@ -96,7 +117,7 @@ def _add_search() -> None:
                        home_tenant_id uuid, status text, status_reason text, roles text[],
                        created_at timestamptz, updated_at timestamptz, version integer)
         {SETTINGS} AS $$
-        DECLARE {PATTERN}
+        DECLARE {PATTERN} {LETTERS}
         BEGIN
             RETURN QUERY
             SELECT a.id, a.username, a.email, a.display_name, a.status,
@@ -114,7 +135,7 @@ def _add_search() -> None:
     op.execute(f"""
         CREATE FUNCTION member_search_count(q text, wanted_status text, wanted_role text)
         RETURNS bigint {SETTINGS} AS $$
-        DECLARE {PATTERN}
+        DECLARE {PATTERN} {LETTERS}
         BEGIN
             RETURN (SELECT count(*) FROM public.memberships m
                     JOIN public.accounts a ON a.id = m.account_id WHERE {MATCHES});
@@ -178,6 +199,8 @@ def downgrade() -> None:
         "member_search(text, text, text, timestamptz, uuid, integer)",
     ):
         op.execute(f"DROP FUNCTION {function}")
+    op.execute("DROP INDEX ix_accounts_uncommon_letters")
+    op.execute("DROP FUNCTION uncommon_letters(text, text)")
     op.execute("DROP INDEX IF EXISTS ix_accounts_names_trgm")
     op.drop_index("ix_sessions_tenant_id", "sessions")
     op.drop_index("ix_tenants_created_at_id", "tenants")

@@ -402,6 +402,22 @@ class TestReset:
         again = await sign_in(client, "grace", answer.json()["initial_password"])
         assert await status_of(client, again) == 200
 
+    async def test_reaches_any_account_for_who_runs_the_platform(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        platform = await make_person("root", roles=EVERYTHING)
+        grace = await make_user(client, platform, "grace")
+        await make_tenant(client, platform, "other", admin_id=grace["id"])
+        there = await enter(client, "grace", "other")
+        hedy = await make_user(client, there, "hedy")
+        admin = await make_person("ada", roles=("admin",))
+        path = f"{USERS}/{hedy['id']}/password-reset"
+
+        refused = await client.post(path, json={}, headers=admin.headers)
+        allowed = await client.post(path, json={}, headers=platform.headers)
+
+        assert (refused.status_code, allowed.status_code) == (404, 200)
+
 
 class TestExport:
     async def test_streams_people_that_no_spreadsheet_runs(

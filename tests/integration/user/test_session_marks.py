@@ -64,6 +64,7 @@ class TestStale:
         assert (before.may("model:write"), after.may("model:write")) == (False, True)
         assert after == cached
         entry = await redis_gate.client.get(session_key(signed_in.session.id))
+        assert isinstance(entry, bytes)
         assert entry.startswith(b"v|2|")
         assert 0 < await redis_gate.client.pttl(session_key(signed_in.session.id)) <= 5000
 

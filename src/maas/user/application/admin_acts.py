@@ -242,10 +242,7 @@ class AccessActs:
         """
         await uow.lock_guarded_roles()
         current_scope().resource(MEMBER, account_id)
-        try:
-            account = await uow.accounts.get(account_id)
-        except AccountNotFoundError:
-            raise MemberNotFoundError from None
+        account = await self._get_account(uow, account_id)
         membership = await uow.memberships.find(account_id)
         if membership is None:
             raise MemberNotFoundError
@@ -268,17 +265,45 @@ class AccessActs:
             BeyondOwnRightsError: the person may do more than the caller, in whatever tenant.
         """
         target = await self.find(uow, account_id, check=check)
-        is_ours = (
-            target.account.home_tenant_id == principal.tenant_id
-            and not await uow.is_member_elsewhere(account_id)
-        )
+        await self._check_owned(uow, principal, target.account)
+        return target
+
+    async def find_resettable(
+        self, uow: AdminUnitOfWork, principal: Principal, account_id: AccountId
+    ) -> Account:
+        """Load an account whose password is to be set; the platform's administrators reach any.
+
+        Raises:
+            MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError.
+        """
+        current_scope().resource(MEMBER, account_id)
+        account = await self._get_account(uow, account_id)
+        is_member = await uow.memberships.find(account_id) is not None
+        if not (is_member or principal.may(PLATFORM_ACCOUNTS)):
+            raise MemberNotFoundError
+        await self._check_owned(uow, principal, account)
+        return account
+
+    async def _get_account(self, uow: AdminUnitOfWork, account_id: AccountId) -> Account:
+        """Load an account, locked; whether one is there that is no member stays untold."""
+        try:
+            return await uow.accounts.get(account_id)
+        except AccountNotFoundError:
+            raise MemberNotFoundError from None
+
+    async def _check_owned(
+        self, uow: AdminUnitOfWork, principal: Principal, account: Account
+    ) -> None:
         is_platforms = principal.may(PLATFORM_ACCOUNTS)
+        is_ours = (
+            account.home_tenant_id == principal.tenant_id
+            and not await uow.is_member_elsewhere(account.id)
+        )
         if not (is_ours or is_platforms):
             raise AccountElsewhereError
-        if account_id != principal.account_id:
+        if account.id != principal.account_id:
             granter = platform_granter_of(principal) if is_platforms else granter_of(principal)
-            granter.check_within(await uow.list_rights(account_id))
-        return target
+            granter.check_within(await uow.list_rights(account.id))
 
     async def _act_on(
         self,

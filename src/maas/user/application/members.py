@@ -190,22 +190,17 @@ class MemberService:
         if account_id == principal.account_id:
             raise OwnRolesError
         async with self.unit_of_work() as uow:
-            found = await self.acts.find_account(uow, principal, account_id, check=_any_version)
-        account = found.account
+            account = await self.acts.find_resettable(uow, principal, account_id)
         chosen, generated = self.initial.choose(
             password, username=account.username, email=account.email
         )
         password_hash = await self.initial.passwords.hash(chosen)
         async with self.unit_of_work() as uow:
-            target = await self.acts.find_account(uow, principal, account_id, check=_any_version)
+            account = await self.acts.find_resettable(uow, principal, account_id)
             now = self.acts.clock.now()
-            target.account.give_password(password_hash, at=now)
+            account.give_password(password_hash, at=now)
             effects = await uow.sessions.end(account_id, "password-reset", at=now, everywhere=True)
             current_scope().change(MEMBER, account_id, after={"password_change_required": True})
             await uow.commit()
         await self.marks.announce(effects)
         return generated
-
-
-def _any_version(version: int) -> None:
-    """Accept every version."""
