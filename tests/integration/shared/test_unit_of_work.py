@@ -13,6 +13,7 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork, UnauditedChangeError
+from maas.user.domain.tenant import Slug
 from maas.user.infrastructure.tables import accounts, memberships, roles, tenants
 from tests.factories.accounts import make_account
 from tests.fakes.recorder import make_call
@@ -51,7 +52,7 @@ class TestCommit:
         "statement",
         [
             update(accounts).values(status="suspended"),
-            insert(tenants).values(id=new_id(), slug="x", name="x"),
+            insert(tenants).values(id=new_id(), slug=Slug("x"), name="x"),
             text("UPDATE accounts SET status = 'suspended'"),
             text("  with x as (select 1) delete from sessions"),
             text("/* SELECT */ update sessions set version = 2"),
