@@ -1,0 +1,74 @@
+"""Inviting people into the tenant, and taking an invitation back."""
+
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ConfigDict, Field
+
+from maas.audit.public import audited
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.shared.interface.types import Instant, ReadModel, StrictModel
+from maas.user.application.invitations import InvitationService
+from maas.user.domain.invitation import InvitationId
+from maas.user.interface.admin_dependencies import API, refusals
+from maas.user.interface.admin_schemas import EmailField, RoleNames
+
+router = APIRouter(prefix="/admin/invitations", tags=["admin"], route_class=StrictRoute)
+
+
+class InvitationCreate(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "bo@example.com", "roles": ["developer"]}]}
+    )
+
+    email: EmailField
+    roles: RoleNames = Field(min_length=1)
+    send_mail: bool = Field(default=True, description="Whether the platform mails the link itself.")
+
+
+class InvitationCreatedRead(ReadModel):
+    id: UUID
+    token: str = Field(description="What `POST /auth/register` takes; shown only now.")
+    expires_at: Instant
+
+
+async def _invitations(request: Request) -> InvitationService:
+    return cast("InvitationService", request.scope["state"]["invitations"])
+
+
+Invitations = Annotated[InvitationService, Depends(_invitations)]
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[requires("user:write")],
+    summary="Invite somebody, by e-mail address, with roles within one's own rights",
+    responses=refusals(403, 404),
+)
+@audited("invitation.created")
+async def create_invitation(
+    body: InvitationCreate, caller: Caller, invitations: Invitations, response: Response
+) -> InvitationCreatedRead:
+    issued = await invitations.invite(
+        caller,
+        email=body.email,
+        roles=[str(role) for role in body.roles],
+        send_mail=body.send_mail,
+    )
+    response.headers["Location"] = f"{API}/admin/invitations/{issued.id}"
+    return InvitationCreatedRead.model_validate(issued)
+
+
+@router.delete(
+    "/{invitation_id}",
+    status_code=204,
+    dependencies=[requires("user:write")],
+    summary="Take an invitation back; its link is worth nothing from now on",
+    responses=refusals(404),
+)
+@audited("invitation.withdrawn")
+async def withdraw_invitation(invitation_id: UUID, invitations: Invitations) -> None:
+    await invitations.withdraw(InvitationId(invitation_id))
