@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from maas.main import create_app  # noqa: E402  the path above comes first
-from maas.shared.infrastructure.settings import load_settings  # noqa: E402
-from maas.shared.interface.routes import walk_routes  # noqa: E402
-from tests.architecture.inspection import action_of, list_actions, list_problems  # noqa: E402
+from maas.shared.infrastructure.settings import load_settings  # noqa: E402  the path is set first
+from maas.shared.interface.routes import walk_routes  # noqa: E402  the path is set first
+from tests.architecture.inspection import action_of, list_actions, list_problems  # noqa: E402  the path is set first
 
 DOCS = ROOT / "docs"
 

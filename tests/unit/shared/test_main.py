@@ -63,8 +63,8 @@ class TestCors:
 )
 def test_documentation_is_off_in_production_unless_asked_for(
     environment: str,
-    docs: bool | None,  # noqa: FBT001
-    is_served: bool,  # noqa: FBT001
+    docs: bool | None,  # noqa: FBT001  a parametrised case
+    is_served: bool,  # noqa: FBT001  a parametrised case
 ) -> None:
     app = create_app(make_settings(environment=environment, server={"docs": docs}))
 

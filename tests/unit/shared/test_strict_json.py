@@ -44,7 +44,7 @@ def read(body: bytes) -> Any:
 
 class TestAccepts:
     @given(plain_values, st.booleans())
-    def test_what_any_json_library_writes(self, value: Any, is_ascii: bool) -> None:  # noqa: FBT001
+    def test_what_any_json_library_writes(self, value: Any, is_ascii: bool) -> None:  # noqa: FBT001  a parametrised case
         body = json.dumps(value, ensure_ascii=is_ascii).encode()
 
         assert read(body) == value

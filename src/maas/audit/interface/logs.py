@@ -75,7 +75,7 @@ async def list_logs(
 
 @router.get("/{id}", dependencies=[requires("audit:read")])
 @audited("audit.read")
-async def get_log(id: UUID, queries: Queries, caller: Caller) -> AuditEventRead:  # noqa: A002
+async def get_log(id: UUID, queries: Queries, caller: Caller) -> AuditEventRead:  # noqa: A002  the path's name
     """Show one event."""
     event = await queries.get_event(caller.tenant_id, id)
     return AuditEventRead.model_validate(event)

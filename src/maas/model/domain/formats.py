@@ -29,7 +29,7 @@ def is_pickle(head: bytes) -> bool:
     """
     if head.startswith(_ZIP):
         return b"data.pkl" in head
-    if len(head) < 2 or head[0] != 0x80 or head[1] not in _PICKLE_PROTOCOLS:  # noqa: PLR2004
+    if len(head) < 2 or head[0] != 0x80 or head[1] not in _PICKLE_PROTOCOLS:  # noqa: PLR2004  pickle's PROTO opcode
         return False
     return not _is_safetensors(head)
 

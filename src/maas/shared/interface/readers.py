@@ -186,7 +186,7 @@ def _reading_first(handle: RouteHandler, *, limits: BodyLimits, is_form: bool) -
                 check_form(body)
             else:
                 # FastAPI would parse the bytes leniently by itself: it finds them parsed instead.
-                request._json = parse_json(body, max_depth=limits.max_depth)  # noqa: SLF001
+                request._json = parse_json(body, max_depth=limits.max_depth)  # noqa: SLF001  see above
         return await handle(request)
 
     return read_then_handle
