@@ -29,7 +29,6 @@ def upgrade() -> None:
         at("touched_at", nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_login_throttles"),
     )
-    op.create_index("ix_login_throttles_touched_at", "login_throttles", ["touched_at"])
     op.create_table(
         "link_tokens",
         sa.Column("token_hash", sa.LargeBinary, nullable=False),

@@ -98,7 +98,7 @@ def build_user(
         passwords=hasher,
         tokens=tokens,
         opener=opener,
-        throttle=_throttle(settings, redis=redis, database=database, clock=clock),
+        throttle=_throttle(settings, database),
         cache=cache,
         clock=clock,
     )
@@ -151,13 +151,11 @@ def build_user(
     )
 
 
-def _throttle(
-    settings: AuthSettings, *, redis: RedisGate, database: Database, clock: Clock
-) -> LoginThrottle:
+def _throttle(settings: AuthSettings, database: Database) -> LoginThrottle:
     if not settings.login_throttle:
         return OpenLoginThrottle()
     policy = WaitPolicy(first=settings.login_first_wait, longest=settings.login_longest_wait)
-    return GuardedLoginThrottle(redis, database, policy=policy, clock=clock)
+    return GuardedLoginThrottle(database, policy=policy)
 
 
 def _build_admin(

@@ -1,7 +1,6 @@
-"""Both stores of failed sign-ins hold alike: Redis, and PostgreSQL while Redis is down."""
+"""Failed sign-ins are counted in PostgreSQL, alike for all processes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -9,9 +8,7 @@ import asyncpg
 import pytest
 
 from maas.shared.domain.ids import AccountId, new_id
-from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.redis import RedisGate
 from maas.user.application.throttle import (
     AttemptOutcome,
     LoginAttempt,
@@ -19,8 +16,7 @@ from maas.user.application.throttle import (
     TooManyLoginsError,
 )
 from maas.user.domain.throttle import BURST, WaitPolicy
-from maas.user.infrastructure.throttle import THROTTLE_PREFIX, GuardedLoginThrottle, site_of
-from tests.conftest import MakeSettings
+from maas.user.infrastructure.throttle import GuardedLoginThrottle, site_of
 
 pytestmark = pytest.mark.integration
 
@@ -29,17 +25,9 @@ POLICY = WaitPolicy(first=timedelta(seconds=4), longest=timedelta(seconds=900))
 HOME, ELSEWHERE = "192.0.2.7", "198.51.100.9"
 
 
-@pytest.fixture(params=["redis", "postgres"])
-async def throttle(
-    request: pytest.FixtureRequest,
-    redis_gate: RedisGate,
-    make_settings: MakeSettings,
-    database: Database,
-) -> AsyncIterator[LoginThrottle]:
-    dead = RedisGate(make_settings(redis={"url": "redis://127.0.0.1:1/0"}).redis)
-    gate = redis_gate if request.param == "redis" else dead
-    yield GuardedLoginThrottle(gate, database, policy=POLICY, clock=SystemClock())
-    await dead.close()
+@pytest.fixture
+def throttle(database: Database) -> LoginThrottle:
+    return GuardedLoginThrottle(database, policy=POLICY)
 
 
 async def guess(
@@ -171,17 +159,49 @@ async def test_an_account_that_is_there_is_held_as_one_that_is_not(
 
 
 async def test_keys_hold_neither_names_nor_addresses(
-    redis_gate: RedisGate, database: Database, superuser: Superuser
+    throttle: LoginThrottle, superuser: Superuser
 ) -> None:
-    throttle = GuardedLoginThrottle(redis_gate, database, policy=POLICY, clock=SystemClock())
     await guess(throttle, login="ada@example.com")
 
-    keys = [key.decode() async for key in redis_gate.client.scan_iter(f"{THROTTLE_PREFIX}*")]
+    keys = [row["key"] for row in await superuser.fetch("SELECT key FROM login_throttles")]
 
     assert len(keys) == 2
-    assert not any("ada" in key or ELSEWHERE in key for key in keys)
-    assert 0 < await redis_gate.client.pttl(keys[0]) <= 24 * 3600 * 1000
-    assert await superuser.fetchval("SELECT count(*) FROM login_throttles") == 0
+    assert not any("ada@" in key or ELSEWHERE in key for key in keys)
+
+
+async def test_a_day_without_a_failure_begins_anew(
+    throttle: LoginThrottle, superuser: Superuser
+) -> None:
+    for _ in range(3):
+        await guess(throttle)
+    await superuser.execute(
+        "UPDATE login_throttles SET touched_at = touched_at - interval '25 hours',"
+        " blocked_until = blocked_until - interval '25 hours'"
+    )
+
+    await guess(throttle)
+    await guess(throttle)
+
+
+async def test_two_processes_count_as_one(database: Database) -> None:
+    one, other = (GuardedLoginThrottle(database, policy=POLICY) for _ in range(2))
+    for throttle in (one, other, one):
+        await guess(throttle)
+
+    assert await wait_of(other) > 3
+
+
+async def test_what_is_refused_writes_nothing(
+    throttle: LoginThrottle, superuser: Superuser
+) -> None:
+    for _ in range(3):
+        await guess(throttle)
+    before = await superuser.fetch("SELECT xmin::text, * FROM login_throttles ORDER BY key")
+
+    for _ in range(5):
+        await wait_of(throttle)
+
+    assert await superuser.fetch("SELECT xmin::text, * FROM login_throttles ORDER BY key") == before
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ class LoginAttempt:
     held under its other name, and a 429 would tell that the two names are one account's.
     """
 
-    store: Literal["redis", "postgres", "none"]
     keys: tuple[str, ...]
     is_known: bool
     is_decoy: bool
