@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from maas.audit.infrastructure import erasure_table
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_audit
@@ -23,11 +24,19 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
-from maas.user.infrastructure import sign_in_tables
+from maas.user.infrastructure import mail_tables, sign_in_tables
 from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
-TABLES = (audit_tables, idempotency_tables, model_tables, sign_in_tables, user_tables)
+TABLES = (
+    audit_tables,
+    erasure_table,
+    idempotency_tables,
+    mail_tables,
+    model_tables,
+    sign_in_tables,
+    user_tables,
+)
 """Named so that every table is known to the metadata, whoever asks for it."""
 
 METADATA = mapper_registry.metadata

@@ -17,8 +17,8 @@ from kombu.transport import redis as redis_transport
 from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
-from maas.audit.interface.tasks import FLUSH_SERVICE
-from maas.audit.wiring import FlushContext, build_flush
+from maas.audit.interface.tasks import ERASURE_SERVICE, FLUSH_SERVICE
+from maas.audit.wiring import FlushContext, build_flush, erase_personal_fields
 from maas.bootstrap import DEFAULT_DATA_DIR
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
@@ -45,6 +45,7 @@ TIME_LIMIT_SECONDS: Final = 45
 TICK_EXPIRES_SECONDS: Final = 5.0
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
+ERASURE_INTERVAL: Final = timedelta(seconds=15)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 """Loggers with lines for every tick: three a second, day and night, that tell nothing."""
@@ -143,6 +144,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": timedelta(seconds=audit.flush_interval),
                 "options": {"expires": max(TICK_EXPIRES_SECONDS, 2 * audit.flush_interval)},
             },
+            "audit.erase_personal": {
+                "task": "audit.erase_personal",
+                "schedule": ERASURE_INTERVAL,
+                "options": {"expires": 2 * ERASURE_INTERVAL.total_seconds()},
+            },
             "mail.send": {
                 "task": "mail.send",
                 "schedule": MAIL_INTERVAL,
@@ -182,8 +188,12 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
     def purge_aids() -> int:
         return soon(purge_sign_in(settings.database, clock=SystemClock()))
 
+    def erase() -> int:
+        return soon(erase_personal_fields(settings.database, clock=SystemClock()))
+
     return {
         FLUSH_SERVICE: flush,
+        ERASURE_SERVICE: erase,
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from maas.shared.domain.call import ACTION_ATTRIBUTE, Outcome, current_call
 from maas.shared.domain.errors import MaasError, PermissionDeniedError, UnavailableError
-from maas.shared.domain.ids import TenantId
+from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.principal import ActorKind
 
 P = ParamSpec("P")
@@ -60,6 +60,7 @@ class AuditScope:
     email: str | None = None
     is_written: bool = False
     rows: "list[AuditScope]" = field(default_factory=list)
+    forgotten: list[AccountId] = field(default_factory=list)
     opened_seconds: float = field(default_factory=time.monotonic)
 
     @property
@@ -98,6 +99,13 @@ class AuditScope:
         self.outcome = "failure"
         self.reason = reason
         self.action = action or self.action
+
+    def forget_person(self, account_id: AccountId) -> None:
+        """Have a person's personal fields erased from the trail, once this act is committed.
+
+        It is asked for in the act's own transaction; a task does it. What they did stays.
+        """
+        self.forgotten.append(account_id)
 
     def skip(self) -> None:
         """Say that nothing happened: the answer to an earlier call is being repeated."""

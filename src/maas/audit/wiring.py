@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer
 from maas.audit.application.flush import FlushService
 from maas.audit.infrastructure.backlog import read_backlog
+from maas.audit.infrastructure.erasure import open_personal_fields
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.outbox import OutboxAudit
@@ -17,7 +19,7 @@ from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database, system_arguments
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import AuditSettings, Settings
+from maas.shared.infrastructure.settings import AuditSettings, DatabaseSettings, Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort
 
 FLUSH_REDIS = {"timeout_ms": 5_000, "pool_size": 4}
@@ -93,3 +95,13 @@ def build_flush(settings: Settings, *, checkpoint: Checkpoint = pass_by) -> Flus
         batch_size=settings.audit.batch_size,
     )
     return FlushContext(service=service, _redis=redis, _ledger=ledger)
+
+
+async def erase_personal_fields(settings: DatabaseSettings, *, clock: Clock) -> int:
+    """Erase what the trail knows of those who are gone, over a connection of its own.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    async with open_personal_fields(settings, composer=EventComposer(clock)) as personal:
+        return await ErasureService(personal=personal).run()

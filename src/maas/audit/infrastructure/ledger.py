@@ -45,6 +45,7 @@ _ENSURE_PARTITIONS: Final = """
     SELECT audit_ensure_partition(class, clock_timestamp() + make_interval(months => ahead))
     FROM unnest($1::text[]) AS class, generate_series(0, 3) AS ahead
 """
+_ERASED: Final = "SELECT actor_id::text FROM audit_erasures WHERE actor_id = ANY($1::uuid[])"
 _BURY: Final = """
     INSERT INTO audit_dead_letter (source, entry_id, fields, error) VALUES ($1, $2, $3, $4)
     ON CONFLICT (source, entry_id) DO NOTHING
@@ -155,6 +156,7 @@ async def _write(connection: Connection, records: Sequence[Record], ids: Sequenc
     recorded_at: datetime = await connection.fetchval("SELECT clock_timestamp()")
     known = await connection.fetch("SELECT event_id FROM audit_dedup WHERE event_id = ANY($1)", ids)
     seen: set[UUID] = {row[0] for row in known}
+    erased = await _find_erased(connection, records)
     at, seq, last_hash = micros(recorded_at), head["seq"], head["hash"]
     log_rows, chain_rows, personal_rows, dedup_rows = [], [], [], []
     for item in records:
@@ -170,10 +172,11 @@ async def _write(connection: Connection, records: Sequence[Record], ids: Sequenc
             item.request_id, item.duration_ms, item.payload,
         ))  # fmt: skip
         chain_rows.append((seq, recorded_at, item.leaf, last_hash))
-        personal_rows.append((
-            item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
-            item.user_agent, item.salt,
-        ))  # fmt: skip
+        if item.actor_id not in erased:
+            personal_rows.append((
+                item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
+                item.user_agent, item.salt,
+            ))  # fmt: skip
         dedup_rows.append((item.event_id, recorded_at))
     if not log_rows:
         return 0
@@ -192,3 +195,11 @@ async def _write(connection: Connection, records: Sequence[Record], ids: Sequenc
         "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
     )
     return len(log_rows)
+
+
+async def _find_erased(connection: Connection, records: Sequence[Record]) -> set[str]:
+    """Tell which actors are to leave no personal fields any more."""
+    # Poison may hold anything; what is no text is refused when it is stored.
+    actors = {item.actor_id for item in records if isinstance(item.actor_id, str)}
+    rows = await connection.fetch(_ERASED, list(actors))
+    return {row["actor_id"] for row in rows}

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeAlias
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy import insert
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.application.events import EventComposer, QueuedEvent
+from maas.audit.infrastructure.erasure_table import audit_erasures
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.tables import audit_outbox
 from maas.audit.public import current_scope, find_scope
 from maas.shared.domain.call import Call
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.infrastructure.database import Database
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 _INSERT = (
     "INSERT INTO audit_outbox (event_id, tenant_id, payload, personal, duration_ms) "
@@ -57,6 +63,12 @@ class OutboxAudit:
                 for event in events
             ],
         )
+        forgotten = [person for each in (scope, *scope.rows) for person in each.forgotten]
+        if forgotten:
+            await connection.execute(
+                upsert(audit_erasures).on_conflict_do_nothing(),
+                [{"actor_id": person} for person in forgotten],
+            )
 
         def announce() -> None:
             # Only here is the commit known to stand: after a failed one the scope, still
@@ -68,6 +80,18 @@ class OutboxAudit:
         return announce
 
 
+async def insert_event(connection: Connection, event: QueuedEvent) -> None:
+    """Insert an event into whatever transaction the connection is in."""
+    await connection.execute(
+        _INSERT,
+        event.id,
+        event.tenant_id,
+        event.payload,
+        event.personal.to_json(),
+        event.duration_ms,
+    )
+
+
 async def keep_in_outbox(database: Database, event: QueuedEvent) -> None:
     """Insert an event that has no transaction in one of its own.
 
@@ -76,13 +100,6 @@ async def keep_in_outbox(database: Database, event: QueuedEvent) -> None:
     """
     try:
         async with database.reads.acquire(timeout=2) as connection:
-            await connection.execute(
-                _INSERT,
-                event.id,
-                event.tenant_id,
-                event.payload,
-                event.personal.to_json(),
-                event.duration_ms,
-            )
+            await insert_event(connection, event)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
         raise AuditUnavailableError(retry_after=timedelta(seconds=2)) from exc

@@ -224,6 +224,8 @@ class AccessActs:
         roles = names_of(target.membership.role_names)
         await uow.memberships.remove(target.membership)
         is_deleted = is_last_place and await uow.forget(account_id)
+        if is_deleted:
+            current_scope().forget_person(account_id)
         current_scope().change(
             MEMBER,
             account_id,

@@ -1,0 +1,26 @@
+"""Whose personal fields are to be erased, and how far that has come.
+
+Rows stay: events of such an actor that are flushed later leave no personal fields either.
+"""
+
+from sqlalchemy import Column, DateTime, Index, Table, Uuid, func
+
+from maas.shared.infrastructure.database import mapper_registry
+
+_instant = DateTime(timezone=True)
+
+audit_erasures = Table(
+    "audit_erasures",
+    mapper_registry.metadata,
+    Column("actor_id", Uuid, primary_key=True),
+    Column("requested_at", _instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("reached_tenant_id", Uuid),
+    Column("reached_at", _instant),
+    Column("reached_event_id", Uuid),
+    Column("erased_at", _instant),
+)
+Index(
+    "ix_audit_erasures_requested_at",
+    audit_erasures.c.requested_at,
+    postgresql_where=audit_erasures.c.erased_at.is_(None),
+)
