@@ -16,7 +16,12 @@ from typing import ParamSpec, TypeAlias, TypeVar
 from uuid import UUID
 
 from maas.shared.domain.call import ACTION_ATTRIBUTE, Outcome, current_call
-from maas.shared.domain.errors import MaasError, PermissionDeniedError, UnavailableError
+from maas.shared.domain.errors import (
+    MaasError,
+    PermissionDeniedError,
+    UnavailableError,
+    may_refuse,
+)
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.principal import ActorKind
 
@@ -25,6 +30,11 @@ R = TypeVar("R")
 
 ChangeValue: TypeAlias = str | int | bool | Sequence[str] | None
 """What a change may hold: no floats, whose text is not canonical, and nothing nested."""
+
+
+class AuditUnavailableError(UnavailableError):
+    code = "audit-unavailable"
+    title = "This cannot be recorded at the moment, so it was not done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class AuditScope:
     actor: Actor | None = None
     tenant_id: TenantId | None = None
     email: str | None = None
+    must: bool = True
     is_written: bool = False
     rows: "list[AuditScope]" = field(default_factory=list)
     forgotten: list[AccountId] = field(default_factory=list)
@@ -158,8 +169,8 @@ class audit_scope:  # noqa: N801  reads as a statement: `async with audit_scope(
     __slots__ = ("_scope", "_token")
     _token: Token[AuditScope]
 
-    def __init__(self, action: str) -> None:
-        self._scope = AuditScope(action)
+    def __init__(self, action: str, *, must: bool = True) -> None:
+        self._scope = AuditScope(action, must=must)
 
     async def __aenter__(self) -> AuditScope:
         self._token = _scope.set(self._scope)
@@ -197,16 +208,23 @@ class audit_scope:  # noqa: N801  reads as a statement: `async with audit_scope(
         scope.is_written = True
 
 
-def audited(action: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Make an async route, task or command leave exactly one event under this action."""
+def audited(
+    action: str, *, must: bool = True
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Make an async route, task or command leave exactly one event under this action.
+
+    `must=False` is for ordinary reads: they are answered even while nothing can record them, and
+    the trail tells later how many those were. What is refused or denied is recorded or not
+    answered, whatever this says.
+    """
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         @functools.wraps(function)
         async def within_scope(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with audit_scope(action):
+            async with audit_scope(action, must=must):
                 return await function(*args, **kwargs)
 
         setattr(within_scope, ACTION_ATTRIBUTE, action)
-        return within_scope
+        return may_refuse(AuditUnavailableError)(within_scope)
 
     return decorate

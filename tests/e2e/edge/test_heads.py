@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 import uvicorn
 
-from maas.shared.interface.application import PROBLEM_SCHEMA
+from maas.shared.interface.contract import PROBLEM_SCHEMA
 from maas.shared.interface.http_protocol import MAX_HEAD_BYTES, HeaderTimeoutProtocol
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(20)]

@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from typing_extensions import override
 
-from maas.audit.infrastructure.outbox import AuditUnavailableError
 from maas.audit.infrastructure.stream import STREAM
+from maas.audit.public import AuditUnavailableError
 from maas.audit.wiring import AuditContext, build_audit
 from maas.shared.domain.call import Call, serving
 from maas.shared.infrastructure.clock import SystemClock

@@ -9,14 +9,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.shared.domain.call import Call, serving
-from maas.shared.domain.idempotency import Answer, IdempotencyClaim, ReplayedAnswer
+from maas.shared.domain.idempotency import (
+    Answer,
+    IdempotencyClaim,
+    IdempotencyInProgressError,
+    IdempotencyKeyReusedError,
+    KeptAnswerUnreadableError,
+    ReplayedAnswer,
+)
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.idempotency import (
-    IdempotencyInProgressError,
-    IdempotencyKeyReusedError,
-    KeptAnswerUnreadableError,
     NoResultError,
     PostgresIdempotency,
     purge_expired,

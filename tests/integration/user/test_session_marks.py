@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from maas.shared.application.ports import InvalidTokenError
 from maas.shared.domain.ids import SessionId, new_id
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.user.application.admin_ports import SessionEffects, SessionMark
-from maas.user.application.errors import InvalidTokenError
 from maas.user.infrastructure.admin_sessions import MARKED_AT_ONCE, RedisSessionMarks
 from maas.user.infrastructure.sessions import session_key
 from tests.conftest import MakeSettings

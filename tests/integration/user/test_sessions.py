@@ -10,13 +10,13 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from maas.shared.application.ports import InvalidTokenError
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
-from maas.user.application.errors import InvalidTokenError
 from maas.user.domain.session import Session
 from maas.user.infrastructure.sessions import (
     RedisSessionCache,

@@ -1,8 +1,9 @@
 """The event beside its change: one insert, in the transaction of the change."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -14,9 +15,8 @@ from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.infrastructure.erasure_table import audit_erasures
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.tables import audit_outbox
-from maas.audit.public import current_scope, find_scope
+from maas.audit.public import AuditUnavailableError, current_scope, find_scope
 from maas.shared.domain.call import Call
-from maas.shared.domain.errors import UnavailableError
 from maas.shared.infrastructure.database import Database
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -25,11 +25,11 @@ _INSERT = (
     "INSERT INTO audit_outbox (event_id, tenant_id, payload, personal, duration_ms) "
     "VALUES ($1, $2, $3, $4, $5)"
 )
+# Without a target, which a role that may only insert could not name.
+_INSERT_NEW = f"{_INSERT} ON CONFLICT DO NOTHING"
 
-
-class AuditUnavailableError(UnavailableError):
-    code = "audit-unavailable"
-    title = "This cannot be recorded at the moment, so it was not done"
+KEEP_SECONDS: Final = 2.0
+RETRY_AFTER: Final = timedelta(seconds=2)
 
 
 class OutboxAudit:
@@ -82,24 +82,37 @@ class OutboxAudit:
 
 async def insert_event(connection: Connection, event: QueuedEvent) -> None:
     """Insert an event into whatever transaction the connection is in."""
-    await connection.execute(
-        _INSERT,
+    await connection.execute(_INSERT, *_values(event))
+
+
+async def keep_in_outbox(database: Database, *events: QueuedEvent) -> None:
+    """Insert events that have no transaction in one of their own, within two seconds.
+
+    Those that are there already stay as they are.
+
+    Raises:
+        AuditUnavailableError: PostgreSQL did not take them, or did and did not say so.
+    """
+    try:
+        async with (
+            asyncio.timeout(KEEP_SECONDS),
+            database.reads.acquire(timeout=KEEP_SECONDS) as connection,
+        ):
+            await insert_events(connection, events)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+        raise AuditUnavailableError(retry_after=RETRY_AFTER) from exc
+
+
+async def insert_events(connection: Connection, events: Sequence[QueuedEvent]) -> None:
+    """Insert events, all or none, that may be there already."""
+    await connection.executemany(_INSERT_NEW, [_values(event) for event in events])
+
+
+def _values(event: QueuedEvent) -> tuple[object, ...]:
+    return (
         event.id,
         event.tenant_id,
         event.payload,
         event.personal.to_json(),
         event.duration_ms,
     )
-
-
-async def keep_in_outbox(database: Database, event: QueuedEvent) -> None:
-    """Insert an event that has no transaction in one of its own.
-
-    Raises:
-        AuditUnavailableError: PostgreSQL did not take it.
-    """
-    try:
-        async with database.reads.acquire(timeout=2) as connection:
-            await insert_event(connection, event)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
-        raise AuditUnavailableError(retry_after=timedelta(seconds=2)) from exc

@@ -6,11 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import IPvAnyNetwork
 
-from maas.audit.application.queries import EventFilter
+from maas.audit.application.queries import AuditEventNotFoundError, EventFilter
 from maas.audit.interface.dependencies import Queries
 from maas.audit.interface.schemas import AuditEventRead
 from maas.audit.public import audited
 from maas.shared.domain.call import Outcome
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
@@ -63,19 +64,28 @@ async def _wanted(
 Wanted = Annotated[EventFilter, Depends(_wanted)]
 
 
-@router.get("", dependencies=[requires("audit:read")])
+@router.get(
+    "",
+    dependencies=[requires("audit:read")],
+    summary="List the tenant's events, newest first",
+    description="Filters add up. Reading the trail is an act itself, and leaves an event.",
+)
 @audited("audit.read")
 async def list_logs(
     queries: Queries, caller: Caller, wanted: Wanted, paging: Paging
 ) -> PageRead[AuditEventRead]:
-    """List the tenant's events, newest first."""
     page = await queries.list_events(caller.tenant_id, wanted=wanted, page=paging)
     return PageRead[AuditEventRead].of(page, AuditEventRead.model_validate)
 
 
-@router.get("/{id}", dependencies=[requires("audit:read")])
+@router.get(
+    "/{id}",
+    dependencies=[requires("audit:read")],
+    summary="Read one event",
+    description="Tells also its place in the hash chain. Reading it leaves an event.",
+)
 @audited("audit.read")
+@may_refuse(AuditEventNotFoundError)
 async def get_log(id: UUID, queries: Queries, caller: Caller) -> AuditEventRead:  # noqa: A002  the path's name
-    """Show one event."""
     event = await queries.get_event(caller.tenant_id, id)
     return AuditEventRead.model_validate(event)

@@ -9,9 +9,10 @@ from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.queries import ModelQueries
 from maas.model.application.versions import VersionService
-from maas.model.domain.file import FilePath
-from maas.model.domain.text import VersionName
+from maas.model.domain.file import FilePath, InvalidFilePathError
+from maas.model.domain.text import InvalidVersionNameError, VersionName
 from maas.model.public import ModelId
+from maas.shared.domain.errors import may_refuse
 
 
 async def _models(request: Request) -> ModelService:
@@ -39,6 +40,7 @@ async def _model_id(model_id: Annotated[UUID, Path(description="The model's id."
     return ModelId(model_id)
 
 
+@may_refuse(InvalidVersionNameError)
 async def _version_name(
     version: Annotated[
         str, Path(description="The version, as its maker named it.", examples=["1.0.0"])
@@ -47,6 +49,7 @@ async def _version_name(
     return VersionName(version)
 
 
+@may_refuse(InvalidFilePathError)
 async def _file_path(
     path: Annotated[
         str, Path(description="The path, slashes and all.", examples=["weights/model.gguf"])

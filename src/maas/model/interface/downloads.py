@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -16,6 +17,13 @@ from maas.model.interface.ranges import UnsatisfiableRange, wanted_span
 from maas.shared.domain.principal import Principal
 from maas.shared.interface.etags import is_none_match
 from maas.shared.interface.problems import Faces, Problem
+
+UNSATISFIABLE = Problem(
+    status=416,
+    code="range-not-satisfiable",
+    title="The file has no such bytes",
+    detail="The range begins past the end of the file; `Content-Range` tells its size.",
+)
 
 _FILENAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+ ")
 
@@ -89,10 +97,4 @@ def content_disposition(path: FilePath) -> str:
 
 
 def _unsatisfiable(size: int) -> Problem:
-    return Problem(
-        status=416,
-        code="range-not-satisfiable",
-        title="The file has no such bytes",
-        detail="The range begins past the end of the file; `Content-Range` tells its size.",
-        headers={"Content-Range": f"bytes */{size}"},
-    )
+    return replace(UNSATISFIABLE, headers={"Content-Range": f"bytes */{size}"})

@@ -10,9 +10,27 @@ from starlette.requests import ClientDisconnect
 
 from maas.audit.public import audited
 from maas.model.application.files import IncomingFile
-from maas.model.application.ports import BodyCutOffError
+from maas.model.application.ports import (
+    ArtifactStoreFullError,
+    ArtifactStoreUnavailableError,
+    BodyCutOffError,
+    CorruptBlobError,
+    FileTooLargeError,
+    TooManyTransfersError,
+)
+from maas.model.application.transfers import TooManyOwnTransfersError
+from maas.model.domain.blob import DigestMismatchError, InvalidDigestError
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE
-from maas.model.interface.answers import API, BYTES_STAY, refusals
+from maas.model.domain.formats import PickleRefusedError
+from maas.model.domain.model import ModelNotFoundError
+from maas.model.domain.version import (
+    FilePathConflictError,
+    TooManyFilesError,
+    VersionFileNotFoundError,
+    VersionFrozenError,
+    VersionNotFoundError,
+)
+from maas.model.interface.answers import API, BYTES_STAY
 from maas.model.interface.dependencies import (
     FilePathPath,
     Files,
@@ -21,10 +39,11 @@ from maas.model.interface.dependencies import (
     VersionNamePath,
 )
 from maas.model.interface.digests import HEX_HEADER, announced_digests
-from maas.model.interface.downloads import answer_download
+from maas.model.interface.downloads import UNSATISFIABLE, answer_download
 from maas.model.interface.pace import UPLOAD_SECONDS, Pace
 from maas.model.interface.schemas import FileRead
-from maas.shared.domain.errors import UnsupportedMediaError
+from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError, may_refuse
+from maas.shared.interface.contract import problem_response
 from maas.shared.interface.etags import WritePreconditions
 from maas.shared.interface.pagination import PageRead, TextPaging
 from maas.shared.interface.readers import StrictRoute
@@ -44,8 +63,9 @@ router = APIRouter(
     "",
     dependencies=[requires("model:read")],
     summary="List a version's files, by path",
-    responses=refusals(404),
+    description="In the order of the bytes of their paths, whatever folder they are in.",
 )
+@may_refuse(ModelNotFoundError, VersionNotFoundError)
 async def list_files(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -71,11 +91,28 @@ async def list_files(
     status_code=201,
     responses={
         200: {"model": FileRead, "description": "Replaced."},
-        **refusals(404, 408, 409, 412, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra={"requestBody": {"required": True, "content": {DEFAULT_MEDIA_TYPE: OCTETS}}},
 )
 @audited("model_file.uploaded")
+@may_refuse(
+    ModelNotFoundError,
+    VersionNotFoundError,
+    SlowRequestError,
+    VersionFrozenError,
+    TooManyFilesError,
+    FilePathConflictError,
+    FileTooLargeError,
+    PickleRefusedError,
+    UnsupportedMediaError,
+    BodyCutOffError,
+    InvalidDigestError,
+    DigestMismatchError,
+    TooManyOwnTransfersError,
+    TooManyTransfersError,
+    ArtifactStoreUnavailableError,
+    ArtifactStoreFullError,
+)
 async def upload_file(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -107,15 +144,29 @@ async def upload_file(
     "/{path:path}",
     dependencies=[requires("model:read")],
     summary="Download a file, or one range of it",
+    description=(
+        "Takes one range, `If-Range` and `If-None-Match`. The bytes are compared with their "
+        "SHA-256 before they leave: a damaged file is a problem, or, further on, a broken "
+        "connection."
+    ),
     response_class=Response,
     responses={
         200: {"description": "The file.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
         206: {"description": "The range.", "content": {DEFAULT_MEDIA_TYPE: OCTETS}},
         304: {"description": "The caller's copy is the same."},
-        **refusals(404, 416, 429, 503),
+        416: problem_response(UNSATISFIABLE),
     },
 )
 @audited("model_file.downloaded")
+@may_refuse(
+    ModelNotFoundError,
+    VersionNotFoundError,
+    VersionFileNotFoundError,
+    TooManyOwnTransfersError,
+    TooManyTransfersError,
+    CorruptBlobError,
+    ArtifactStoreUnavailableError,
+)
 async def download_file(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -134,9 +185,9 @@ async def download_file(
     dependencies=[requires("model:write")],
     summary="Take a file out of a version that is still open",
     description=BYTES_STAY,
-    responses=refusals(404, 409, 412),
 )
 @audited("model_file.deleted")
+@may_refuse(ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError, VersionFrozenError)
 async def delete_file(
     model_id: ModelIdPath,
     version: VersionNamePath,

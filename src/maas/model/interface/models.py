@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from maas.audit.public import audited
 from maas.model.application.models import NewModel
 from maas.model.application.queries import ModelDetails, ModelFilter
-from maas.model.domain.model import ModelChanges
+from maas.model.domain.model import ModelChanges, ModelNameTakenError, ModelNotFoundError
 from maas.model.domain.text import MAX_LABEL_CHARS
-from maas.model.interface.answers import API, created_with_etag, refusals
+from maas.model.interface.answers import API, created_with_etag
 from maas.model.interface.dependencies import ModelIdPath, Models, Queries, queries_of
 from maas.model.interface.schemas import ModelCreate, ModelRead, ModelUpdate
 from maas.model.public import Framework, ModelId
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import idempotent
 from maas.shared.interface.pagination import PageRead, Paging
@@ -33,7 +34,12 @@ def _render(model: ModelDetails, response: Response) -> ModelRead:
     return ModelRead.model_validate(model)
 
 
-@router.get("", dependencies=[requires("model:read")], summary="List models, newest first")
+@router.get(
+    "",
+    dependencies=[requires("model:read")],
+    summary="List models, newest first",
+    description="The models of the tenant one acts in. Filters add up.",
+)
 async def list_models(
     caller: Caller,
     queries: Queries,
@@ -55,10 +61,14 @@ async def list_models(
     status_code=201,
     dependencies=[requires("model:write")],
     summary="Register a model",
-    responses=refusals(409),
+    description=(
+        "It has no versions yet. Names are unique among the tenant's models, deleted ones not "
+        "counted."
+    ),
 )
 @audited("model.created")
 @idempotent(created_with_etag(ModelRead, location=_location))
+@may_refuse(ModelNameTakenError)
 async def create_model(
     body: ModelCreate, caller: Caller, models: Models, response: Response
 ) -> ModelRead:
@@ -78,8 +88,9 @@ async def create_model(
     "/{model_id}",
     dependencies=[requires("model:read")],
     summary="Read a model",
-    responses=refusals(404),
+    description="What is said about it; its versions are a list of their own.",
 )
+@may_refuse(ModelNotFoundError)
 async def get_model(model_id: UUID, request: Request, response: Response) -> ModelRead:
     tenant_id = known_caller().tenant_id
     return _render(await queries_of(request).get_model(tenant_id, ModelId(model_id)), response)
@@ -89,9 +100,10 @@ async def get_model(model_id: UUID, request: Request, response: Response) -> Mod
     "/{model_id}",
     dependencies=[requires("model:write")],
     summary="Change what is said about a model",
-    responses=refusals(404, 409, 412),
+    description="Only what is sent changes; a new name leaves the id, and so every link, as it is.",
 )
 @audited("model.updated")
+@may_refuse(ModelNotFoundError, ModelNameTakenError)
 async def update_model(
     model_id: ModelIdPath, body: ModelUpdate, models: Models, if_match: IfMatch, response: Response
 ) -> ModelRead:
@@ -104,8 +116,11 @@ async def update_model(
     status_code=204,
     dependencies=[requires("model:delete")],
     summary="Delete a model; its name is free again",
-    responses=refusals(404, 412),
+    description=(
+        "Its versions and files can no longer be read, but the bytes stay in the artifact store."
+    ),
 )
 @audited("model.deleted")
+@may_refuse(ModelNotFoundError)
 async def delete_model(model_id: ModelIdPath, models: Models, if_match: IfMatch) -> None:
     await models.delete(model_id, check=if_match.check)

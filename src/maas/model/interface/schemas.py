@@ -73,6 +73,24 @@ class ModelUpdate(StrictModel):
 
 
 class ModelRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01935d2e-0000-7000-8000-000000000007",
+                    "name": "acme/support-bot:7b",
+                    "description": "Answers questions of customers.",
+                    "framework": "safetensors",
+                    "task": "text-generation",
+                    "licence": "Apache-2.0",
+                    "created_by": "01935d2e-0000-7000-8000-000000000002",
+                    "created_at": "2026-11-21T08:00:00Z",
+                    "updated_at": "2026-11-21T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     id: UUID
     name: str
     description: str | None
@@ -111,6 +129,26 @@ class VersionTransition(StrictModel):
 
 
 class VersionRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01935d2e-0000-7000-8000-000000000008",
+                    "model_id": "01935d2e-0000-7000-8000-000000000007",
+                    "version": "1.0.0",
+                    "status": "ready",
+                    "status_reason": None,
+                    "description": "Trained on the data of May.",
+                    "file_count": 2,
+                    "size": 4368439584,
+                    "created_by": "01935d2e-0000-7000-8000-000000000002",
+                    "created_at": "2026-11-21T08:00:00Z",
+                    "updated_at": "2026-11-21T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     id: UUID
     model_id: UUID
     version: str
@@ -125,6 +163,20 @@ class VersionRead(ReadModel):
 
 
 class FileRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "path": "weights/model.safetensors",
+                    "size": 4368438944,
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "media_type": "application/octet-stream",
+                    "created_at": "2026-11-21T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     path: str
     size: int = Field(description="Bytes.")
     sha256: DigestField

@@ -6,8 +6,16 @@ from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
 from maas.model.application.queries import VersionDetails
-from maas.model.domain.version import VersionChanges
-from maas.model.interface.answers import API, BYTES_STAY, created_with_etag, refusals
+from maas.model.domain.model import ModelNotFoundError
+from maas.model.domain.version import (
+    TransitionRefusedError,
+    VersionChanges,
+    VersionEmptyError,
+    VersionInUseError,
+    VersionNotFoundError,
+    VersionTakenError,
+)
+from maas.model.interface.answers import API, BYTES_STAY, created_with_etag
 from maas.model.interface.dependencies import ModelIdPath, Queries, VersionNamePath, Versions
 from maas.model.interface.schemas import (
     VersionCreate,
@@ -15,6 +23,7 @@ from maas.model.interface.schemas import (
     VersionTransition,
     VersionUpdate,
 )
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import idempotent
 from maas.shared.interface.pagination import PageRead, Paging
@@ -37,8 +46,9 @@ def _render(version: VersionDetails, response: Response) -> VersionRead:
     "",
     dependencies=[requires("model:read")],
     summary="List a model's versions, newest first",
-    responses=refusals(404),
+    description="Of every status, archived ones included.",
 )
+@may_refuse(ModelNotFoundError)
 async def list_versions(
     model_id: ModelIdPath, caller: Caller, queries: Queries, page: Paging
 ) -> PageRead[VersionRead]:
@@ -51,10 +61,14 @@ async def list_versions(
     status_code=201,
     dependencies=[requires("model:write")],
     summary="Make an empty version",
-    responses=refusals(404, 409),
+    description=(
+        "It begins as `pending`. Its name is the caller's own, unique in the model, and never "
+        "changes."
+    ),
 )
 @audited("model_version.created")
 @idempotent(created_with_etag(VersionRead, location=_location))
+@may_refuse(ModelNotFoundError, VersionTakenError)
 async def create_version(
     model_id: ModelIdPath,
     body: VersionCreate,
@@ -71,8 +85,9 @@ async def create_version(
     "/{version}",
     dependencies=[requires("model:read")],
     summary="Read a version",
-    responses=refusals(404),
+    description="`size` and `file_count` are those of the files that are there now.",
 )
+@may_refuse(ModelNotFoundError, VersionNotFoundError)
 async def get_version(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -87,9 +102,10 @@ async def get_version(
     "/{version}",
     dependencies=[requires("model:write")],
     summary="Change a version's description",
-    responses=refusals(404, 412),
+    description="Possible in every status: the description is no part of what was published.",
 )
 @audited("model_version.updated")
+@may_refuse(ModelNotFoundError, VersionNotFoundError)
 async def update_version(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -109,9 +125,9 @@ async def update_version(
     dependencies=[requires("model:delete")],
     summary="Delete a version that nobody can rely on",
     description=BYTES_STAY,
-    responses=refusals(404, 409, 412),
 )
 @audited("model_version.deleted")
+@may_refuse(ModelNotFoundError, VersionNotFoundError, VersionInUseError)
 async def delete_version(
     model_id: ModelIdPath, version: VersionNamePath, versions: Versions, if_match: IfMatch
 ) -> None:
@@ -127,9 +143,9 @@ async def delete_version(
         "`deprecated`, `archived`; before `ready` also `failed`, and from there `uploading` again. "
         "From `ready` on the files never change."
     ),
-    responses=refusals(404, 409, 412),
 )
 @audited("model_version.transitioned")
+@may_refuse(ModelNotFoundError, VersionNotFoundError, TransitionRefusedError, VersionEmptyError)
 async def move_version(
     model_id: ModelIdPath,
     version: VersionNamePath,

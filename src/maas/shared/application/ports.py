@@ -2,7 +2,16 @@
 
 from typing import Protocol
 
+from maas.shared.domain.errors import UnauthenticatedError
 from maas.shared.domain.principal import Principal
+
+
+class InvalidTokenError(UnauthenticatedError):
+    code = "invalid-token"
+    title = "The token is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("The access token is malformed, expired or revoked; refresh or sign in.")
 
 
 class Authenticator(Protocol):
@@ -12,7 +21,7 @@ class Authenticator(Protocol):
         """Check a session token or an API key, against the live session every time.
 
         Raises:
-            UnauthenticatedError: malformed, forged, expired or revoked; never says which.
+            InvalidTokenError: malformed, forged, expired or revoked; never says which.
             UnavailableError: neither Redis nor PostgreSQL can tell.
         """
         ...

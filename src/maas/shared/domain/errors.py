@@ -1,8 +1,13 @@
 """The kinds of refusal every context shares; `interface/problems.py` gives each its status."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+REFUSALS_ATTRIBUTE = "__refusals__"
+"""Where a route, or what a route depends on, carries the refusals it may end in."""
+
+T = TypeVar("T")
 
 
 class MaasError(Exception):
@@ -134,3 +139,16 @@ class StorageFullError(MaasError):
 
     code = "storage-full"
     title = "Storage is full"
+
+
+def may_refuse(*errors: type[MaasError]) -> Callable[[T], T]:
+    """Say which refusals a route, or what routes depend on, may end in; OpenAPI lists them.
+
+    It only marks, so the order beside other decorators of a route does not matter.
+    """
+
+    def mark(marked: T) -> T:
+        setattr(marked, REFUSALS_ATTRIBUTE, (*getattr(marked, REFUSALS_ATTRIBUTE, ()), *errors))
+        return marked
+
+    return mark

@@ -3,7 +3,23 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from maas.shared.domain.errors import ConflictError, InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
+
+
+class IdempotencyInProgressError(ConflictError):
+    code = "idempotency-in-progress"
+    title = "The first request with this Idempotency-Key is still running"
+
+
+class IdempotencyKeyReusedError(InvalidInputError):
+    code = "idempotency-key-reused"
+    title = "This Idempotency-Key was used for another request"
+
+
+class KeptAnswerUnreadableError(ConflictError):
+    code = "idempotency-answer-unreadable"
+    title = "The kept answer can no longer be read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

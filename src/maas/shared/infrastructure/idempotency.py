@@ -29,8 +29,14 @@ from sqlalchemy.orm import Session
 
 from maas.shared.domain.call import Call
 from maas.shared.domain.clock import Clock
-from maas.shared.domain.errors import ConflictError, InvalidInputError
-from maas.shared.domain.idempotency import Answer, IdempotencyClaim, ReplayedAnswer
+from maas.shared.domain.idempotency import (
+    Answer,
+    IdempotencyClaim,
+    IdempotencyInProgressError,
+    IdempotencyKeyReusedError,
+    KeptAnswerUnreadableError,
+    ReplayedAnswer,
+)
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import (
     TENANT_SETTING,
@@ -87,21 +93,6 @@ _KEEP = text(
 ).bindparams(
     bindparam("headers", type_=JSONB), bindparam("created_at", type_=DateTime(timezone=True))
 )
-
-
-class IdempotencyInProgressError(ConflictError):
-    code = "idempotency-in-progress"
-    title = "The first request with this Idempotency-Key is still running"
-
-
-class IdempotencyKeyReusedError(InvalidInputError):
-    code = "idempotency-key-reused"
-    title = "This Idempotency-Key was used for another request"
-
-
-class KeptAnswerUnreadableError(ConflictError):
-    code = "idempotency-answer-unreadable"
-    title = "The kept answer can no longer be read"
 
 
 class NoResultError(RuntimeError):

@@ -10,6 +10,7 @@ from maas.shared.domain.errors import (
     InvalidInputError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    may_refuse,
 )
 
 MAX_TAGS = 32
@@ -130,12 +131,14 @@ def _tags(header: str) -> list[tuple[str, bool]]:
     return tags
 
 
+@may_refuse(InvalidETagError, PreconditionFailedError)
 async def _if_match(
     if_match: Annotated[list[str] | None, Header(description="The ETag last read.")] = None,
 ) -> Match:
     return parse_if_match(if_match)
 
 
+@may_refuse(InvalidETagError, PreconditionFailedError, PreconditionRequiredError)
 async def _required_if_match(
     if_match: Annotated[
         list[str] | None, Header(description="The ETag last read; required here.")
@@ -147,6 +150,7 @@ async def _required_if_match(
     return match
 
 
+@may_refuse(InvalidETagError, PreconditionFailedError)
 async def _preconditions(
     if_match: Annotated[
         list[str] | None, Header(description="The ETag last read; `*`: it must be there.")

@@ -1,6 +1,7 @@
 """Exception handlers: whatever escapes a route becomes a problem document."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -32,6 +33,13 @@ MAX_LOC_CHARS = 64
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 _log = structlog.get_logger("maas.edge")
+
+INVALID = Problem(
+    status=422,
+    code="validation-failed",
+    title="The request is not valid",
+    detail="Some values are missing or wrong; `errors` says which.",
+)
 
 _ROUTER_PROBLEMS = {
     404: ("route-not-found", "There is no such route", "Check the path, and `/docs` for routes."),
@@ -81,14 +89,7 @@ class _Handlers:
 
     async def invalid(self, request: Request, error: RequestValidationError) -> Response:
         return self._faces.render(
-            Problem(
-                status=422,
-                code="validation-failed",
-                title="The request is not valid",
-                detail="Some values are missing or wrong; `errors` says which.",
-                errors=field_errors(error.errors()),
-            ),
-            request.scope,
+            replace(INVALID, errors=field_errors(error.errors())), request.scope
         )
 
     async def http(self, request: Request, error: HTTPException) -> Response:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from maas.shared.interface.security import require_loopback_or
 from maas.shared.interface.traffic import Traffic
@@ -24,6 +24,8 @@ _log = structlog.get_logger("maas.health")
 
 
 class CheckRead(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "up", "latency_ms": 0.7}]})
+
     status: Status
     latency_ms: float
 
@@ -31,16 +33,37 @@ class CheckRead(BaseModel):
 class HealthRead(BaseModel):
     """`down` cannot serve; `degraded` serves with limits, `draining` is about to stop."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "up",
+                    "version": "0.1.0",
+                    "checks": {
+                        "postgres": {"status": "up", "latency_ms": 0.7},
+                        "redis": {"status": "up", "latency_ms": 0.3},
+                    },
+                }
+            ]
+        }
+    )
+
     status: Literal["up", "degraded", "down", "draining"]
     version: str
     checks: dict[str, CheckRead]
 
 
 class LiveRead(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "up"}]})
+
     status: Literal["up"]
 
 
-class VersionRead(BaseModel):
+class ApiVersionsRead(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"version": "0.1.0", "api_versions": ["v1"]}]}
+    )
+
     version: str
     api_versions: list[str]
 
@@ -131,11 +154,13 @@ async def get_health(health: HealthOf) -> HealthRead:
 
 @router.get("/health/db", responses={503: {"model": CheckRead}})
 async def get_database_health(health: HealthOf, response: Response) -> CheckRead:
+    """Ask PostgreSQL; `behind` says that migrations are missing."""
     return _with_status(await health.check("postgres"), response)
 
 
 @router.get("/health/redis", responses={503: {"model": CheckRead}})
 async def get_redis_health(health: HealthOf, response: Response) -> CheckRead:
+    """Ask Redis, without which the platform still serves."""
     return _with_status(await health.check("redis"), response)
 
 
@@ -147,9 +172,9 @@ def _with_status(check: CheckRead, response: Response) -> CheckRead:
 
 
 @router.get("/api/version")
-async def get_version(health: HealthOf) -> VersionRead:
+async def get_version(health: HealthOf) -> ApiVersionsRead:
     """List the versions of the API this server speaks."""
-    return VersionRead(version=health.version, api_versions=["v1"])
+    return ApiVersionsRead(version=health.version, api_versions=["v1"])
 
 
 @router.get("/metrics", response_class=Response, include_in_schema=False)

@@ -126,6 +126,19 @@ _PROGRAMMING_ERRORS = (
 )
 
 
+OUTAGES = tuple(
+    Problem(status=answer.status, code=answer.code, title=answer.title, detail=answer.detail)
+    for answer in (_LOCKED, _SLOW, _DOWN, _EXHAUSTED, _REDIS_DOWN, _NETWORK_DOWN)
+)
+"""What every route may answer when something it needs does not."""
+
+WRITE_FAILURES = tuple(
+    Problem(status=answer.status, code=answer.code, title=answer.title, detail=answer.detail)
+    for answer in (_RACED, _DISK_FULL)
+)
+"""What every change may end in besides."""
+
+
 def problem_of_outage(error: Exception) -> Problem | None:
     """Tell what a driver's error means for the caller; `None` if it is a bug of ours."""
     answer = _answer_to(error)

@@ -4,13 +4,14 @@ import base64
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Generic, Self, TypeVar, get_args
 from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
-from maas.shared.domain.errors import InvalidInputError
+from maas.shared.domain.errors import InvalidInputError, may_refuse
 from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
 
 MAX_LIMIT = 200
@@ -97,6 +98,7 @@ _IncludeTotal = Annotated[bool, Query(description="Count all items; costs a quer
 _CURSOR_IS = "`next_cursor` of the page before."
 
 
+@may_refuse(InvalidCursorError)
 async def _paging(
     limit: _Limit = DEFAULT_LIMIT,
     cursor: Annotated[
@@ -109,6 +111,7 @@ async def _paging(
     return PageRequest(limit=limit, after=after, include_total=include_total)
 
 
+@may_refuse(InvalidCursorError)
 async def _text_paging(
     limit: _Limit = DEFAULT_LIMIT,
     cursor: Annotated[
@@ -128,10 +131,20 @@ TextPaging = Annotated[TextPageRequest, Depends(_text_paging)]
 """The page a request asks for, of a list that is sorted by a text."""
 
 
+def _show_one_item(schema: JsonDict, page: type[BaseModel]) -> None:
+    """Give a page the example of its items, so that nobody writes each twice."""
+    for item in get_args(page.model_fields["items"].annotation):
+        of_item = getattr(item, "model_config", {}).get("json_schema_extra", {})
+        if "examples" in of_item:
+            schema["examples"] = [{"items": of_item["examples"], "next_cursor": None}]
+
+
 class PageRead(BaseModel, Generic[T]):
     """One page; `total` is there only when it was asked for."""
 
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        json_schema_serialization_defaults_required=True, json_schema_extra=_show_one_item
+    )
 
     items: list[T]
     next_cursor: str | None = Field(description="Pass it as `cursor`; null on the last page.")

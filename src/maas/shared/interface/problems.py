@@ -139,8 +139,7 @@ def _whole_seconds(wait: timedelta) -> str:
     return str(max(1, math.ceil(wait.total_seconds())))
 
 
-def render_problem(problem: Problem, instance: str, request_id: str) -> Response:
-    """Write `application/problem+json`."""
+def problem_document(problem: Problem, instance: str, request_id: str) -> dict[str, object]:
     document: dict[str, object] = {
         **problem.extensions,
         "type": f"/errors/{problem.code}",
@@ -156,8 +155,13 @@ def render_problem(problem: Problem, instance: str, request_id: str) -> Response
             {"loc": list(error.loc), "type": error.type, "message": error.message}
             for error in problem.errors
         ]
+    return document
+
+
+def render_problem(problem: Problem, instance: str, request_id: str) -> Response:
+    """Write `application/problem+json`."""
     return Response(
-        to_json(document),
+        to_json(problem_document(problem, instance, request_id)),
         status_code=problem.status,
         headers=dict(problem.headers),
         media_type=PROBLEM_MEDIA_TYPE,

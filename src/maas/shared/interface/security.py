@@ -5,9 +5,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, params
 from starlette.types import Scope
 
-from maas.shared.application.ports import Authenticator
+from maas.shared.application.ports import Authenticator, InvalidTokenError
 from maas.shared.domain.call import ACTION_ATTRIBUTE, current_call
-from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError
+from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError, may_refuse
 from maas.shared.domain.principal import Principal
 from maas.shared.interface.addresses import parse_address
 
@@ -26,6 +26,7 @@ PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
         ("GET", "/openapi.json"),
         ("GET", "/metrics"),  # by its own rule: see `require_loopback_or`
         ("GET", "/api/version"),
+        ("GET", "/.well-known/jwks.json"),
         ("POST", "/api/v1/auth/login"),
         ("POST", "/api/v1/auth/token"),
         ("POST", "/api/v1/auth/refresh"),
@@ -84,6 +85,7 @@ def _text(credential: bytes) -> str:
     return text
 
 
+@may_refuse(UnauthenticatedError, CredentialError, InvalidTokenError)
 async def authenticate(request: Request) -> Principal:
     """Let the call act as whoever its credential belongs to, once a request.
 
@@ -136,6 +138,7 @@ def _is_forwarded(scope: Scope) -> bool:
     )
 
 
+@may_refuse(UnauthenticatedError, CredentialError, InvalidTokenError, PermissionDeniedError)
 class Requirement:
     """The dependency behind `requires`; `permission` is there for whoever walks the routes."""
 

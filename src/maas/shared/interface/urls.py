@@ -1,6 +1,7 @@
 """URLs that every reader would decode the same way: the rest is refused at the edge."""
 
 import re
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
@@ -12,6 +13,12 @@ MAX_URL_BYTES = 8192
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 _WRONG = "Not UTF-8, a NUL, or a line feed in the path"
+INVALID_URL = Problem(
+    status=422,
+    code="invalid-url",
+    title="The URL cannot be read",
+    detail="Percent-encode path and query as UTF-8, without NULs, the path without line feeds.",
+)
 _TOO_LONG = Problem(
     status=414,
     code="uri-too-long",
@@ -51,10 +58,5 @@ def _decodes(part: bytes) -> bool:
 
 
 def _invalid(part: str) -> Problem:
-    return Problem(
-        status=422,
-        code="invalid-url",
-        title="The URL cannot be read",
-        detail="Percent-encode path and query as UTF-8, without NULs, the path without line feeds.",
-        errors=(FieldError(loc=(part,), type="invalid-url", message=_WRONG),),
-    )
+    error = FieldError(loc=(part,), type=INVALID_URL.code, message=_WRONG)
+    return replace(INVALID_URL, errors=(error,))

@@ -44,14 +44,6 @@ class RefreshTokenReusedError(UnauthenticatedError):
         )
 
 
-class InvalidTokenError(UnauthenticatedError):
-    code = "invalid-token"
-    title = "The token is not valid"
-
-    def __init__(self) -> None:
-        super().__init__("The access token is malformed, expired or revoked; refresh or sign in.")
-
-
 class HashingBusyError(UnavailableError):
     code = "hashing-busy"
     title = "Too many sign-ins at the moment"

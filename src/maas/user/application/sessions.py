@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Protocol
 
 from maas.audit.public import current_scope
+from maas.shared.application.ports import InvalidTokenError
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import NotFoundError, PermissionDeniedError
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.page import Page, PageRequest
 from maas.shared.domain.principal import Principal
-from maas.user.application.errors import InvalidTokenError, NoMembershipError
+from maas.user.application.errors import NoMembershipError
 from maas.user.application.ports import SessionCache, TenantChoice, UserUnitOfWork
 from maas.user.application.token_pairs import SessionOpener, TokenPair
 from maas.user.application.trail import ACCOUNT, SESSION

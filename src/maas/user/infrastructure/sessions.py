@@ -3,8 +3,9 @@
 Redis holds, per session, either `v|<version>|<principal>` for at most five seconds, or the
 tombstone `x|<version>` for as long as an access token may live, or the mark `s|<version>` that what
 was read before that version is stale, for a little longer than a reader may take. An older version
-never replaces a newer one, so neither a late reader, nor a Redis restarted on an old file, nor a
-process that was cut off can bring a revoked session back. Nothing is remembered in the process.
+never replaces a newer one, so neither a late reader nor a process that was cut off can bring a
+revoked session back. Nor can a Redis restarted on an old file: an entry of before its start is not
+believed for as long as it may live. Nothing is remembered in the process.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from maas.shared.application.ports import InvalidTokenError
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
@@ -26,11 +28,13 @@ from maas.shared.infrastructure.redis import (
     RedisUnavailableError,
     Script,
 )
-from maas.user.application.errors import InvalidTokenError
 from maas.user.application.ports import AccessClaims, TokenIssuer
 from maas.user.public import SELF_PERMISSIONS
 
 VALID_ENTRY_LIFETIME: Final = timedelta(seconds=5)
+SETTLING_SECONDS: Final = VALID_ENTRY_LIFETIME.total_seconds() + 1
+"""What a server holds that has been up for less may be of before, and lack what came after."""
+
 TOMBSTONE_MARGIN: Final = timedelta(minutes=2)
 FALLBACK_READS_AT_ONCE: Final = 10
 MAX_PARSED: Final = 8192
@@ -89,8 +93,10 @@ class SessionAuthenticator:
         if answer.startswith(b"x"):
             raise InvalidTokenError
         principal = self._parse(answer)
-        if principal.version < claims.version:
-            # The entry is older than the token: somebody filled in what was read before a change.
+        is_settled = self._redis.server_age_seconds >= SETTLING_SECONDS
+        if principal.version < claims.version or not is_settled:
+            # The entry may be of before a change: somebody filled it in late, or Redis came back
+            # with an old one.
             return await self._read(claims)
         return _of_token(principal, claims)
 

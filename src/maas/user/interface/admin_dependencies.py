@@ -1,42 +1,22 @@
-"""The services of the admin area, as routes ask for them, and what its routes may refuse."""
+"""The services of the admin area, as routes ask for them, and its names in paths."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 
+from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.interface.problems import PROBLEM_MEDIA_TYPE
 from maas.shared.interface.types import Search
 from maas.user.application.admin_bulk import BulkService
 from maas.user.application.admin_ports import DirectoryQueries, MemberFilter
 from maas.user.application.members import MemberService
 from maas.user.application.roles import RoleService
 from maas.user.application.tenants import TenantService
-from maas.user.domain.role import RoleName
+from maas.user.domain.role import InvalidRoleNameError, RoleName
 from maas.user.domain.tenant import MembershipStatus
 
 API = "/api/v1"
-
-_REFUSALS = {
-    403: "You may not do this, or not to this person or with this role; `code` says which.",
-    404: "Not there, or another tenant's.",
-    409: "Taken, protected, in use, or the last of its kind; `code` says which.",
-    412: "It changed since the ETag in `If-Match` was read.",
-    428: "`If-Match` is required here.",
-}
-
-
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document the problems a route may answer with."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        status: {
-            "description": _REFUSALS[status],
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
-        }
-        for status in statuses
-    }
 
 
 async def _members(request: Request) -> MemberService:
@@ -69,6 +49,7 @@ async def _tenant_id(
     return TenantId(tenant_id)
 
 
+@may_refuse(InvalidRoleNameError)
 async def _role_name(
     name: Annotated[str, Path(description="The role's name.", examples=["developer"])],
 ) -> RoleName:

@@ -1,29 +1,16 @@
 """What the admin and platform routes take and give."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
-from maas.shared.domain.errors import InvalidInputError
 from maas.shared.interface.types import Instant, Name, ReadModel, StrictModel
+from maas.shared.interface.values import value_text
 from maas.user.application.admin_bulk import MAX_BULK_ROWS
 from maas.user.domain.account import (
-    MAX_DISPLAY_NAME_CHARS,
-    MAX_EMAIL_CHARS,
     AccountStatus,
-    DisplayName,
-    EmailAddress,
-    Username,
 )
 from maas.user.domain.role import (
     MAX_ROLE_DESCRIPTION_CHARS,
@@ -32,61 +19,25 @@ from maas.user.domain.role import (
     RoleName,
 )
 from maas.user.domain.tenant import MAX_REASON_CHARS, Slug
-from maas.user.interface.schemas import Password
+from maas.user.interface.schemas import (
+    DisplayNameField,
+    EmailField,
+    Password,
+    UsernameField,
+)
 
-V = TypeVar("V")
 MAX_MEMBER_ROLES = 50
-
-
-def _into(make: Callable[[str], V]) -> BeforeValidator:
-    """Parse a string into a value object, and blame the field if it will not do."""
-
-    def parse(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return make(value)
-        except InvalidInputError as exc:
-            raise PydanticCustomError(exc.code, exc.detail) from exc
-
-    return BeforeValidator(parse)
-
-
-def _text(max_chars: int, **more: object) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": max_chars, **more})
 
 
 def _absent() -> Any:
     """Stand in for a field that was not sent and may not be null; it is never looked at."""
 
 
-UsernameField = Annotated[
-    Username,
-    _into(Username),
-    PlainSerializer(str),
-    _text(64, pattern="^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"),
-]
-EmailField = Annotated[
-    EmailAddress,
-    _into(EmailAddress),
-    PlainSerializer(str),
-    _text(MAX_EMAIL_CHARS, format="email"),
-]
-DisplayNameField = Annotated[
-    DisplayName, _into(DisplayName), PlainSerializer(str), _text(MAX_DISPLAY_NAME_CHARS)
-]
-RoleNameField = Annotated[
-    RoleName, _into(RoleName), PlainSerializer(str), _text(64, examples=["developer"])
-]
+RoleNameField = Annotated[RoleName, value_text(RoleName, 64, examples=["developer"])]
 PermissionField = Annotated[
-    PermissionPattern,
-    _into(PermissionPattern),
-    PlainSerializer(str),
-    _text(127, examples=["model:read", "deployment:*"]),
+    PermissionPattern, value_text(PermissionPattern, 127, examples=["model:read", "deployment:*"])
 ]
-SlugField = Annotated[
-    Slug, _into(Slug), PlainSerializer(str), _text(64, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
-]
+SlugField = Annotated[Slug, value_text(Slug, 64, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 ReasonField = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=MAX_REASON_CHARS)
 ]
@@ -128,7 +79,25 @@ class UserUpdate(StrictModel):
     email: EmailField = Field(default_factory=_absent)
 
 
+_USER: JsonDict = {
+    "id": "01935d2e-0000-7000-8000-000000000003",
+    "username": "grace",
+    "email": "grace@example.com",
+    "display_name": "Grace Hopper",
+    "status": "active",
+    "status_reason": None,
+    "account_status": "active",
+    "password_change_required": True,
+    "home_tenant_id": "01900000-0000-7000-8000-000000000001",
+    "roles": ["developer"],
+    "created_at": "2026-11-21T08:00:00Z",
+    "updated_at": "2026-11-21T08:00:00Z",
+}
+
+
 class UserRead(ReadModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [_USER]})
+
     id: UUID
     username: str
     email: str
@@ -144,6 +113,10 @@ class UserRead(ReadModel):
 
 
 class UserCreatedRead(UserRead):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**_USER, "initial_password": "tundra-Ankle-47-oboe"}]}
+    )
+
     initial_password: str | None = Field(
         description="Shown this once, if it was generated; to be changed at the first sign-in."
     )
@@ -170,6 +143,10 @@ class PasswordReset(StrictModel):
 
 
 class PasswordResetRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"initial_password": "tundra-Ankle-47-oboe"}]}
+    )
+
     initial_password: str | None = Field(description="Shown this once, if it was generated.")
 
 
@@ -247,6 +224,35 @@ class BulkOutcomeRead(ReadModel):
 
 
 class BulkRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "done": 1,
+                    "refused": 1,
+                    "rows": [
+                        {
+                            "row": 0,
+                            "outcome": "done",
+                            "id": "01935d2e-0000-7000-8000-000000000003",
+                            "initial_password": "tundra-Ankle-47-oboe",
+                            "code": None,
+                            "detail": None,
+                        },
+                        {
+                            "row": 1,
+                            "outcome": "refused",
+                            "id": None,
+                            "initial_password": None,
+                            "code": "member-not-found",
+                            "detail": "Nobody of that id is a member",
+                        },
+                    ],
+                }
+            ]
+        }
+    )
+
     done: int
     refused: int
     rows: list[BulkOutcomeRead]
@@ -282,6 +288,21 @@ class RoleUpdate(StrictModel):
 
 
 class RoleRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "help-desk",
+                    "description": "Looks after people, not after models.",
+                    "permissions": ["user:read", "user:write"],
+                    "is_protected": False,
+                    "created_at": "2026-11-21T08:00:00Z",
+                    "updated_at": "2026-11-21T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     name: str
     description: str | None
     permissions: list[str]
@@ -291,6 +312,17 @@ class RoleRead(ReadModel):
 
 
 class PermissionRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "model:read",
+                    "description": "See models, versions and files, and download them.",
+                }
+            ]
+        }
+    )
+
     name: str
     description: str
 
@@ -322,6 +354,22 @@ class TenantUpdate(StrictModel):
 
 
 class TenantRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01935d2e-0000-7000-8000-000000000006",
+                    "slug": "research",
+                    "name": "Research",
+                    "status": "active",
+                    "status_reason": None,
+                    "created_at": "2026-11-21T08:00:00Z",
+                    "updated_at": "2026-11-21T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     id: UUID
     slug: str
     name: str

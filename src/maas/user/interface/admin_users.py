@@ -5,22 +5,29 @@ from typing import cast
 from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import AccountId
 from maas.shared.interface.etags import IfMatch, RequiredIfMatch, etag_of
 from maas.shared.interface.idempotency import created, idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-from maas.user.application.admin_acts import NewMember
+from maas.user.application.admin_acts import AccountElsewhereError, NewMember
 from maas.user.application.admin_bulk import (
     BulkAssign,
+    BulkRefusedError,
     BulkRemove,
     BulkRestore,
     BulkRow,
     BulkSuspend,
 )
 from maas.user.application.admin_ports import MemberDetails
+from maas.user.application.errors import EmailTakenError, HashingBusyError, UsernameTakenError
 from maas.user.application.members import MemberChanges
+from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
+from maas.user.domain.passwords import WeakPasswordError
+from maas.user.domain.role import RoleNotFoundError
+from maas.user.domain.tenant import MemberNotFoundError
 from maas.user.interface.admin_dependencies import (
     API,
     Bulk,
@@ -28,7 +35,6 @@ from maas.user.interface.admin_dependencies import (
     Members,
     UserIdPath,
     Wanted,
-    refusals,
 )
 from maas.user.interface.admin_export import answer_export
 from maas.user.interface.admin_schemas import (
@@ -72,7 +78,12 @@ def _new(body: UserCreate) -> NewMember:
     )
 
 
-@router.get("", dependencies=[requires("user:read")], summary="Find people, newest first")
+@router.get(
+    "",
+    dependencies=[requires("user:read")],
+    summary="Find people, newest first",
+    description="Members of the tenant one acts in, suspended ones included. Filters add up.",
+)
 async def list_users(
     caller: Caller, directory: Directory, wanted: Wanted, page: Paging
 ) -> PageRead[UserRead]:
@@ -85,10 +96,22 @@ async def list_users(
     status_code=201,
     dependencies=[requires("user:write")],
     summary="Make an account at home in this tenant",
-    responses=refusals(403, 404, 409),
+    description=(
+        "The person gets the roles named, none of which may allow more than you may do, and "
+        "must change the password at the first sign-in. A generated one is shown in this "
+        "answer only."
+    ),
 )
 @audited("user.created")
 @idempotent(created(UserCreatedRead, location=_location))
+@may_refuse(
+    UsernameTakenError,
+    EmailTakenError,
+    WeakPasswordError,
+    RoleNotFoundError,
+    BeyondOwnRightsError,
+    HashingBusyError,
+)
 async def create_user(
     body: UserCreate, caller: Caller, members: Members, response: Response
 ) -> UserCreatedRead:
@@ -102,6 +125,10 @@ async def create_user(
     "/export",
     dependencies=[requires("user:read")],
     summary="Download people as CSV",
+    description=(
+        "Takes the filters of the list and has no pages: rows stream as they are read, newest "
+        "first. Values that a spreadsheet would take for a formula begin with an apostrophe."
+    ),
     response_class=Response,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
@@ -114,9 +141,15 @@ async def export_users(caller: Caller, directory: Directory, wanted: Wanted) -> 
     "/bulk",
     dependencies=[requires("user:write")],
     summary="Do many acts on people: all or nothing, or each with a report",
-    responses=refusals(403, 409),
+    description=(
+        "Rows are done in their order, and each leaves an event of its own. With `all-or- "
+        "nothing` the first refusal undoes everything and is the answer; with `each` the "
+        "answer is 200 and says what became of every row. Each kind of row needs the "
+        "permission of its single route."
+    ),
 )
 @audited("user.bulk")
+@may_refuse(BulkRefusedError, HashingBusyError)
 async def change_many(body: BulkRequest, caller: Caller, bulk: Bulk) -> BulkRead:
     outcomes = await bulk.run(caller, [_row(row) for row in body.rows], body.mode)
     rows = [BulkOutcomeRead.model_validate(outcome) for outcome in outcomes]
@@ -142,8 +175,11 @@ def _row(row: BulkRowField) -> BulkRow:
     "/{user_id}",
     dependencies=[requires("user:read")],
     summary="Read a person",
-    responses=refusals(404),
+    description=(
+        "The status is that of the membership; `account_status` is that of the account, everywhere."
+    ),
 )
+@may_refuse(MemberNotFoundError)
 async def get_user(
     user_id: UserIdPath, caller: Caller, directory: Directory, response: Response
 ) -> UserRead:
@@ -154,9 +190,13 @@ async def get_user(
     "/{user_id}",
     dependencies=[requires("user:write")],
     summary="Change a person's own data",
-    responses=refusals(403, 404, 409, 412),
+    description=(
+        "Changes the account itself, so it must be at home in this tenant and a member of no "
+        "other; else only the platform's administrators may. Only what is sent changes."
+    ),
 )
 @audited("user.updated")
+@may_refuse(MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError, EmailTakenError)
 async def update_user(
     user_id: UserIdPath,
     body: UserUpdate,
@@ -175,9 +215,12 @@ async def update_user(
     status_code=204,
     dependencies=[requires("user:delete")],
     summary="Remove a person; an account at home here and nowhere else is deleted",
-    responses=refusals(403, 404, 409, 412),
+    description=(
+        "Their sessions in this tenant end. An account that belongs elsewhere too goes on there."
+    ),
 )
 @audited("user.removed")
+@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError)
 async def remove_user(
     user_id: UserIdPath, caller: Caller, members: Members, if_match: IfMatch
 ) -> None:
@@ -188,9 +231,13 @@ async def remove_user(
     "/{user_id}/suspension",
     dependencies=[requires("user:write")],
     summary="Keep a person out of this tenant; their sessions in it end",
-    responses=refusals(403, 404, 409, 412),
+    description=(
+        "Felt at the person's next request. Other tenants are not touched; suspending again "
+        "changes the reason."
+    ),
 )
 @audited("user.suspended")
+@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError)
 async def suspend_user(
     user_id: UserIdPath,
     body: Suspension,
@@ -208,9 +255,12 @@ async def suspend_user(
     status_code=204,
     dependencies=[requires("user:write")],
     summary="Let a suspended person sign in again",
-    responses=refusals(403, 404, 412),
+    description=(
+        "Somebody who is not suspended stays as they are. Sessions that ended do not come back."
+    ),
 )
 @audited("user.restored")
+@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError)
 async def restore_user(
     user_id: UserIdPath, caller: Caller, members: Members, if_match: IfMatch
 ) -> None:
@@ -221,9 +271,19 @@ async def restore_user(
     "/{user_id}/roles",
     dependencies=[requires("role:grant")],
     summary="Have a person hold exactly these roles, from their next request on",
-    responses=refusals(403, 404, 409, 412, 428),
+    description=(
+        "Replaces all roles at once; sessions go on with the new rights. Nobody changes their "
+        "own, gives or takes more than they hold, or removes the last administrator."
+    ),
 )
 @audited("user.roles_changed")
+@may_refuse(
+    MemberNotFoundError,
+    RoleNotFoundError,
+    OwnRolesError,
+    BeyondOwnRightsError,
+    LastAdminError,
+)
 async def assign_roles(
     user_id: UserIdPath,
     body: RolesUpdate,
@@ -240,9 +300,20 @@ async def assign_roles(
     "/{user_id}/password-reset",
     dependencies=[requires("user:write")],
     summary="Give a person a new password, to be changed at once; their sessions end",
-    responses=refusals(403, 404),
+    description=(
+        "Ends all sessions of the account, so the same rule holds as for changing its data. A "
+        "generated password is shown in this answer only."
+    ),
 )
 @audited("user.password_reset")
+@may_refuse(
+    MemberNotFoundError,
+    OwnRolesError,
+    AccountElsewhereError,
+    BeyondOwnRightsError,
+    WeakPasswordError,
+    HashingBusyError,
+)
 async def reset_password(
     user_id: UserIdPath, body: PasswordReset, caller: Caller, members: Members
 ) -> PasswordResetRead:

@@ -7,13 +7,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ConfigDict, Field
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
-from maas.user.application.invitations import InvitationService
-from maas.user.domain.invitation import InvitationId
-from maas.user.interface.admin_dependencies import API, refusals
-from maas.user.interface.admin_schemas import EmailField, RoleNames
+from maas.user.application.invitations import InvitationService, InvitedRoleNotFoundError
+from maas.user.domain.grants import BeyondOwnRightsError
+from maas.user.domain.invitation import InvitationId, InvitationNotFoundError
+from maas.user.interface.admin_dependencies import API
+from maas.user.interface.admin_schemas import RoleNames
+from maas.user.interface.schemas import EmailField
 
 router = APIRouter(prefix="/admin/invitations", tags=["admin"], route_class=StrictRoute)
 
@@ -29,6 +32,18 @@ class InvitationCreate(StrictModel):
 
 
 class InvitationCreatedRead(ReadModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01935d2e-0000-7000-8000-000000000005",
+                    "token": "Hq3v0sJmXoG1b7r2T4yZ8cLdKfWnPeQa",
+                    "expires_at": "2026-11-28T08:00:00Z",
+                }
+            ]
+        }
+    )
+
     id: UUID
     token: str = Field(description="What `POST /auth/register` takes; shown only now.")
     expires_at: Instant
@@ -46,9 +61,14 @@ Invitations = Annotated[InvitationService, Depends(_invitations)]
     status_code=201,
     dependencies=[requires("user:write")],
     summary="Invite somebody, by e-mail address, with roles within one's own rights",
-    responses=refusals(403, 404),
+    description=(
+        "Made for one e-mail address and good once, for a while. Whoever accepts it is at "
+        "home in this tenant, with those of the roles that still exist by then. The mail "
+        "holds a link of its own."
+    ),
 )
 @audited("invitation.created")
+@may_refuse(InvitedRoleNotFoundError, BeyondOwnRightsError)
 async def create_invitation(
     body: InvitationCreate, caller: Caller, invitations: Invitations, response: Response
 ) -> InvitationCreatedRead:
@@ -67,8 +87,11 @@ async def create_invitation(
     status_code=204,
     dependencies=[requires("user:write")],
     summary="Take an invitation back; its link is worth nothing from now on",
-    responses=refusals(404),
+    description=(
+        "One that was accepted, withdrawn or has expired stays as it is, and is answered alike."
+    ),
 )
 @audited("invitation.withdrawn")
+@may_refuse(InvitationNotFoundError)
 async def withdraw_invitation(invitation_id: UUID, invitations: Invitations) -> None:
     await invitations.withdraw(InvitationId(invitation_id))

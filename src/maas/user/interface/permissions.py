@@ -36,7 +36,15 @@ BESIDE_ROUTES = frozenset({"platform:account-write"})
 """Asked for within a use case, whatever the route asks."""
 
 
-@router.get("", dependencies=[requires("role:read")], summary="List the permissions there are")
+@router.get(
+    "",
+    dependencies=[requires("role:read")],
+    summary="List the permissions there are",
+    description=(
+        "All on one page, with what each lets one do. They come with the platform's version "
+        "and cannot be made."
+    ),
+)
 async def list_permissions(request: Request) -> PageRead[PermissionRead]:
     names = {name for route in walk_routes(request.app) for name in route.permissions}
     items = [

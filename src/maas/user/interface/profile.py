@@ -3,10 +3,18 @@
 from fastapi import APIRouter, Request, Response
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, known_caller, requires
+from maas.user.application.errors import (
+    AccountNotFoundError,
+    HashingBusyError,
+    SamePasswordError,
+    WrongPasswordError,
+)
 from maas.user.application.ports import Profile
+from maas.user.domain.passwords import WeakPasswordError
 from maas.user.interface.dependencies import Accounts, Queries, queries_of
 from maas.user.interface.schemas import PasswordChange, ProfileRead, ProfileUpdate
 
@@ -18,15 +26,32 @@ def _render(profile: Profile, response: Response) -> ProfileRead:
     return ProfileRead.model_validate(profile)
 
 
-@router.get("/profile", dependencies=[requires("self:read")], summary="Read one's own profile")
+@router.get(
+    "/profile",
+    dependencies=[requires("self:read")],
+    summary="Read one's own profile",
+    description=(
+        "Tells also in which tenant the credential acts, and whether the password must be changed."
+    ),
+)
+@may_refuse(AccountNotFoundError)
 async def get_profile(request: Request, response: Response) -> ProfileRead:
     caller = known_caller()
     profile = await queries_of(request).get_profile(caller.account_id, caller.tenant_id)
     return _render(profile, response)
 
 
-@router.put("/profile", dependencies=[requires("self:write")], summary="Change one's own profile")
+@router.put(
+    "/profile",
+    dependencies=[requires("self:write")],
+    summary="Change one's own profile",
+    description=(
+        "Only what is sent changes; `null` clears. The user name and the e-mail address are "
+        "not the owner's to change: a tenant's administrators do."
+    ),
+)
 @audited("profile.updated")
+@may_refuse(AccountNotFoundError)
 async def update_profile(
     body: ProfileUpdate,
     caller: Caller,
@@ -47,8 +72,16 @@ async def update_profile(
     status_code=204,
     dependencies=[requires("self:write")],
     summary="Change one's own password; every other session ends",
+    description="The session that asks goes on. The owner is not told by mail.",
 )
 @audited("password.changed")
+@may_refuse(
+    AccountNotFoundError,
+    WrongPasswordError,
+    SamePasswordError,
+    WeakPasswordError,
+    HashingBusyError,
+)
 async def change_password(body: PasswordChange, caller: Caller, accounts: Accounts) -> None:
     await accounts.change_own_password(
         caller,

@@ -4,22 +4,27 @@ from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
-    WithJsonSchema,
 )
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.types import ReadModel, StrictModel
+from maas.user.application.errors import EmailTakenError, HashingBusyError, UsernameTakenError
 from maas.user.application.password_reset import PasswordResetService
-from maas.user.application.registration import Registration, RegistrationService
-from maas.user.domain.account import MAX_EMAIL_CHARS, EmailAddress, Username
-from maas.user.domain.links import MAX_LINK_CHARS
-from maas.user.interface.schemas import DisplayNameField, Password
+from maas.user.application.registration import (
+    InvitationRequiredError,
+    Registration,
+    RegistrationClosedError,
+    RegistrationService,
+)
+from maas.user.domain.invitation import InvalidInvitationError
+from maas.user.domain.links import MAX_LINK_CHARS, InvalidLinkError
+from maas.user.domain.passwords import WeakPasswordError
+from maas.user.interface.schemas import DisplayNameField, EmailField, Password, UsernameField
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=StrictRoute)
 
@@ -36,26 +41,6 @@ Registrations = Annotated[RegistrationService, Depends(_registrations)]
 Resets = Annotated[PasswordResetService, Depends(_resets)]
 
 
-def _to_username(value: object) -> object:
-    return Username(value) if isinstance(value, str) else value
-
-
-def _to_email(value: object) -> object:
-    return EmailAddress(value) if isinstance(value, str) else value
-
-
-UsernameField = Annotated[
-    Username,
-    BeforeValidator(_to_username),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64}),
-]
-EmailField = Annotated[
-    EmailAddress,
-    BeforeValidator(_to_email),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL_CHARS}),
-]
 LinkField = Annotated[SecretStr, Field(min_length=1, max_length=MAX_LINK_CHARS)]
 
 
@@ -90,6 +75,10 @@ class RegistrationRead(ReadModel):
 
 
 class EmailVerification(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": "Hq3v0sJmXoG1b7r2T4yZ8cLdKfWnPeQa"}]}
+    )
+
     token: LinkField
 
 
@@ -99,13 +88,33 @@ class ForgottenPassword(StrictModel):
     email: EmailField
 
 
-class PasswordReset(StrictModel):
+class ForgottenPasswordReset(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "token": "Hq3v0sJmXoG1b7r2T4yZ8cLdKfWnPeQa",
+                    "new_password": "staple of another kind",
+                }
+            ]
+        }
+    )
+
     token: LinkField
     new_password: Password
 
 
 @router.post("/register", status_code=202, summary="Make an account of one's own")
 @audited("account.registered")
+@may_refuse(
+    RegistrationClosedError,
+    InvitationRequiredError,
+    InvalidInvitationError,
+    WeakPasswordError,
+    UsernameTakenError,
+    EmailTakenError,
+    HashingBusyError,
+)
 async def register(body: RegistrationRequest, registrations: Registrations) -> RegistrationRead:
     """Register, where the platform's registration is open, or with an invitation.
 
@@ -126,9 +135,16 @@ async def register(body: RegistrationRequest, registrations: Registrations) -> R
 
 
 @router.post(
-    "/email/verify", status_code=204, summary="Show by the mailed link that the e-mail is one's own"
+    "/email/verify",
+    status_code=204,
+    summary="Show by the mailed link that the e-mail is one's own",
+    description=(
+        "The link is good once and for a while, and only for the address it was sent to. An "
+        "account that waited for it can sign in from now on."
+    ),
 )
 @audited("account.email_verified")
+@may_refuse(InvalidLinkError)
 async def verify_email(body: EmailVerification, registrations: Registrations) -> None:
     await registrations.verify_email(body.token.get_secret_value())
 
@@ -146,7 +162,12 @@ async def forget_password(body: ForgottenPassword, resets: Resets) -> None:
     "/password/reset",
     status_code=204,
     summary="Set a new password with the mailed link; all sessions end",
+    description=(
+        "A password that will not do leaves the link good for another try. The owner is told "
+        "by mail."
+    ),
 )
 @audited("password.reset")
-async def reset_password(body: PasswordReset, resets: Resets) -> None:
+@may_refuse(InvalidLinkError, WeakPasswordError, HashingBusyError)
+async def reset_password(body: ForgottenPasswordReset, resets: Resets) -> None:
     await resets.reset(body.token.get_secret_value(), body.new_password.get_secret_value())

@@ -5,6 +5,7 @@ from typing import cast
 from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import RequiredIfMatch, etag_of
 from maas.shared.interface.idempotency import created, idempotent
 from maas.shared.interface.pagination import PageRead
@@ -12,12 +13,18 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.admin_ports import RoleDetails
 from maas.user.application.roles import RoleChanges
+from maas.user.domain.grants import BeyondOwnRightsError, OwnRolesError
+from maas.user.domain.role import (
+    ProtectedRoleError,
+    RoleInUseError,
+    RoleNameTakenError,
+    RoleNotFoundError,
+)
 from maas.user.interface.admin_dependencies import (
     API,
     Directory,
     RoleNamePath,
     Roles,
-    refusals,
 )
 from maas.user.interface.admin_schemas import RoleCreate, RoleRead, RoleUpdate
 
@@ -33,7 +40,12 @@ def _render(role: RoleDetails, response: Response) -> RoleRead:
     return RoleRead.model_validate(role)
 
 
-@router.get("", dependencies=[requires("role:read")], summary="List all roles, by name")
+@router.get(
+    "",
+    dependencies=[requires("role:read")],
+    summary="List all roles, by name",
+    description="All on one page, the built-in ones included: a tenant has few.",
+)
 async def list_roles(caller: Caller, directory: Directory) -> PageRead[RoleRead]:
     found = await directory.list_roles(caller.tenant_id)
     items = [RoleRead.model_validate(role) for role in found]
@@ -45,10 +57,14 @@ async def list_roles(caller: Caller, directory: Directory) -> PageRead[RoleRead]
     status_code=201,
     dependencies=[requires("role:write")],
     summary="Make a role within one's own rights",
-    responses=refusals(403, 409),
+    description=(
+        "A permission is `<resource>:<action>`, with `*` for either part; `*` as resource "
+        "never reaches the platform's own. None may allow more than you may do."
+    ),
 )
 @audited("role.created")
 @idempotent(created(RoleRead, location=_location))
+@may_refuse(RoleNameTakenError, BeyondOwnRightsError)
 async def create_role(
     body: RoleCreate, caller: Caller, roles: Roles, response: Response
 ) -> RoleRead:
@@ -63,8 +79,9 @@ async def create_role(
     "/{name}",
     dependencies=[requires("role:read")],
     summary="Read a role",
-    responses=refusals(404),
+    description="Anybody who may read roles may see what each allows, whether or not they hold it.",
 )
+@may_refuse(RoleNotFoundError)
 async def get_role(
     name: RoleNamePath, caller: Caller, directory: Directory, response: Response
 ) -> RoleRead:
@@ -75,9 +92,13 @@ async def get_role(
     "/{name}",
     dependencies=[requires("role:write")],
     summary="Change what a role allows, from its holders' next request on",
-    responses=refusals(403, 404, 409, 412, 428),
+    description=(
+        "Only what is sent changes. Built-in roles stay as they are, and so does a role you "
+        "hold, or one that allows more than you may do."
+    ),
 )
 @audited("role.updated")
+@may_refuse(RoleNotFoundError, ProtectedRoleError, OwnRolesError, BeyondOwnRightsError)
 async def update_role(
     name: RoleNamePath,
     body: RoleUpdate,
@@ -96,9 +117,12 @@ async def update_role(
     status_code=204,
     dependencies=[requires("role:write")],
     summary="Delete a role that nobody holds",
-    responses=refusals(403, 404, 409, 412, 428),
+    description=(
+        "A role that somebody holds is refused: take it from them first. Its name is free again."
+    ),
 )
 @audited("role.deleted")
+@may_refuse(RoleNotFoundError, ProtectedRoleError, BeyondOwnRightsError, RoleInUseError)
 async def delete_role(
     name: RoleNamePath, caller: Caller, roles: Roles, if_match: RequiredIfMatch
 ) -> None:

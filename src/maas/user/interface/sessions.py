@@ -7,12 +7,20 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import ConfigDict, Field
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import SessionId
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
-from maas.user.application.sessions import SessionDetails, SessionService, TenantDetails
+from maas.user.application.errors import AccountNotFoundError, NoMembershipError
+from maas.user.application.sessions import (
+    SessionDetails,
+    SessionNotFoundError,
+    SessionRequiredError,
+    SessionService,
+    TenantDetails,
+)
 from maas.user.interface.auth import render_pair
 from maas.user.interface.schemas import TokenPairRead
 
@@ -93,6 +101,7 @@ class OwnTenantRead(ReadModel):
     summary="Open a session in another of one's tenants; this one stays as it is",
 )
 @audited("auth.tenant_switched")
+@may_refuse(AccountNotFoundError, NoMembershipError, SessionRequiredError)
 async def switch_tenant(body: TenantSwitch, caller: Caller, sessions: Sessions) -> TokenPairRead:
     """Give out a pair for the other tenant.
 
@@ -107,8 +116,10 @@ async def switch_tenant(body: TenantSwitch, caller: Caller, sessions: Sessions) 
     status_code=204,
     dependencies=[requires("self:write")],
     summary="End all of one's sessions, this one included",
+    description="Sessions in every tenant end; API keys go on.",
 )
 @audited("auth.logout_all")
+@may_refuse(AccountNotFoundError)
 async def logout_all(caller: Caller, sessions: Sessions) -> None:
     await sessions.end_all_own(caller)
 
@@ -117,10 +128,12 @@ async def logout_all(caller: Caller, sessions: Sessions) -> None:
     "/sessions",
     dependencies=[requires("self:read")],
     summary="List one's own live sessions, in all tenants, newest first",
+    description="A session counts as used when its tokens are refreshed, not at each request.",
 )
 async def list_sessions(
     caller: Caller, sessions: Sessions, paging: Paging
 ) -> PageRead[SessionRead]:
+
     def render(details: SessionDetails) -> SessionRead:
         return SessionRead(
             id=details.id,
@@ -142,8 +155,10 @@ async def list_sessions(
     status_code=204,
     dependencies=[requires("self:write")],
     summary="End one of one's own sessions",
+    description="Its tokens are worth nothing from now on. It may be the session that asks.",
 )
 @audited("auth.session_ended")
+@may_refuse(SessionNotFoundError)
 async def end_session(id: UUID, caller: Caller, sessions: Sessions) -> None:  # noqa: A002  the path's name
     await sessions.end_own(caller, SessionId(id))
 
@@ -152,10 +167,12 @@ async def end_session(id: UUID, caller: Caller, sessions: Sessions) -> None:  # 
     "/tenants",
     dependencies=[requires("self:read")],
     summary="List the tenants one may act in, newest first",
+    description="Only active tenants, and only where one's membership is not suspended.",
 )
 async def list_tenants(
     caller: Caller, sessions: Sessions, paging: Paging
 ) -> PageRead[OwnTenantRead]:
+
     def render(details: TenantDetails) -> OwnTenantRead:
         return OwnTenantRead(
             id=details.id,

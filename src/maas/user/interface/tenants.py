@@ -5,6 +5,7 @@ from typing import Annotated, Literal, cast
 from fastapi import APIRouter, Query, Response
 
 from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import AccountId
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import created, idempotent
@@ -13,7 +14,16 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.shared.interface.types import Search
 from maas.user.application.admin_ports import MemberDetails, TenantDetails
+from maas.user.application.errors import AccountNotFoundError
 from maas.user.application.tenants import TenantChanges
+from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
+from maas.user.domain.role import RoleNotFoundError
+from maas.user.domain.tenant import (
+    DefaultTenantError,
+    MemberNotFoundError,
+    TenantNotFoundError,
+    TenantSlugTakenError,
+)
 from maas.user.interface.admin_dependencies import (
     API,
     Directory,
@@ -21,7 +31,6 @@ from maas.user.interface.admin_dependencies import (
     Tenants,
     UserIdPath,
     Wanted,
-    refusals,
 )
 from maas.user.interface.admin_schemas import (
     RolesUpdate,
@@ -48,7 +57,12 @@ def _render_member(member: MemberDetails, response: Response) -> UserRead:
     return UserRead.model_validate(member)
 
 
-@router.get("", dependencies=[requires("platform:tenant-read")], summary="List tenants")
+@router.get(
+    "",
+    dependencies=[requires("platform:tenant-read")],
+    summary="List tenants",
+    description="Newest first, suspended ones included, closed ones not.",
+)
 async def list_tenants(
     directory: Directory,
     page: Paging,
@@ -66,10 +80,13 @@ async def list_tenants(
     status_code=201,
     dependencies=[requires("platform:tenant-write")],
     summary="Make a tenant, with the built-in roles",
-    responses=refusals(404, 409),
+    description=(
+        "With `admin_id`, that account becomes its first administrator; else nobody is in it yet."
+    ),
 )
 @audited("tenant.created")
 @idempotent(created(TenantRead, location=_location))
+@may_refuse(TenantSlugTakenError, AccountNotFoundError)
 async def create_tenant(
     body: TenantCreate, caller: Caller, tenants: Tenants, response: Response
 ) -> TenantRead:
@@ -83,8 +100,9 @@ async def create_tenant(
     "/{tenant_id}",
     dependencies=[requires("platform:tenant-read")],
     summary="Read a tenant",
-    responses=refusals(404),
+    description="A closed tenant is not there any more.",
 )
+@may_refuse(TenantNotFoundError)
 async def get_tenant(
     tenant_id: TenantIdPath, directory: Directory, response: Response
 ) -> TenantRead:
@@ -95,9 +113,13 @@ async def get_tenant(
     "/{tenant_id}",
     dependencies=[requires("platform:tenant-write")],
     summary="Rename, suspend or restore a tenant; nobody acts in a suspended one",
-    responses=refusals(404, 409, 412),
+    description=(
+        "Only what is sent changes. Suspending ends every session in it; the default tenant "
+        "cannot be suspended."
+    ),
 )
 @audited("tenant.updated")
+@may_refuse(TenantNotFoundError, DefaultTenantError)
 async def update_tenant(
     tenant_id: TenantIdPath,
     body: TenantUpdate,
@@ -114,9 +136,12 @@ async def update_tenant(
     status_code=204,
     dependencies=[requires("platform:tenant-write")],
     summary="Close a tenant for good; its rows are kept for the trail",
-    responses=refusals(404, 409, 412),
+    description=(
+        "Every session in it ends, and its slug is never given again. The default tenant stays."
+    ),
 )
 @audited("tenant.deleted")
+@may_refuse(TenantNotFoundError, DefaultTenantError)
 async def delete_tenant(tenant_id: TenantIdPath, tenants: Tenants, if_match: IfMatch) -> None:
     await tenants.delete(tenant_id, check=if_match.check)
 
@@ -125,8 +150,9 @@ async def delete_tenant(tenant_id: TenantIdPath, tenants: Tenants, if_match: IfM
     "/{tenant_id}/members",
     dependencies=[requires("platform:member-read")],
     summary="Find a tenant's people, newest first",
-    responses=refusals(404),
+    description="The same list as the tenant's own administrators see, for any tenant.",
 )
+@may_refuse(TenantNotFoundError)
 async def list_members(
     tenant_id: TenantIdPath, directory: Directory, wanted: Wanted, page: Paging
 ) -> PageRead[UserRead]:
@@ -139,9 +165,21 @@ async def list_members(
     "/{tenant_id}/members/{user_id}",
     dependencies=[requires("platform:member-write")],
     summary="Join an account to a tenant, or change a member's roles",
-    responses=refusals(403, 404, 409, 412),
+    description=(
+        "Replaces all roles of a member at once. Stands in that tenant's own trail. Nobody "
+        "changes their own roles, or gives a platform role beyond their own rights."
+    ),
 )
 @audited("tenant.member_put")
+@may_refuse(
+    TenantNotFoundError,
+    AccountNotFoundError,
+    MemberNotFoundError,
+    RoleNotFoundError,
+    OwnRolesError,
+    BeyondOwnRightsError,
+    LastAdminError,
+)
 async def put_member(
     tenant_id: TenantIdPath,
     user_id: UserIdPath,
@@ -160,9 +198,19 @@ async def put_member(
     status_code=204,
     dependencies=[requires("platform:member-write")],
     summary="Take a person out of a tenant",
-    responses=refusals(403, 404, 409, 412),
+    description=(
+        "Stands in that tenant's own trail. An account that is at home there and a member of "
+        "no other tenant is deleted."
+    ),
 )
 @audited("tenant.member_removed")
+@may_refuse(
+    TenantNotFoundError,
+    MemberNotFoundError,
+    OwnRolesError,
+    BeyondOwnRightsError,
+    LastAdminError,
+)
 async def remove_member(
     tenant_id: TenantIdPath,
     user_id: UserIdPath,
