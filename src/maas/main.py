@@ -31,7 +31,7 @@ from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
 from maas.shared.interface.traffic import Traffic
-from maas.user.interface import admin_router, auth, profile, registration, sessions
+from maas.user.interface import admin_router, auth, jwks, profile, registration, sessions
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +115,7 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
     app.state.max_body_bytes = server.max_body_bytes
     install_handlers(app, faces)
     app.include_router(health.router)
+    app.include_router(jwks.router)
     api = APIRouter(prefix="/api/v1")
     for router in ROUTERS:
         api.include_router(router)

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from maas.shared.infrastructure.settings import PREFIX, Settings, load_settings
+from maas.shared.infrastructure.signing_keys import generate_private_pem
 from tests.architecture.inspection import ROOT, setting_names
 
 _LINE = re.compile(r"^#?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$", re.MULTILINE)
@@ -52,6 +53,11 @@ def test_the_examples_are_settings_that_work(
     for name, value in documented(TEMPLATE).items():
         if name.startswith(PREFIX):
             monkeypatch.setenv(name, value or _SECRET)
+        # A key is given in one way, and no example could hold one.
+        if name.endswith("_KEY_FILE"):
+            monkeypatch.delenv(name)
+    for name in ("MAAS_AUTH__PRIVATE_KEY", "MAAS_AUTH__PREVIOUS_KEY"):
+        monkeypatch.setenv(name, generate_private_pem())
 
     settings = load_settings()
 

@@ -46,12 +46,12 @@ def open_credentials(path: Path, *, may_generate: bool) -> OpenedCredentials:
     """
     with storage.explained(path.parent):
         if path.exists():
-            was_exposed = _close_to_others(path)
+            was_exposed = close_to_others(path)
             return OpenedCredentials(credentials=read_credentials(path), was_exposed=was_exposed)
         if not may_generate:
             raise _damaged(path, "is missing, but the database it opens is there")
         generated = _generate()
-        _write_atomically(path, json.dumps(asdict(generated), indent=2) + "\n")
+        write_atomically(path, json.dumps(asdict(generated), indent=2) + "\n")
         return OpenedCredentials(credentials=generated)
 
 
@@ -83,14 +83,16 @@ def _generate() -> Credentials:
     return Credentials(secret_key=secrets.token_urlsafe(_SECRET_KEY_BYTES), **passwords)
 
 
-def _close_to_others(path: Path) -> bool:
+def close_to_others(path: Path) -> bool:
+    """Close a file to all but its owner; tell whether it had been open."""
     if stat.S_IMODE(path.stat().st_mode) == _PRIVATE_FILE:
         return False
     path.chmod(_PRIVATE_FILE)
     return True
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Write a private file that is there whole, or not at all."""
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)

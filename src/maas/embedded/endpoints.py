@@ -10,6 +10,8 @@ from maas.embedded.lock import find_holder
 from maas.embedded.postgres import PORT
 from maas.embedded.provision import APP, DATABASE, OWNER, SYSTEM
 
+SIGNING_KEY_VARIABLE = "MAAS_AUTH__PRIVATE_KEY_FILE"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Endpoints:
@@ -19,6 +21,7 @@ class Endpoints:
     credentials: Credentials
     has_postgres: bool
     has_valkey: bool
+    has_signing_key: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the settings of the platform, as environment variables."""
@@ -26,6 +29,8 @@ class Endpoints:
             "MAAS_DATA_DIR": str(self.folder.root),
             "MAAS_SECRET_KEY": self.credentials.secret_key,
         }
+        if self.has_signing_key:
+            settings[SIGNING_KEY_VARIABLE] = str(self.folder.signing_key_file)
         if self.has_postgres:
             settings |= self._database()
         if self.has_valkey:
@@ -65,4 +70,5 @@ def find_running(data_dir: Path) -> Endpoints | None:
         credentials=read_credentials(folder.secrets_file),
         has_postgres=holder.has_postgres,
         has_valkey=holder.has_valkey,
+        has_signing_key=folder.signing_key_file.exists(),
     )

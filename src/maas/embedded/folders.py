@@ -35,6 +35,10 @@ class DataFolder:
         return self.root / "secrets.json"
 
     @property
+    def signing_key_file(self) -> Path:
+        return self.root / "signing-key.pem"
+
+    @property
     def config(self) -> Path:
         """What the servers are told: theirs to read, and only ours to change."""
         return self.root / "config"

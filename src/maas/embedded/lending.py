@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from maas.embedded.endpoints import find_running
+from maas.embedded.endpoints import SIGNING_KEY_VARIABLE, find_running
 from maas.embedded.errors import EmbeddedError
 from maas.embedded.folders import default_data_dir
 from maas.shared.infrastructure.setting_sources import GivenSettings
@@ -40,7 +40,9 @@ def lend_running(given: GivenSettings) -> Lent:
         variables={
             name: value
             for name, value in running.environment().items()
-            if given.find(name) is None and not is_given.get(_section_of(name), False)
+            if given.find(name) is None
+            and not is_given.get(_section_of(name), False)
+            and not (name == SIGNING_KEY_VARIABLE and given.find("MAAS_AUTH__PRIVATE_KEY"))
         },
     )
 

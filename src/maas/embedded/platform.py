@@ -18,6 +18,7 @@ from maas.embedded.guard import Guard
 from maas.embedded.lock import FolderLock, Holder
 from maas.embedded.screen import Screen
 from maas.embedded.servers import find_servers
+from maas.embedded.signing_key import ensure_signing_key
 from maas.embedded.stopping import StopRequested, StopSignals
 from maas.embedded.supervisor import Supervisor
 
@@ -38,6 +39,7 @@ class UpOptions:
     port: int
     start_postgres: bool
     start_valkey: bool
+    make_signing_key: bool = False
     api_workers: int = 1
     worker_concurrency: int = 2
 
@@ -171,6 +173,11 @@ class _Platform:
                 f"Others could read {folder.secrets_file}. It is closed now (mode 0600), "
                 f"but its secrets may be known."
             )
+        if self._options.make_signing_key and ensure_signing_key(folder.signing_key_file):
+            self._screen.warn(
+                f"Others could read {folder.signing_key_file}. It is closed now (mode 0600), "
+                f"but the key may be known: to have a new one, move the file away."
+            )
         servers = find_servers(
             folder,
             account=self._account,
@@ -188,6 +195,7 @@ class _Platform:
             credentials=opened.credentials,
             has_postgres=servers.postgres is not None,
             has_valkey=servers.valkey is not None,
+            has_signing_key=self._options.make_signing_key,
         )
 
     def _settings_of(self, endpoints: Endpoints) -> dict[str, str]:

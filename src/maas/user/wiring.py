@@ -147,6 +147,7 @@ def build_user(
             "sessions": sessions,
             "accounts": accounts,
             "user_queries": queries,
+            "public_keys": tokens.public_keys,
         },
     )
 

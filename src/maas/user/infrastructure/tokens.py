@@ -5,22 +5,29 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from jose import jwt
+from jose import jwk, jwt
+from jose.backends.base import Key
 from jose.exceptions import JOSEError
 
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, SessionId, TenantId, new_id
 from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.signing_keys import read_private_pem, read_public_pem
 from maas.user.application.ports import AccessClaims
+from maas.user.application.public_keys import PublicKey
 from maas.user.domain.session import Session
 
-ALGORITHM = "HS256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068's media type
 REFRESH_PREFIX = "mrt_"
 REFRESH_HEAD_BYTES = 16 + 8
@@ -38,14 +45,19 @@ def derive_key(secret: str, purpose: str) -> bytes:
     return hkdf.derive(secret.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    id: str
-    key: bytes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ring:
+    """The keys of one algorithm; a token that names another algorithm finds none here."""
+
+    algorithm: str
+    signing_id: str
+    signing_key: Key
+    verifying: Mapping[str, Key]
+    published: Sequence[PublicKey] = ()
 
 
 class JoseTokenIssuer:
-    """HS256 access tokens and derived refresh tokens, with up to two keys in the ring.
+    """Access tokens by HS256 or ES256, and derived refresh tokens; two keys in either ring.
 
     Verified access tokens are remembered until they expire: that spares the signature check, and
     says nothing of the session, which is looked up every time.
@@ -57,11 +69,19 @@ class JoseTokenIssuer:
         secrets = [secret_key]
         if settings.previous_secret_key is not None:
             secrets.append(settings.previous_secret_key.get_secret_value())
-        keys = [derive_key(secret, "access-token") for secret in secrets]
-        self._keys = {_key_id(key): _Key(_key_id(key), key) for key in keys}
-        self._signing = self._keys[_key_id(keys[0])]
+        pem = settings.private_pem if settings.algorithm == "ES256" else None
+        self._ring = (
+            _secret_ring([derive_key(secret, "access-token") for secret in secrets])
+            if pem is None
+            else _public_ring(pem, settings.previous_pem)
+        )
         self._refresh_keys = [derive_key(secret, "refresh-token") for secret in secrets]
         self._verified: dict[str, AccessClaims] = {}
+
+    @property
+    def public_keys(self) -> Sequence[PublicKey]:
+        """What others verify our access tokens with; nothing where only we can."""
+        return self._ring.published
 
     def issue_access(self, session: Session, *, at: datetime) -> str:
         issued = int(at.timestamp())
@@ -76,8 +96,10 @@ class JoseTokenIssuer:
             "iat": issued,
             "exp": issued + round(self._settings.access_token_lifetime.total_seconds()),
         }
-        headers = {"typ": TOKEN_TYPE, "kid": self._signing.id}
-        return str(jwt.encode(claims, self._signing.key, algorithm=ALGORITHM, headers=headers))
+        ring = self._ring
+        headers = {"typ": TOKEN_TYPE, "kid": ring.signing_id}
+        token = jwt.encode(claims, ring.signing_key, algorithm=ring.algorithm, headers=headers)
+        return str(token)
 
     def read_access(self, token: str) -> AccessClaims | None:
         claims = self._verified.get(token)
@@ -100,8 +122,8 @@ class JoseTokenIssuer:
         try:
             claims = jwt.decode(
                 token,
-                key.key,
-                algorithms=[ALGORITHM],
+                key,
+                algorithms=[self._ring.algorithm],
                 audience=self._settings.audience,
                 issuer=self._settings.issuer,
                 # Times are checked below, by our clock.
@@ -112,7 +134,7 @@ class JoseTokenIssuer:
             # The library lets odd claim values out as the errors they cause.
             return None
 
-    def _find_key(self, token: str) -> _Key | None:
+    def _find_key(self, token: str) -> Key | None:
         """Look at the header before the library does; it accepts more than we issue."""
         parts = token.split(".")
         if len(token) > MAX_TOKEN_BYTES or len(parts) != 3 or len(parts[0]) > MAX_HEADER_CHARS:  # noqa: PLR2004  header, payload, signature
@@ -123,10 +145,10 @@ class JoseTokenIssuer:
             return None
         if not isinstance(header, dict) or set(header) != _HEADER_NAMES:
             return None
-        if header["alg"] != ALGORITHM or header["typ"] != TOKEN_TYPE:
+        if header["alg"] != self._ring.algorithm or header["typ"] != TOKEN_TYPE:
             return None
         kid = header["kid"]
-        return self._keys.get(kid) if isinstance(kid, str) else None
+        return self._ring.verifying.get(kid) if isinstance(kid, str) else None
 
     def _strictly(self, claims: dict[str, object]) -> AccessClaims | None:
         issued, expires, version = claims.get("iat"), claims.get("exp"), claims.get("ver")
@@ -184,8 +206,50 @@ def _spell_refresh(key: bytes, session_id: SessionId, generation: int) -> str:
     return REFRESH_PREFIX + base64.urlsafe_b64encode(head + proof).decode()
 
 
+def _secret_ring(keys: Sequence[bytes]) -> _Ring:
+    made = {_key_id(key): jwk.construct(key, "HS256") for key in keys}
+    signing_id = _key_id(keys[0])
+    return _Ring(
+        algorithm="HS256",
+        signing_id=signing_id,
+        signing_key=made[signing_id],
+        verifying=made,
+    )
+
+
+def _public_ring(pem: str, other_pem: str | None) -> _Ring:
+    private = read_private_pem(pem)
+    public = [private.public_key()]
+    if other_pem is not None:
+        public.append(read_public_pem(other_pem))
+    published = {key.kid: key for key in map(_publish, public)}
+    return _Ring(
+        algorithm="ES256",
+        signing_id=_publish(public[0]).kid,
+        signing_key=_construct(private),
+        verifying={_publish(key).kid: _construct(key) for key in public},
+        published=list(published.values()),
+    )
+
+
+def _construct(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> Key:
+    return jwk.construct(key, "ES256")  # type: ignore[arg-type]  # the stub knows of text only
+
+
+def _publish(key: EllipticCurvePublicKey) -> PublicKey:
+    point = key.public_numbers()
+    x, y = (_base64(number.to_bytes(32, "big")) for number in (point.x, point.y))
+    # RFC 7638: the required members, in the order of their names, and no blanks.
+    members = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
+    return PublicKey(kid=_base64(hashlib.sha256(members.encode()).digest()), x=x, y=y)
+
+
 def _key_id(key: bytes) -> str:
     return hashlib.sha256(b"kid" + key).hexdigest()[:16]
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _unbase64(text: str) -> bytes:

@@ -16,10 +16,10 @@ router = APIRouter(tags=["auth"])
 
 
 class PublicKeyRead(ReadModel):
-    kty: Literal["EC"] = "EC"
-    crv: Literal["P-256"] = "P-256"
-    alg: Literal["ES256"] = "ES256"
-    use: Literal["sig"] = "sig"
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    alg: Literal["ES256"]
+    use: Literal["sig"]
     kid: str
     x: str
     y: str
@@ -57,4 +57,10 @@ class KeySetRead(ReadModel):
 async def get_public_keys(request: Request, response: Response) -> KeySetRead:
     keys = cast("Sequence[PublicKey]", request.scope["state"]["public_keys"])
     response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
-    return KeySetRead(keys=[PublicKeyRead.model_validate(key) for key in keys])
+    return KeySetRead(keys=[_render(key) for key in keys])
+
+
+def _render(key: PublicKey) -> PublicKeyRead:
+    return PublicKeyRead(
+        kty="EC", crv="P-256", alg="ES256", use="sig", kid=key.kid, x=key.x, y=key.y
+    )
