@@ -71,11 +71,11 @@ def worker_number(worker_id: str) -> int:
 @pytest.fixture(scope="session")
 def worker_database(servers: Servers, worker_number: int) -> Iterator[WorkerDatabase]:
     name = f"maas_worker_{worker_number}"
-    yield asyncio.run(_clone(servers, name))
-    asyncio.run(_drop(servers, name))
+    yield asyncio.run(clone(servers, name))
+    asyncio.run(drop(servers, name))
 
 
-async def _clone(servers: Servers, name: str) -> WorkerDatabase:
+async def clone(servers: Servers, name: str) -> WorkerDatabase:
     connection = await servers.connect("postgres")
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER maas_owner")
     await connection.close()
@@ -96,7 +96,7 @@ async def _clone(servers: Servers, name: str) -> WorkerDatabase:
     return WorkerDatabase(name, seeds)
 
 
-async def _drop(servers: Servers, name: str) -> None:
+async def drop(servers: Servers, name: str) -> None:
     connection = await servers.connect("postgres")
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
@@ -135,27 +135,36 @@ async def clean(
 MakeSettings = Callable[..., Settings]
 
 
-@pytest.fixture
-def make_settings(
-    servers: Servers, worker_database: WorkerDatabase, worker_number: int, tmp_path: Path
-) -> MakeSettings:
-    """Make settings for this worker's servers, cheap hashing included; arguments override."""
-    base: dict[str, object] = {
+def settings_for(
+    servers: Servers, database: str, *, number: int, data_dir: Path
+) -> dict[str, object]:
+    """Name a database and a Redis of the test servers as settings do, cheap hashing included."""
+    return {
         "environment": "test",
         "secret_key": TEST_SECRET,
-        "data_dir": tmp_path / "data",
+        "data_dir": data_dir,
         "database": {
-            "url": servers.database_url(worker_database.name, "maas_app"),
-            "owner_url": servers.database_url(worker_database.name, "maas_owner"),
-            "system_url": servers.database_url(worker_database.name, "maas_system"),
+            "url": servers.database_url(database, "maas_app"),
+            "owner_url": servers.database_url(database, "maas_owner"),
+            "system_url": servers.database_url(database, "maas_system"),
         },
         "redis": {
-            "url": servers.redis_url(worker_number),
-            "broker_url": servers.broker_url(worker_number),
+            "url": servers.redis_url(number),
+            "broker_url": servers.broker_url(number),
             "timeout_ms": 2000,
         },
         "auth": {"argon2_memory_kib": 64, "argon2_time_cost": 1},
     }
+
+
+@pytest.fixture
+def make_settings(
+    servers: Servers, worker_database: WorkerDatabase, worker_number: int, tmp_path: Path
+) -> MakeSettings:
+    """Make settings for this worker's servers; arguments override."""
+    base = settings_for(
+        servers, worker_database.name, number=worker_number, data_dir=tmp_path / "data"
+    )
 
     def make(**overrides: object) -> Settings:
         merged = dict(base)

@@ -10,6 +10,7 @@ from zlib import crc32
 
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
+from pydantic import BaseModel
 
 from maas.shared.domain.errors import (
     REFUSALS_ATTRIBUTE,
@@ -152,6 +153,7 @@ def complete(document: dict[str, Any], routes: Iterable[RouteFacts]) -> None:
             examples |= {problem.code: _example(problem) for problem in problems}
             _complete(operation, route)
             _refer(operation, problems, responses)
+            _show_nulls(schemas, route)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["examples"] = dict(sorted(examples.items()))
@@ -164,6 +166,18 @@ def _complete(operation: dict[str, Any], route: RouteFacts) -> None:
         operation["x-permissions"] = sorted(route.permissions)
     if _is_idempotent(route):
         operation.setdefault("parameters", []).append(_IDEMPOTENCY_PARAMETER)
+
+
+def _show_nulls(schemas: dict[str, Any], route: RouteFacts) -> None:
+    """Put back the nulls of examples, which FastAPI leaves out of its document."""
+    body = route.context.body_field
+    shown = (route.context.response_model, body and body.field_info.annotation)
+    for model in shown:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            name = model.__name__.replace("[", "_").replace("]", "_")
+            examples = model.model_json_schema().get("examples")
+            if name in schemas and examples is not None:
+                schemas[name]["examples"] = examples
 
 
 def _refer(operation: dict[str, Any], problems: Iterable[Problem], shared: dict[str, Any]) -> None:

@@ -16,6 +16,21 @@ COLUMNS = (
     "id", "username", "email", "display_name", "status", "status_reason", "roles", "joined_at",
 )  # fmt: skip
 
+EXPORTED = {
+    "schema": {"type": "string"},
+    "examples": {
+        "people": {
+            "value": (
+                '"id","username","email","display_name","status","status_reason","roles",'
+                '"joined_at"\r\n"01935d2e-0000-7000-8000-000000000003","grace",'
+                '"grace@example.com","Grace Hopper","active","","developer",'
+                '"2026-11-21T08:00:00Z"\r\n'
+            )
+        }
+    },
+}
+"""The export in OpenAPI."""
+
 # What begins like this is a formula to a spreadsheet, full-width forms included.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  meant
 

@@ -36,7 +36,7 @@ from maas.user.interface.admin_dependencies import (
     UserIdPath,
     Wanted,
 )
-from maas.user.interface.admin_export import answer_export
+from maas.user.interface.admin_export import EXPORTED, answer_export
 from maas.user.interface.admin_schemas import (
     BulkCreateRow,
     BulkOutcomeRead,
@@ -130,7 +130,7 @@ async def create_user(
         "first. Values that a spreadsheet would take for a formula begin with an apostrophe."
     ),
     response_class=Response,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/csv": EXPORTED}}},
 )
 @audited("user.exported")
 async def export_users(caller: Caller, directory: Directory, wanted: Wanted) -> Response:

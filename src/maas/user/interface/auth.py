@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form
 
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
-from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.readers import FORM_MEDIA_TYPE, StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.errors import (
     HashingBusyError,
@@ -55,7 +55,18 @@ async def login(body: SignInRequest, sign_ins: SignIns) -> TokenPairRead:
     return render_pair(pair)
 
 
-@router.post("/token", summary="Sign in with an OAuth2 form, as the docs' Authorize button does")
+_TOKEN_FORM = {"grant_type": "password", "username": "ada", "password": "correct horse battery"}
+
+
+@router.post(
+    "/token",
+    summary="Sign in with an OAuth2 form, as the docs' Authorize button does",
+    openapi_extra={
+        "requestBody": {
+            "content": {FORM_MEDIA_TYPE: {"examples": {"password": {"value": _TOKEN_FORM}}}}
+        }
+    },
+)
 @audited("auth.login")
 @may_refuse(InvalidCredentialsError, NoMembershipError, TooManyLoginsError, HashingBusyError)
 async def token(

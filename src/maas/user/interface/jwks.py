@@ -52,7 +52,12 @@ class KeySetRead(ReadModel):
 
 
 @router.get(
-    "/.well-known/jwks.json", summary="Read the public keys that access tokens are signed with"
+    "/.well-known/jwks.json",
+    summary="Read the public keys that access tokens are signed with",
+    description=(
+        "Empty where tokens are signed with HS256. Keep it no longer than `Cache-Control` says: "
+        "a new key stands here for longer before it signs."
+    ),
 )
 async def get_public_keys(request: Request, response: Response) -> KeySetRead:
     keys = cast("Sequence[PublicKey]", request.scope["state"]["public_keys"])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import (
     ConfigDict,
     Field,
@@ -150,12 +150,16 @@ async def verify_email(body: EmailVerification, registrations: Registrations) ->
 
 
 @router.post(
-    "/password/forgot", status_code=202, summary="Ask for a link to set a new password by mail"
+    "/password/forgot",
+    status_code=202,
+    summary="Ask for a link to set a new password by mail",
+    response_class=Response,
 )
 @audited("password.reset_requested")
-async def forget_password(body: ForgottenPassword, resets: Resets) -> None:
+async def forget_password(body: ForgottenPassword, resets: Resets) -> Response:
     """Answer 202 for every address, whether or not it has an account."""
     await resets.ask(body.email)
+    return Response(status_code=202)
 
 
 @router.post(
