@@ -39,6 +39,10 @@ demo: setup ## Play the first journey against a running `make up`
 acceptance: setup ## Print PASS or MISS, with its figure, for each promise a command can show
 	@exec $(BIN)/python -m tests.acceptance $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## Break everything under load, and check that nothing is lost (SEEDS=30, ARGS="--only C08")
+	@exec $(BIN)/python -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
 .PHONY: bench
 bench: setup ## Measure the platform beside a bare FastAPI route, by CPU per request
 	@exec $(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,546 @@
+"""The fault matrix: each scenario breaks one thing under load, and leaves it mended."""
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import aiohttp
+import asyncpg
+import psutil
+from redis.exceptions import RedisError
+
+from tests.chaos import faults
+from tests.chaos.invariants import STREAM
+from tests.chaos.load import PASSWORD, UnansweredError
+from tests.chaos.stage import Stage
+from tests.fault_proxy import Faults
+
+Play: TypeAlias = Callable[[Stage], Awaitable[None]]
+ODDS: Final = "0.03"
+VISIBLE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One row of the matrix. `lasts` says roughly how many seconds it plays."""
+
+    title: str
+    play: Play
+    lasts: int = 15
+    extra: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+async def kill_apis(stage: Stage) -> None:
+    for _ in range(4):
+        async with stage.fault("kill -9 an API process"):
+            await asyncio.sleep(stage.dice.uniform(0.3, 1.2))
+            await faults.kill_api(stage.cluster, stage.dice)
+
+
+def die_in_api(point: str) -> Play:
+    async def play(stage: Stage) -> None:
+        api = stage.cluster.apis[0]
+        async with stage.fault(f"an API process dies {point}"):
+            await stage.with_environment(api, CHAOS_FAIL_AT=point, CHAOS_FAIL_ODDS=ODDS)
+            before = api.starts
+            await asyncio.sleep(8)
+            deaths = api.starts - before
+            stage.expect(deaths > 0, f"no API process died {point}")
+            await stage.with_environment(api)
+        stage.faults += max(deaths - 1, 0)
+
+    return play
+
+
+async def die_in_flush(stage: Stage) -> None:
+    worker, other = stage.cluster.workers
+    for point in ("after_read", "after_insert", "after_flush"):
+        async with stage.fault(f"a worker dies {point}"):
+            # The other one would do all the work while this one comes back.
+            other.send_to_all(signal.SIGSTOP)
+            await stage.with_environment(worker, CHAOS_FAIL_AT=point, CHAOS_FAIL_ODDS="0.5")
+            await asyncio.sleep(5)
+            deaths = worker.log.read_text(errors="replace").count("signal 9 (SIGKILL)")
+            stage.expect(deaths > 0, f"no pool process died {point}")
+            other.send_to_all(signal.SIGCONT)
+            await stage.with_environment(worker)
+        stage.faults += min(deaths, 5) - 1
+
+
+async def kill_celery(stage: Stage) -> None:
+    for do in (faults.kill_worker, faults.kill_pool_child, faults.kill_beat) * 2:
+        async with stage.fault(do.__name__):
+            await do(stage.cluster, stage.dice)
+            await asyncio.sleep(1.5)
+
+
+async def freeze_a_flusher(stage: Stage) -> None:
+    for worker in stage.cluster.workers:
+        async with stage.fault("a worker frozen past its entries' idle time"):
+            worker.send_to_all(signal.SIGSTOP)
+            await asyncio.sleep(9)
+            worker.send_to_all(signal.SIGCONT)
+            await asyncio.sleep(1)
+
+
+async def kill_valkey(stage: Stage) -> None:
+    for gap in (0.0, stage.dice.uniform(0, 2), stage.dice.uniform(2, 5)):
+        async with stage.fault("kill -9 Valkey"):
+            stage.cluster.valkey.wanted = False
+            await asyncio.to_thread(stage.cluster.valkey.kill)
+            await asyncio.sleep(gap)
+            await asyncio.to_thread(stage.cluster.valkey.start)
+            await asyncio.sleep(1)
+
+
+def keep_valkey_down(seconds: float) -> Play:
+    async def play(stage: Stage) -> None:
+        """Events go on being seen, through the sweeper, with neither stream nor broker."""
+        cluster = stage.cluster
+        async with stage.fault(f"Valkey down for {seconds:.0f} s", lasts_at_most=seconds + 60):
+            cluster.valkey.wanted = False
+            await asyncio.to_thread(cluster.valkey.kill)
+            ends, latest = time.monotonic() + seconds, 0.0
+            await asyncio.sleep(VISIBLE_SECONDS)
+            while time.monotonic() < ends:
+                latest = max(latest, await _oldest_waiting(stage))
+                await asyncio.sleep(0.5)
+            stage.expect(
+                latest <= VISIBLE_SECONDS, f"an event waited {latest:.1f} s while Valkey was down"
+            )
+            stage.notes.append(f"longest wait with Valkey down: {latest:.1f} s")
+            await asyncio.to_thread(cluster.valkey.start)
+
+    return play
+
+
+async def _oldest_waiting(stage: Stage) -> float:
+    async with stage.cluster.superuser() as connection:
+        seconds = await connection.fetchval(
+            "SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM audit_outbox"
+        )
+    return float(seconds or 0)
+
+
+async def wipe_valkey(stage: Stage) -> None:
+    """All of Redis is forgotten. What had no transaction and was not flushed yet goes with it."""
+    stage.excuse_class_b = True
+    for _ in range(2):
+        async with stage.fault("FLUSHALL"):
+            with suppress(RedisError), stage.cluster.redis() as redis:
+                redis.flushall()
+            await asyncio.sleep(3)
+    async with stage.fault("Valkey restarts on an empty folder"):
+        valkey = stage.cluster.valkey
+        valkey.wanted = False
+        await asyncio.to_thread(valkey.kill)
+        for file in (stage.cluster.folder / "valkey").rglob("*.aof"):
+            file.unlink()
+        for file in (stage.cluster.folder / "valkey").rglob("*.manifest"):
+            file.unlink()
+        await asyncio.to_thread(valkey.start)
+        await asyncio.sleep(2)
+
+
+async def hang_valkey(stage: Stage) -> None:
+    async with stage.fault("CLIENT PAUSE"):
+        with suppress(RedisError), stage.cluster.redis() as redis:
+            redis.execute_command("CLIENT", "PAUSE", 10_000, "ALL")
+        await asyncio.sleep(10)
+    async with stage.fault("DEBUG SLEEP"):
+        with suppress(RedisError), stage.cluster.redis() as redis:
+            await asyncio.to_thread(redis.execute_command, "DEBUG", "SLEEP", "8")
+    async with stage.fault("SIGSTOP of Valkey"):
+        stage.cluster.valkey.send(signal.SIGSTOP)
+        await asyncio.sleep(8)
+        stage.cluster.valkey.send(signal.SIGCONT)
+
+
+async def fill_valkey(stage: Stage) -> None:
+    async with stage.fault("Valkey's memory is full"):
+        with stage.cluster.redis() as redis:
+            redis.config_set("maxmemory", "1mb")
+            await asyncio.sleep(6)
+            redis.config_set("maxmemory", "0")
+            stats: Any = redis.info("stats")
+            stage.expect(stats["evicted_keys"] == 0, "a key was evicted")
+
+
+async def tear_the_aof(stage: Stage) -> None:
+    """The last bytes of the append-only file never reached the disk."""
+    stage.excuse_class_b = True
+    for _ in range(2):
+        async with stage.fault("the append-only file is torn"):
+            valkey = stage.cluster.valkey
+            valkey.wanted = False
+            await asyncio.to_thread(valkey.kill)
+            files = (stage.cluster.folder / "valkey").rglob("*.incr.aof")
+            newest = max(files, key=lambda file: file.stat().st_mtime)
+            size = newest.stat().st_size
+            os.truncate(newest, max(0, size - stage.dice.randrange(1, 100)))
+            await asyncio.to_thread(valkey.start)
+            await asyncio.sleep(2)
+
+
+async def poison(stage: Stage) -> None:
+    """Entries nobody can read: the rest flows on, and they are kept aside as they came."""
+    entries: list[dict[Any, Any]] = [
+        {b"garbage": b"\x00\xff"},
+        {b"v": b"1", b"id": b"x", b"payload": b"{}", b"personal": b"{}"},
+        {b"v": b"99", b"id": b"x", b"payload": b"{}", b"personal": b"{}"},
+        {b"v": b"1", b"id": b"x", b"payload": b"\x00" * 100, b"personal": b"\xff"},
+        {b"v": b"1", b"id": b"x", b"payload": b"[" * 10_000, b"personal": b"{}"},
+        {b"v": b"1", b"id": b"x", b"payload": b"a" * 10_000_000, b"personal": b"{}"},
+    ]
+    async with stage.fault("poison in the stream"):
+        with stage.cluster.redis() as redis:
+            for entry in entries:
+                redis.xadd(STREAM, entry)
+                await asyncio.sleep(0.5)
+        stage.dead_letters += len(entries)
+        await asyncio.sleep(3)
+
+
+async def crash_postgres(stage: Stage) -> None:
+    for _ in range(2):
+        async with stage.fault("kill -9 postmaster"):
+            await faults.crash_postgres(stage.cluster, stage.dice)
+            await asyncio.sleep(1)
+    async with stage.fault("kill -9 a backend"):
+        await faults.kill_backend(stage.cluster, stage.dice)
+        await asyncio.sleep(1)
+
+
+async def end_connections(stage: Stage) -> None:
+    for _ in range(8):
+        async with stage.fault("all connections ended"):
+            await faults.end_all_connections(stage.cluster, stage.dice)
+            await asyncio.sleep(1)
+
+
+def break_links(server: str, name: str, what: Faults, seconds: float) -> Play:
+    async def play(stage: Stage) -> None:
+        links = stage.cluster.links_to(server)
+        async with stage.fault(name):
+            for link in links:
+                link.become(what)
+            await asyncio.sleep(seconds)
+            for link in links:
+                link.heal()
+
+    return play
+
+
+async def cut_everything(stage: Stage) -> None:
+    names = [
+        "links reset",
+        "PostgreSQL cut short",
+        "Valkey cut short",
+        "PostgreSQL in slices",
+        "a link half closed",
+    ]
+    for name in names * 2:
+        async with stage.fault(name):
+            await faults.FAULTS[name].do(stage.cluster, stage.dice)
+
+
+async def lock_tables(stage: Stage) -> None:
+    for table in ("models", "sessions", "audit_log"):
+        async with (
+            stage.fault(f"{table} locked"),
+            stage.cluster.superuser() as connection,
+            connection.transaction(),
+        ):
+            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await asyncio.sleep(10)
+
+
+async def cross_transactions(stage: Stage) -> None:
+    """Somebody's maintenance takes rows in another order than requests do."""
+    async with stage.fault("crossing transactions"):
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends:
+            with suppress(asyncpg.PostgresError):
+                async with stage.cluster.superuser() as connection, connection.transaction():
+                    await connection.execute("SET LOCAL deadlock_timeout = '10ms'")
+                    await connection.execute(
+                        "SELECT FROM memberships ORDER BY id DESC LIMIT 50 FOR UPDATE"
+                    )
+                    await asyncio.sleep(0.05)
+                    await connection.execute("SELECT FROM roles ORDER BY id DESC FOR UPDATE")
+
+
+async def exhaust_the_pool(stage: Stage) -> None:
+    """More slow requests than connections: refused soon, and none left hanging after."""
+    async with stage.fault("the pool is exhausted"):
+        async with stage.cluster.superuser() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE models IN ACCESS EXCLUSIVE MODE")
+            began = time.monotonic()
+            client = stage.clients[0]
+            token = client.admin.access if client.admin else None
+            asking = [
+                client.send(url, "GET", "/api/v1/models", token=token)
+                for url in stage.cluster.urls
+                for _ in range(50)
+            ]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            took = time.monotonic() - began
+        statuses = [each[0] for each in answers if isinstance(each, tuple)]
+        stage.expect(set(statuses) <= {200, 503}, f"exhausted, it answers {set(statuses)}")
+        stage.expect(took < 12, f"exhausted, it takes {took:.0f} s to say so")
+
+
+async def restart_both(stage: Stage) -> None:
+    """A deployment: what was accepted is answered, and nobody is told anything wrong."""
+    stage.book.is_graceful = True
+    for api in stage.cluster.apis:
+        async with stage.fault("SIGTERM under load"):
+            api.wanted = False
+            took = await asyncio.to_thread(api.stop)
+            stage.expect(took <= 10, f"{api.name} took {took:.1f} s to end")
+            await asyncio.to_thread(api.start)
+            await asyncio.sleep(1)
+    stage.book.is_graceful = False
+
+
+async def race(stage: Stage) -> None:
+    """A hundred at once, over both processes, for what only one may have."""
+    first = stage.clients[0]
+    assert first.admin is not None
+    token = first.admin.access
+    async with stage.fault("a hundred at once"):
+        name = first.next_name("race")
+        made = await _all_at_once(
+            first.ask(
+                "model",
+                "POST",
+                "/api/v1/models",
+                token=token,
+                json={"name": name, "framework": "other"},
+            )
+            for _ in range(100)
+        )
+        winners = [status for status, _, _ in made if status == 201]
+        stage.expect(len(winners) == 1, f"{len(winners)} made one model")
+
+        key, body = first.next_name("key"), {"name": first.next_name("once"), "framework": "other"}
+        told = await _all_at_once(
+            first.send(
+                stage.dice.choice(stage.cluster.urls),
+                "POST",
+                "/api/v1/models",
+                token=token,
+                json=body,
+                headers={"Idempotency-Key": key},
+            )
+            for _ in range(100)
+        )
+        ids = {answer["id"] for status, answer, _ in told if status == 201}
+        others = {status for status, _, _ in told} - {201, 409, 503}
+        stage.expect(len(ids) == 1, f"one Idempotency-Key made {len(ids)} models")
+        stage.expect(not others, f"one Idempotency-Key was answered {others}")
+
+        tokens = await first.sign_in("login", first.name, PASSWORD)
+        assert tokens is not None
+        pairs = await _all_at_once(
+            first.ask(
+                "refresh", "POST", "/api/v1/auth/refresh", json={"refresh_token": tokens.refresh}
+            )
+            for _ in range(100)
+        )
+        successors = {answer["refresh_token"] for status, answer, _ in pairs if status == 200}
+        stage.expect(len(successors) == 1, f"one refresh token has {len(successors)} successors")
+
+
+async def _all_at_once(asking: Any) -> list[tuple[int, Any, Mapping[str, str]]]:
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(
+            answer, UnansweredError | aiohttp.ClientError | TimeoutError
+        ):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, tuple)]
+
+
+async def overload(stage: Stage) -> None:
+    """Far more at once than there is room for: the rest is told so at once."""
+    async with stage.fault("overload"):
+        client = stage.clients[0]
+        assert client.admin is not None
+        token, refusals, slow, odd = client.admin.access, 0, 0, set()
+        ends = time.monotonic() + 10
+
+        async def ask() -> None:
+            nonlocal refusals, slow
+            while time.monotonic() < ends:
+                url, began = stage.dice.choice(stage.cluster.urls), time.monotonic()
+                try:
+                    status, _, _ = await client.send(
+                        url, "GET", "/api/v1/users/profile", token=token
+                    )
+                except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+                    odd.add(type(exc).__name__)
+                    continue
+                if status == 503:
+                    refusals += 1
+                    slow += time.monotonic() - began > 5
+                elif status != 200:
+                    odd.add(str(status))
+
+        await asyncio.gather(*(ask() for _ in range(600)))
+        stage.notes.append(f"overload: {refusals} refused, {slow} of them late")
+        stage.expect(not odd, f"overloaded, it answers {sorted(odd)}")
+
+
+async def open_slow_sockets(stage: Stage) -> None:
+    """A thousand heads that never end, while others work."""
+    async with stage.fault("a thousand slow sockets"):
+        sockets: list[asyncio.StreamWriter] = []
+        port = int(stage.cluster.urls[0].rpartition(":")[2])
+        for _ in range(1_000):
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+                sockets.append(writer)
+        began = time.monotonic()
+        async with stage.http.get(f"{stage.cluster.urls[0]}/health/live") as answer:
+            stage.expect(answer.status == 200, f"liveness is {answer.status}")
+        took = time.monotonic() - began
+        stage.expect(took <= 1, f"liveness took {took:.1f} s")
+        await asyncio.sleep(12)
+        for writer in sockets:
+            writer.close()
+
+
+def shift_workers(seconds: int) -> Play:
+    async def play(stage: Stage) -> None:
+        async with stage.fault(f"workers' clocks {seconds:+} s"):
+            for worker in stage.cluster.workers:
+                await stage.with_environment(worker, CHAOS_CLOCK=str(seconds))
+            await asyncio.sleep(6)
+            for worker in stage.cluster.workers:
+                await stage.with_environment(worker)
+
+    return play
+
+
+async def starve_of_files(stage: Stage) -> None:
+    """A process may open no more files: it refuses, lives on, and recovers."""
+    api = stage.cluster.apis[0]
+    assert api.pid is not None
+    process = psutil.Process(api.pid)
+    async with stage.fault("no more files"):
+        before = process.rlimit(resource.RLIMIT_NOFILE)
+        process.rlimit(resource.RLIMIT_NOFILE, (max(process.num_fds() - 5, 16), before[1]))
+        await asyncio.sleep(6)
+        stage.expect(process.is_running(), "it died for want of files")
+        process.rlimit(resource.RLIMIT_NOFILE, before)
+        await asyncio.sleep(1)
+
+
+async def pile_up(stage: Stage) -> None:
+    """Workers are away while events pile up; nothing is trimmed, and all of it drains."""
+    async with stage.fault("workers away"):
+        for worker in stage.cluster.workers:
+            worker.wanted = False
+            await asyncio.to_thread(worker.kill)
+        await asyncio.sleep(15)
+        with stage.cluster.redis() as redis:
+            waiting = int(redis.xlen(STREAM))
+        stage.notes.append(f"{waiting} entries waited")
+        for worker in stage.cluster.workers:
+            await asyncio.to_thread(worker.start)
+
+
+def at_random(seconds: float) -> Play:
+    async def play(stage: Stage) -> None:
+        """Anything, one after another and sometimes two at once."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            chosen = [faults.draw(stage.dice)]
+            if stage.dice.random() < 0.25:
+                chosen.append(faults.draw(stage.dice))
+            stage.book.fault_ends = time.monotonic() + 120
+            stage.notes += [fault.name for fault in chosen]
+            stage.faults += len(chosen)
+            done = await asyncio.gather(
+                *(fault.do(stage.cluster, random.Random(stage.dice.random())) for fault in chosen),  # noqa: S311  a schedule to be repeated
+                return_exceptions=True,
+            )
+            for failure in done:
+                if isinstance(failure, Exception):
+                    stage.notes.append(f"(the fault itself failed: {failure!r:.200})")
+            await asyncio.sleep(stage.dice.uniform(0.1, 0.8))
+        stage.cluster.heal()
+        await stage.cluster.wait_until_well()
+        stage.book.fault_ends = time.monotonic()
+
+    return play
+
+
+SWALLOW, SLOW = Faults(swallow=True), Faults(latency_seconds=0.2, jitter_seconds=0.2)
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "C01": Scenario(title="kill -9 API processes", play=kill_apis),
+    "C02": Scenario(title="kill -9 between commit and stream", play=die_in_api("after_commit")),
+    "C03": Scenario(title="kill -9 before the commit", play=die_in_api("before_commit")),
+    "C04": Scenario(title="kill -9 in mid-batch", play=die_in_flush, lasts=30),
+    "C05": Scenario(title="kill -9 Celery's processes", play=kill_celery),
+    "C06": Scenario(title="a frozen flusher wakes up", play=freeze_a_flusher, lasts=20),
+    "C07": Scenario(title="kill -9 Valkey", play=kill_valkey),
+    "C08": Scenario(title="Valkey down", play=keep_valkey_down(40), lasts=60),
+    "C08-long": Scenario(
+        title="Valkey down for ten minutes", play=keep_valkey_down(600), lasts=660
+    ),
+    "C09": Scenario(title="Valkey wiped", play=wipe_valkey),
+    "C10": Scenario(title="Valkey hangs", play=hang_valkey, lasts=35),
+    "C11": Scenario(title="Valkey's memory full", play=fill_valkey),
+    "C13": Scenario(title="torn append-only file", play=tear_the_aof),
+    "C14": Scenario(title="poison", play=poison),
+    "C15": Scenario(title="workers away, events pile up", play=pile_up, lasts=20),
+    "C16": Scenario(title="kill -9 PostgreSQL", play=crash_postgres),
+    "C17": Scenario(title="all connections ended, each second", play=end_connections),
+    "C18": Scenario(
+        title="PostgreSQL swallowed",
+        play=break_links("postgres", "PostgreSQL swallowed", SWALLOW, 8),
+    ),
+    "C19": Scenario(
+        title="PostgreSQL slow", play=break_links("postgres", "PostgreSQL slow", SLOW, 12)
+    ),
+    "C20": Scenario(title="cut, sliced, reset", play=cut_everything),
+    "C22": Scenario(title="tables locked", play=lock_tables, lasts=35),
+    "C23": Scenario(title="crossing transactions", play=cross_transactions),
+    "C24": Scenario(title="pool exhausted", play=exhaust_the_pool),
+    "C25": Scenario(title="rolling restart", play=restart_both),
+    "C26": Scenario(title="overload", play=overload),
+    "C27": Scenario(title="slow sockets", play=open_slow_sockets, lasts=20),
+    "C28": Scenario(title="workers an hour ahead", play=shift_workers(3600), lasts=20),
+    "C28-back": Scenario(title="workers an hour behind", play=shift_workers(-3600), lasts=20),
+    "C31": Scenario(title="a hundred at once", play=race),
+    "C38": Scenario(title="out of files", play=starve_of_files),
+    "C40": Scenario(title="anything, at random", play=at_random(60), lasts=70),
+}
+
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "C12": "a full disk under the append-only file ends Valkey, which is C07",
+    "C21": "tests/integration/embedded and the acceptance run fill a disk under PostgreSQL",
+    "C29": "tests/integration/audit/test_flush.py drops the partition under the flush",
+    "C30": "comes with retention",
+    "C32": "tests/integration/audit/test_tampering.py",
+    "C33": "tests/migrations; with live traffic and a million rows it comes with `maas backup`",
+    "C34": "comes with `maas backup`",
+    "C35": "tests/unit/user/test_tokens.py for tokens; sealed credentials come with suppliers",
+    "C36": "the acceptance run fills the API's disk",
+    "C37": "comes with the guarded outgoing client",
+    "C39": "an out-of-memory kill is SIGKILL, which is C01",
+}
+"""Rows of the matrix that have no scenario here, and where they are instead."""
+
+GATE: Final = ("C02", "C03", "C04", "C07", "C16", "C25", "C31", "C40")
