@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -12,7 +13,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.infrastructure.settings import RedisSettings
@@ -23,6 +24,13 @@ KEY_PREFIX: Final = "maas:v1:"
 """Every key starts with this; the version is of the layout, and code reads n and n-1."""
 
 COOL_DOWN_SECONDS: Final = 1.0
+
+# uvloop tells of a connection that was reset before the first write by a bare RuntimeError, which
+# redis-py passes on as it is.
+OUTAGES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
+
+_RUN: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
+_UPTIME: Final = re.compile(rb"^uptime_in_seconds:(\d+)", re.MULTILINE)
 
 
 class RedisUnavailableError(UnavailableError):
@@ -64,10 +72,20 @@ class RedisGate:
         # Kept apart from the pool, whose bookkeeping costs more than a script does.
         self._idle: list[AbstractConnection] = []
         self._shut_until = 0.0
+        self._run: bytes | None = None
+        self._same_since = math.inf
 
     @property
     def is_shut(self) -> bool:
         return time.monotonic() < self._shut_until
+
+    @property
+    def server_age_seconds(self) -> float:
+        """Tell for how long, at least, what `evaluate` reaches has been one and the same server.
+
+        One that was restarted, or stepped in for another, may have forgotten the last it was told.
+        """
+        return time.monotonic() - self._same_since
 
     async def call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
         """Run one operation.
@@ -79,8 +97,8 @@ class RedisGate:
             raise RedisUnavailableError
         try:
             return await operation(self.client)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
+        except OUTAGES as exc:
+            self._shut_after(exc)
             raise RedisUnavailableError from exc
 
     async def evaluate(self, script: Script, *, keys: list[str], args: list[str | int]) -> Any:
@@ -98,11 +116,17 @@ class RedisGate:
                     return await self._exchange("EVALSHA", script.digest, *tail)
                 except NoScriptError:
                     return await self._exchange("EVAL", script.text, *tail)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
+        except OUTAGES as exc:
+            self._shut_after(exc)
             # A server that restarted has closed them all; each would fail once more by itself.
             await self._forget_idle()
             raise RedisUnavailableError from exc
+
+    def _shut_after(self, error: BaseException) -> None:
+        """Refuse for a second; an error that is no outage goes on its way."""
+        if isinstance(error, RuntimeError) and "closed" not in str(error):
+            raise error
+        self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
 
     async def _exchange(self, *command: str | int) -> Any:
         connection = self._idle.pop() if self._idle else await self._connect()
@@ -125,7 +149,31 @@ class RedisGate:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own
         await connection.connect()  # type: ignore[no-untyped-call]  # likewise
         connection.socket_timeout = None
+        try:
+            await self._meet(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         return connection
+
+    async def _meet(self, connection: AbstractConnection) -> None:
+        """Ask a new connection's server who it is; a restart ends all connections before it."""
+        met_at = time.monotonic()
+        await connection.send_command("INFO", "server")
+        try:
+            told = await connection.read_response(timeout=math.inf)
+        except ResponseError:
+            # It may not tell us: then each connection is as good as another server.
+            told = b""
+        run, uptime = _RUN.search(told), _UPTIME.search(told)
+        if run is None or uptime is None:
+            self._run, self._same_since = None, met_at
+        elif self._run is None:
+            # Whole seconds, of which the first may have been short.
+            self._run, self._same_since = run[1], met_at - max(int(uptime[1]) - 1, 0)
+        elif self._run != run[1]:
+            # Its uptime says nothing: a replica that steps in has been up for long.
+            self._run, self._same_since = run[1], met_at
 
     async def _forget_idle(self) -> None:
         idle, self._idle = self._idle, []
