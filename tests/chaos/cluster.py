@@ -197,7 +197,7 @@ def _build(
     links: dict[str, FaultProxy] = {}
     shared = {
         **{name: value for name, value in os.environ.items() if not re.match("MAAS_|CHAOS_", name)},
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
         "MAAS_ENVIRONMENT": "development",
         "MAAS_SECRET_KEY": secrets.token_urlsafe(48),
         "MAAS_LOG_LEVEL": "INFO",
