@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from maas.audit.infrastructure import erasure_table
+from maas.audit.infrastructure import checkpoint_tables, erasure_table
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_audit
@@ -30,6 +30,7 @@ from maas.user.wiring import build_user
 
 TABLES = (
     audit_tables,
+    checkpoint_tables,
     erasure_table,
     idempotency_tables,
     mail_tables,

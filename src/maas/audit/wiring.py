@@ -13,6 +13,7 @@ from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.outbox import OutboxAudit
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.infrastructure.recorder import AuditRecorder
+from maas.audit.infrastructure.signing import load_signer
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.stream import EventStream
 from maas.shared.domain.call import EventRecorder
@@ -87,7 +88,10 @@ def build_flush(settings: Settings, *, checkpoint: Checkpoint = pass_by) -> Flus
     `checkpoint` is called with the name of each point a crash test may want to stop at.
     """
     redis = RedisGate(settings.redis.model_copy(update=FLUSH_REDIS))
-    ledger = PostgresLedger(system_arguments(settings.database), checkpoint=checkpoint)
+    signer = load_signer(settings.audit, secret_key=settings.secret_key.get_secret_value())
+    ledger = PostgresLedger(
+        system_arguments(settings.database), signer=signer, checkpoint=checkpoint
+    )
     service = FlushService(
         stream=StreamInbox(redis, consumer=consumer_name()),
         outbox=OutboxInbox(ledger),

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +17,7 @@ from maas.audit.application.flush import (
 from maas.audit.domain.chain import micros, row_hash
 from maas.audit.domain.record import Record
 from maas.audit.domain.retention import RETENTION_CLASSES
+from maas.audit.infrastructure.checkpoints import Batch, Last, Signer, write_checkpoints
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Checkpoint: TypeAlias = Callable[[str], None]
@@ -46,6 +46,13 @@ _ENSURE_PARTITIONS: Final = """
     FROM unnest($1::text[]) AS class, generate_series(0, 3) AS ahead
 """
 _ERASED: Final = "SELECT actor_id::text FROM audit_erasures WHERE actor_id = ANY($1::uuid[])"
+# The head's lock is held by then, so this snapshot sees the checkpoint of the batch before.
+_NOW_AND_LAST: Final = """
+    SELECT clock_timestamp(), c.n, c.seq_to, c.hash, c.key_id FROM (VALUES (1)) AS one
+    LEFT JOIN LATERAL (
+        SELECT n, seq_to, hash, key_id FROM audit_checkpoints ORDER BY n DESC LIMIT 1
+    ) AS c ON true
+"""
 _BURY: Final = """
     INSERT INTO audit_dead_letter (source, entry_id, fields, error) VALUES ($1, $2, $3, $4)
     ON CONFLICT (source, entry_id) DO NOTHING
@@ -63,7 +70,9 @@ def pass_by(_: str) -> None:
 class PostgresLedger:
     """Opens its connections when first used; needs the arguments of the system role."""
 
-    def __init__(self, arguments: dict[str, Any], *, checkpoint: Checkpoint = pass_by) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], *, signer: Signer, checkpoint: Checkpoint = pass_by
+    ) -> None:
         server_settings = {
             **arguments["server_settings"],
             "application_name": "maas-flush",
@@ -71,6 +80,7 @@ class PostgresLedger:
             "synchronous_commit": "on",
         }
         self._arguments = {**arguments, "server_settings": server_settings}
+        self._signer = signer
         self._checkpoint = checkpoint
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -110,7 +120,7 @@ class PostgresLedger:
         async with self._connected() as connection:
             async with connection.transaction():
                 self._checkpoint("after_read")
-                written = await _write(connection, records, ids)
+                written = await _write(connection, records, ids, signer=self._signer)
                 await connection.execute("DELETE FROM audit_outbox WHERE event_id = ANY($1)", ids)
                 self._checkpoint("after_insert")
             self._checkpoint("after_commit")
@@ -147,13 +157,15 @@ async def _leave_as_is(_: object) -> None:
     """Skip asyncpg's reset round trip: nothing is set outside of a transaction."""
 
 
-async def _write(connection: Connection, records: Sequence[Record], ids: Sequence[UUID]) -> int:
+async def _write(
+    connection: Connection, records: Sequence[Record], ids: Sequence[UUID], *, signer: Signer
+) -> int:
     """Chain and store the records whose ids are new; return how many those are."""
     # The lock makes this the only writer, and every statement after it sees the last one's rows.
     head = await connection.fetchrow("SELECT seq, hash FROM audit_head WHERE id = 1 FOR UPDATE")
     if head is None:
         raise LogUnavailableError("the chain has no head")
-    recorded_at: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    recorded_at, *last = cast("asyncpg.Record", await connection.fetchrow(_NOW_AND_LAST))
     known = await connection.fetch("SELECT event_id FROM audit_dedup WHERE event_id = ANY($1)", ids)
     seen: set[UUID] = {row[0] for row in known}
     erased = await _find_erased(connection, records)
@@ -191,6 +203,12 @@ async def _write(connection: Connection, records: Sequence[Record], ids: Sequenc
         except (ValueError, TypeError, OverflowError) as exc:
             # The client could not even spell a value; asyncpg gives such errors no class.
             raise UnfitRecordsError(type(exc).__name__) from exc
+    await write_checkpoints(
+        connection,
+        Batch(head["seq"] + 1, recorded_at, [row[2] for row in chain_rows], last_hash),
+        last=Last() if last[0] is None else Last(*last),
+        signer=signer,
+    )
     await connection.execute(
         "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
     )

@@ -270,6 +270,9 @@ class AuditSettings(_Section):
     batch_size: int = Field(2000, ge=1, le=10_000)
     flush_interval: float = Field(1.0, gt=0, le=60, description="seconds")
     kick_at: int = Field(500, ge=1)
+    signing_key: SecretStr | None = None
+    signing_key_file: Path | None = None
+    head_file: str | None = Field(None, min_length=1)
 
 
 class StorageSettings(_Section):
