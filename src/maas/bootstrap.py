@@ -22,6 +22,7 @@ from maas.shared.infrastructure.database import Database, mapper_registry
 from maas.shared.infrastructure.idempotency import PostgresIdempotency
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
+from maas.shared.infrastructure.task_queue import TaskSender
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
 from maas.user.infrastructure import mail_tables, sign_in_tables
@@ -73,7 +74,15 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     database, redis, clock = Database(settings.database), RedisGate(settings.redis), SystemClock()
     secret_key = settings.secret_key.get_secret_value()
     idempotency = PostgresIdempotency(secret_key, clock=clock)
-    audit = build_audit(database=database, redis=redis, clock=clock, settings=settings.audit)
+    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+    audit = build_audit(
+        database=database,
+        redis=redis,
+        clock=clock,
+        settings=settings.audit,
+        data_dir=data_dir,
+        kick=TaskSender(settings.redis, task="audit.flush", queue="audit").send,
+    )
     user = build_user(
         database=database,
         redis=redis,
@@ -89,9 +98,10 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         idempotency=idempotency,
         clock=clock,
         storage=settings.storage,
-        data_dir=settings.data_dir or DEFAULT_DATA_DIR,
+        data_dir=data_dir,
     )
     await database.open()
+    audit.upkeep.start()
     try:
         yield Platform(
             settings=settings,

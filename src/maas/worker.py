@@ -7,7 +7,6 @@ import logging
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -23,7 +22,6 @@ from maas.bootstrap import DEFAULT_DATA_DIR
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.logging import configure_logging
-from maas.shared.infrastructure.redis import KEY_PREFIX
 from maas.shared.infrastructure.settings import (
     AuditSettings,
     RedisSettings,
@@ -31,18 +29,21 @@ from maas.shared.infrastructure.settings import (
     load_settings,
 )
 from maas.shared.infrastructure.task_loop import TaskLoop
+from maas.shared.infrastructure.task_queue import (
+    QUEUES,
+    TICK_EXPIRES_SECONDS,
+    VISIBILITY_SECONDS,
+    broker_url,
+    queue_name,
+    transport_options,
+)
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
 from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE
 from maas.user.wiring import send_due_mails
 
-QUEUE_PREFIX: Final = "maas.v1."
-VISIBILITY_SECONDS: Final = 120
-"""After this long an unacknowledged message is delivered again; every task ends well before."""
-
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
-TICK_EXPIRES_SECONDS: Final = 5.0
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
@@ -83,32 +84,12 @@ class WorkerApp(Celery):
     services: Mapping[str, object]
 
 
-def broker_url(settings: RedisSettings) -> str:
-    """Spell the broker's URL as Celery wants it: a Unix socket has another scheme and query."""
-    url = (settings.broker_url or settings.url).get_secret_value()
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        return url
-    query = dict(parse_qsl(parts.query))
-    query["virtual_host"] = query.pop("db", "0")
-    return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(query)}"
-
-
 def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
     """Settings of the app; the time limits and the three visibility time-outs belong together."""
-    visibility = {"visibility_timeout": VISIBILITY_SECONDS}
-    transport = {
-        **visibility,
-        "global_keyprefix": f"{KEY_PREFIX}celery:",
-        "socket_timeout": 10,
-        "socket_connect_timeout": 3,
-        "socket_keepalive": True,
-        "health_check_interval": 5,
-    }
     return {
         "broker_url": broker_url(redis),
-        "broker_transport_options": transport,
-        "result_backend_transport_options": visibility,
+        "broker_transport_options": transport_options(),
+        "result_backend_transport_options": {"visibility_timeout": VISIBILITY_SECONDS},
         "visibility_timeout": VISIBILITY_SECONDS,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -123,9 +104,9 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
         "task_time_limit": TIME_LIMIT_SECONDS,
         # Named here, so that a worker started without a list of queues consumes them all.
-        "task_queues": [Queue(f"{QUEUE_PREFIX}{name}") for name in ("default", "audit")],
-        "task_default_queue": f"{QUEUE_PREFIX}default",
-        "task_routes": {"audit.*": {"queue": f"{QUEUE_PREFIX}audit"}},
+        "task_queues": [Queue(queue_name(name)) for name in QUEUES],
+        "task_default_queue": queue_name("default"),
+        "task_routes": {"audit.*": {"queue": queue_name("audit")}},
         "worker_hijack_root_logger": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,

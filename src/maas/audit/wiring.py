@@ -1,21 +1,24 @@
 """Builds the audit context: the writing side for every process, the flush for the worker."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from maas.audit.application.erasure import ErasureService
-from maas.audit.application.events import EventComposer
+from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
-from maas.audit.infrastructure.backlog import read_backlog
+from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog
 from maas.audit.infrastructure.erasure import open_personal_fields
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
-from maas.audit.infrastructure.outbox import OutboxAudit
+from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
 from maas.audit.infrastructure.queries import PostgresAuditQueries
-from maas.audit.infrastructure.recorder import AuditRecorder
+from maas.audit.infrastructure.recorder import AuditRecorder, Gap
 from maas.audit.infrastructure.signing import load_signer
 from maas.audit.infrastructure.silence import SilentAudit
+from maas.audit.infrastructure.spool import Spool
 from maas.audit.infrastructure.stream import EventStream
+from maas.audit.infrastructure.upkeep import Upkeep
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database, system_arguments
@@ -34,16 +37,21 @@ class AuditContext:
     port: AuditPort
     recorder: EventRecorder
     state: Mapping[str, object]
+    upkeep: Upkeep
+    watch: BacklogWatch
+    gap: Gap
     _stream: EventStream
-    _database: Database
-    _redis: RedisGate
+    _spool: Spool | None
 
     async def backlog(self) -> Mapping[str, float]:
         """Tell what waits to be flushed, and for how long; an outage leaves its figures out."""
-        return await read_backlog(self._database, self._redis)
+        return await self.watch.read()
 
     async def close(self) -> None:
+        await self.upkeep.stop()
         await self._stream.close()
+        if self._spool is not None:
+            await self._spool.close()
 
 
 def build_audit(
@@ -52,23 +60,47 @@ def build_audit(
     redis: RedisGate,
     clock: Clock,
     settings: AuditSettings,
+    data_dir: Path | None = None,
     kick: Callable[[], None] | None = None,
 ) -> AuditContext:
-    """Build the writing side; `kick` asks a worker to flush early, and may block."""
-    composer = EventComposer(clock)
+    """Build the writing side; without a data folder it has no file to fall back on.
+
+    `kick` asks a worker to flush early, and may block.
+    """
+    composer, gap = EventComposer(clock), Gap()
     stream = EventStream(redis, kick=kick, kick_at=settings.kick_at)
+    folder = None if data_dir is None else spool_folder(data_dir)
+    spool = None if folder is None else Spool(folder, max_bytes=settings.spool_max_bytes)
     port: AuditPort = OutboxAudit(composer=composer, stream=stream)
-    recorder: EventRecorder = AuditRecorder(composer=composer, stream=stream, database=database)
+    audit_recorder = AuditRecorder(
+        composer=composer, stream=stream, database=database, spool=spool, gap=gap
+    )
+    recorder: EventRecorder = audit_recorder
+
+    async def keep(events: Sequence[QueuedEvent]) -> None:
+        await keep_in_outbox(database, *events)
+
+    async def read() -> Mapping[str, float]:
+        figures = await read_backlog(database, redis, folder)
+        return {**figures, "gap_events": float(gap.count)}
+
+    watch = BacklogWatch(read, high_water=settings.high_water)
     if not settings.enabled:
         port = recorder = SilentAudit()
     return AuditContext(
         port=port,
         recorder=recorder,
         state={"audit_queries": PostgresAuditQueries(database)},
+        upkeep=Upkeep(spool=spool, folder=folder, keep=keep, recorder=audit_recorder, watch=watch),
+        watch=watch,
+        gap=gap,
         _stream=stream,
-        _database=database,
-        _redis=redis,
+        _spool=spool,
     )
+
+
+def spool_folder(data_dir: Path) -> Path:
+    return data_dir / "audit" / "spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

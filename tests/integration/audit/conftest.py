@@ -65,8 +65,10 @@ async def trail(
 
     def make_flush(**options: Any) -> FlushService:
         batch_size = options.pop("batch_size", settings.audit.batch_size)
+        redis = options.pop("redis", settings.redis)
         changed = settings.audit.model_copy(update={"batch_size": batch_size})
-        made.append(build_flush(settings.model_copy(update={"audit": changed}), **options))
+        update = {"audit": changed, "redis": redis}
+        made.append(build_flush(settings.model_copy(update=update), **options))
         return made[-1].service
 
     yield Trail(make_event, make_flush, redis_gate, superuser)

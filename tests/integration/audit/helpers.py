@@ -1,5 +1,6 @@
 """The trail from all its sides, for tests that fill it, flush it and look at it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ class Trail:
             and pending["pending"] == 0
             and await self.count("audit_outbox") == 0
         )
+
+    async def until(self, holds: Callable[[], bool], *, seconds: float = 10) -> None:
+        """Wait until something holds that another task or process brings about."""
+        async with asyncio.timeout(seconds):
+            while not holds():  # noqa: ASYNC110  nothing of ours is told when it does
+                await asyncio.sleep(0.02)
 
     async def check_chain(self) -> int:
         """Recompute every hash from the log's own bytes; return how many rows there are."""

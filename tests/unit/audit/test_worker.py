@@ -10,7 +10,8 @@ from kombu.transport.redis import Channel
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import flush_audit
 from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
-from maas.worker import InstalledLoader, SteadyQoS, WorkerApp, broker_url, configuration
+from maas.shared.infrastructure.task_queue import broker_url
+from maas.worker import InstalledLoader, SteadyQoS, WorkerApp, configuration
 
 
 def make_redis(url: str, broker: str | None = None) -> RedisSettings:

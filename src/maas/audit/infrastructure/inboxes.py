@@ -36,6 +36,11 @@ end
 return gone
 """
 
+# A full server refuses the bare command, and would then never be emptied.
+_CREATE_GROUP: Final = """#!lua flags=allow-oom
+return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+"""
+
 
 def consumer_name() -> str:
     """Make a name no other process has, nor a later one with the same number."""
@@ -162,7 +167,7 @@ def _is_group_missing(error: ResponseError) -> bool:
 async def _create_group(client: Redis) -> None:
     """Make the group from the stream's beginning: all that is there waits to be flushed."""
     try:
-        await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+        await client.eval(_CREATE_GROUP, 1, STREAM, GROUP)
     except ResponseError as exc:
         if "BUSYGROUP" not in str(exc):
             raise

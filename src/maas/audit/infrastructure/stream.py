@@ -67,7 +67,12 @@ class EventStream:
             raise RedisUnavailableError
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(event, future)
-        await future
+        try:
+            # Also for those who wait behind a pipeline that is slow without failing.
+            async with asyncio.timeout(APPEND_SECONDS):
+                await future
+        except TimeoutError as exc:
+            raise RedisUnavailableError from exc
 
     def offer(self, event: QueuedEvent) -> None:
         """Append soon, and forget it if that fails: the outbox holds the event."""

@@ -270,6 +270,9 @@ class AuditSettings(_Section):
     batch_size: int = Field(2000, ge=1, le=10_000)
     flush_interval: float = Field(1.0, gt=0, le=60, description="seconds")
     kick_at: int = Field(500, ge=1)
+    spool_max_bytes: int = Field(64 * 1024**2, ge=1024**2)
+    high_water: int = Field(100_000, ge=1)
+    retention_days: int | None = Field(None, ge=30, le=36_500)
     signing_key: SecretStr | None = None
     signing_key_file: Path | None = None
     head_file: str | None = Field(None, min_length=1)
