@@ -205,7 +205,8 @@ class FaultProxy:
                 self._pass(link, reader, to_server, "server"),
                 self._pass(link, from_server, writer, "client"),
             )
-        except OSError:
+        except (OSError, RuntimeError):
+            # The second is what a side says that was half closed and is written to.
             link.reset()
         finally:
             self._links.discard(link)

@@ -18,7 +18,7 @@ import aiohttp
 import psutil
 from redis.exceptions import RedisError, ResponseError
 
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import Cluster, is_ok
 from tests.chaos.load import ACTS, CANARY, Book
 
 SETTLE_SECONDS: Final = 60.0
@@ -325,10 +325,16 @@ async def watch_liveness(
 ) -> int:
     """I12: a process that runs says so, whatever else is broken. Returns how often it was asked."""
     asked = 0
+    up_since: dict[str, int] = {}
     while not is_over():
         for api, url in zip(cluster.apis, cluster.urls, strict=True):
             pid, starts = api.pid, api.starts
-            if pid is None or time.monotonic() - api.started_at < 15 or is_frozen(pid):
+            if pid is None or is_frozen(pid):
+                continue
+            if up_since.get(url) != starts:
+                # Loading takes seconds; from its first answer on it is up.
+                if await asyncio.to_thread(is_ok, f"{url}/health/live"):
+                    up_since[url] = starts
                 continue
             try:
                 status = await get(f"{url}/health/live")

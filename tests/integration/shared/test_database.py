@@ -35,3 +35,20 @@ class TestDatabase:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             async with database.tenant(DEFAULT_TENANT_ID) as connection:
                 await connection.execute("CREATE TEMP TABLE t (x int)")
+
+    async def test_gives_no_connection_that_is_out_of_step_to_the_next(
+        self, database: Database
+    ) -> None:
+        async def backend() -> int:
+            row = await database.fetchrow("SELECT pg_backend_pid() AS pid")
+            assert row is not None
+            return int(row["pid"])
+
+        before = await backend()
+        with pytest.raises(asyncpg.InternalClientError):
+            async with database.acquire() as connection:
+                assert await connection.fetchval("SELECT pg_backend_pid()") == before
+                # As seen when a server's error was cut off in the middle.
+                raise asyncpg.InternalClientError("cannot switch to state 15")
+
+        assert await backend() != before

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy import MetaData
@@ -12,6 +12,8 @@ from sqlalchemy.orm import registry
 
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.settings import DatabaseSettings
+
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 APP_ROLE = "maas_app"
 SYSTEM_ROLE = "maas_system"
@@ -142,7 +144,8 @@ class Database:
             raise RuntimeError(message)
         return self._pool
 
-    def acquire(self) -> "asyncpg.pool.PoolAcquireContext[asyncpg.Record]":
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[PooledConnection]:
         """Take a connection of the pool for an `async with` block.
 
         Raises:
@@ -150,7 +153,14 @@ class Database:
         """
         # A time-out costs asyncpg a task of its own, so it is set only where there is a wait.
         is_free = self.reads.get_idle_size() > 0
-        return self.reads.acquire(timeout=None if is_free else self._settings.pool_timeout_seconds)
+        timeout = None if is_free else self._settings.pool_timeout_seconds
+        async with self.reads.acquire(timeout=timeout) as connection:
+            try:
+                yield connection
+            except asyncpg.InternalClientError:
+                # An error in the middle of a message put it out of step; the next would suffer.
+                connection.terminate()
+                raise
 
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
         """Read one row of a table that has no tenant."""
@@ -159,9 +169,7 @@ class Database:
             return row
 
     @asynccontextmanager
-    async def tenant(
-        self, tenant_id: TenantId
-    ) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+    async def tenant(self, tenant_id: TenantId) -> AsyncIterator[PooledConnection]:
         """Open a read-only transaction in which row-level security shows this tenant.
 
         Costs two short round trips beside the caller's own statements.

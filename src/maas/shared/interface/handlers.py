@@ -66,6 +66,7 @@ def install_handlers(app: FastAPI, faces: Faces) -> None:
         SQLAlchemyError: render.outage,
         asyncpg.PostgresError: render.outage,
         asyncpg.InterfaceError: render.outage,
+        asyncpg.InternalClientError: render.outage,
         RedisError: render.outage,
         OSError: render.outage,
         ReplayedAnswer: render.replay,
