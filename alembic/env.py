@@ -1,6 +1,7 @@
 """Runs the migrations as `maas_owner`, whoever connects; one runner at a time."""
 
 import asyncio
+import time
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -12,6 +13,7 @@ from maas.shared.infrastructure.roles import OWNER_ROLE, ensure_roles
 from maas.shared.infrastructure.settings import load_database_settings
 
 MIGRATION_LOCK = 7_245_001
+RETRY_SECONDS = 0.2
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
@@ -19,18 +21,10 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return not (kind == "table" and name is not None and name.startswith("audit_log_"))
 
 
-def include_object(
-    _item: object, name: str | None, kind: str, _reflected: object, _compare_to: object
-) -> bool:
-    """Leave out the trigram indexes, which exist only where the extension does."""
-    return not (kind == "index" and name is not None and name.endswith("_trgm"))
-
-
 def configure(**options: object) -> None:
     context.configure(
         target_metadata=METADATA,
         include_name=include_name,
-        include_object=include_object,
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,
@@ -38,9 +32,20 @@ def configure(**options: object) -> None:
     )
 
 
-def run(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+def _wait_for_turn(connection: Connection) -> None:
+    """Ask again and again, for whoever waits in a statement holds up `CREATE INDEX CONCURRENTLY`.
+
+    The runner who has the lock would wait for the one who waits for it.
+    """
+    asked = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.execute(asked, {"key": MIGRATION_LOCK}).scalar_one():
+        connection.commit()
+        time.sleep(RETRY_SECONDS)
     connection.commit()
+
+
+def run(connection: Connection) -> None:
+    _wait_for_turn(connection)
     try:
         ensure_roles(connection)
         connection.execute(text(f"SET ROLE {OWNER_ROLE}"))

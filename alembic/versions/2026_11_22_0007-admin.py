@@ -1,4 +1,4 @@
-"""Why and when access was changed, and how members are found."""
+"""Why and when access was changed, and what that asks of an account's other tenants."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,9 +9,20 @@ branch_labels = None
 depends_on = None
 
 CHANGED_TABLES = ("tenants", "roles", "memberships")
+INDEXES = {
+    "ix_memberships_tenant_id_created_at_account_id": (
+        "memberships (tenant_id, created_at, account_id)"
+    ),
+    "ix_memberships_suspended": (
+        "memberships (tenant_id, created_at, account_id) WHERE status = 'suspended'"
+    ),
+    "ix_tenants_created_at_id": "tenants (created_at, id)",
+    "ix_sessions_tenant_id": "sessions (tenant_id) WHERE revoked_at IS NULL",
+}
 
 
 def upgrade() -> None:
+    _add_indexes()
     op.execute("SET LOCAL lock_timeout = '1s'")
     for table in CHANGED_TABLES:
         # Not clock_timestamp(): a volatile default would rewrite the table.
@@ -31,120 +42,21 @@ def upgrade() -> None:
     )
     op.add_column("roles", sa.Column("description", sa.Text))
     op.execute("GRANT INSERT, UPDATE ON tenants TO maas_app")
-    _add_indexes()
-    _add_letters()
-    _add_search()
     _add_lookups()
 
 
 def _add_indexes() -> None:
-    op.create_index(
-        "ix_memberships_tenant_id_created_at_account_id",
-        "memberships",
-        ["tenant_id", "created_at", "account_id"],
-    )
-    op.create_index(
-        "ix_memberships_suspended",
-        "memberships",
-        ["tenant_id", "created_at", "account_id"],
-        postgresql_where=sa.text("status = 'suspended'"),
-    )
-    op.create_index("ix_tenants_created_at_id", "tenants", ["created_at", "id"])
-    op.create_index(
-        "ix_sessions_tenant_id",
-        "sessions",
-        ["tenant_id"],
-        postgresql_where=sa.text("revoked_at IS NULL"),
-    )
-    op.execute("""
-        DO $$ BEGIN
-            IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
-                CREATE INDEX ix_accounts_names_trgm ON accounts
-                    USING gin (username gin_trgm_ops, email gin_trgm_ops,
-                               display_name gin_trgm_ops)
-                    WITH (fastupdate = off);
-            END IF;
-        END $$
-    """)
+    """Index tables that may be big without keeping writers out; safe to run again when cut short.
 
-
-def _add_letters() -> None:
-    """Index letters beyond ASCII one by one: names in them are short, and have no trigrams."""
-    op.execute("""
-        CREATE FUNCTION uncommon_letters(first text, second text) RETURNS text[]
-        LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-            SELECT ARRAY(
-                SELECT DISTINCT letter FROM regexp_split_to_table(
-                    lower(coalesce(first, '') || ' ' || coalesce(second, '')), '') letter
-                WHERE ascii(letter) > 127)
-        $$
-    """)
-    op.execute(
-        "CREATE INDEX ix_accounts_uncommon_letters ON accounts "
-        "USING gin (uncommon_letters(email, display_name))"
-    )
-
-
-MATCHES = """
-    m.tenant_id = current_setting('maas.tenant_id')::uuid
-    AND (wanted_status IS NULL OR m.status = wanted_status)
-    AND (wanted_role IS NULL OR EXISTS (
-        SELECT FROM public.membership_roles r
-        WHERE r.tenant_id = m.tenant_id AND r.account_id = m.account_id
-          AND r.role_name = wanted_role))
-    AND (cardinality(letters) = 0
-         OR public.uncommon_letters(a.email, a.display_name) @> letters)
-    AND (q IS NULL OR a.username ILIKE pattern OR a.email ILIKE pattern
-         OR a.display_name ILIKE pattern)
-"""
-
-# plpgsql, planned for each call: a plan for any filter would not know how selective it is.
-SETTINGS = """
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
-"""
-PATTERN = r"pattern CONSTANT text := '%' || regexp_replace(q, '([\\%_])', '\\\1', 'g') || '%';"
-LETTERS = "letters CONSTANT text[] := public.uncommon_letters(q, NULL);"
-
-
-def _add_search() -> None:
-    """Find the members of the tenant at hand; accounts themselves belong to none."""
-    op.execute(f"""
-        CREATE FUNCTION member_search(q text, wanted_status text, wanted_role text,
-                                      before_at timestamptz, before_id uuid, row_limit integer)
-        RETURNS TABLE (id uuid, username text, email text, display_name text,
-                       account_status text, password_change_required boolean,
-                       home_tenant_id uuid, status text, status_reason text, roles text[],
-                       created_at timestamptz, updated_at timestamptz, version integer)
-        {SETTINGS} AS $$
-        DECLARE {PATTERN} {LETTERS}
-        BEGIN
-            RETURN QUERY
-            SELECT a.id, a.username, a.email, a.display_name, a.status,
-                   a.password_change_required, a.home_tenant_id, m.status, m.status_reason,
-                   ARRAY(SELECT r.role_name FROM public.membership_roles r
-                         WHERE r.tenant_id = m.tenant_id AND r.account_id = m.account_id
-                         ORDER BY 1),
-                   m.created_at, greatest(m.updated_at, a.updated_at), m.version + a.version
-            FROM public.memberships m JOIN public.accounts a ON a.id = m.account_id
-            WHERE {MATCHES}
-              AND (before_at IS NULL OR (m.created_at, m.account_id) < (before_at, before_id))
-            ORDER BY m.created_at DESC, m.account_id DESC LIMIT row_limit;
-        END $$
-    """)
-    op.execute(f"""
-        CREATE FUNCTION member_search_count(q text, wanted_status text, wanted_role text)
-        RETURNS bigint {SETTINGS} AS $$
-        DECLARE {PATTERN} {LETTERS}
-        BEGIN
-            RETURN (SELECT count(*) FROM public.memberships m
-                    JOIN public.accounts a ON a.id = m.account_id WHERE {MATCHES});
-        END $$
-    """)
-    _grant(
-        "member_search(text, text, text, timestamptz, uuid, integer)",
-        "member_search_count(text, text, text)",
-    )
+    It comes first: what runs outside of the transaction cannot be rolled back with it.
+    """
+    with op.get_context().autocommit_block():
+        # It waits for transactions that are older, and nobody waits for it meanwhile.
+        op.execute("SET lock_timeout = 0")
+        for name, definition in INDEXES.items():
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {definition}")
+        op.execute("RESET lock_timeout")
 
 
 def _add_lookups() -> None:
@@ -195,17 +107,10 @@ def downgrade() -> None:
         "forget_account(uuid)",
         "account_rights(uuid)",
         "is_member_elsewhere(uuid)",
-        "member_search_count(text, text, text)",
-        "member_search(text, text, text, timestamptz, uuid, integer)",
     ):
         op.execute(f"DROP FUNCTION {function}")
-    op.execute("DROP INDEX ix_accounts_uncommon_letters")
-    op.execute("DROP FUNCTION uncommon_letters(text, text)")
-    op.execute("DROP INDEX IF EXISTS ix_accounts_names_trgm")
-    op.drop_index("ix_sessions_tenant_id", "sessions")
-    op.drop_index("ix_tenants_created_at_id", "tenants")
-    op.drop_index("ix_memberships_suspended", "memberships")
-    op.drop_index("ix_memberships_tenant_id_created_at_account_id", "memberships")
+    for name in INDEXES:
+        op.execute(f"DROP INDEX {name}")
     op.execute("REVOKE INSERT, UPDATE ON tenants FROM maas_app")
     op.drop_column("roles", "description")
     op.drop_column("memberships", "version")

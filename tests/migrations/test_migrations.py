@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +31,12 @@ def config(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config
     asyncio.run(execute(servers, f"DROP DATABASE {DATABASE} WITH (FORCE)"))
 
 
-async def execute(servers: Servers, statement: str) -> None:
-    connection = await servers.connect("postgres")
-    await connection.execute(statement)
+async def execute(servers: Servers, statement: str, *, database: str = "postgres") -> str:
+    """Run one statement and return its first value, or nothing."""
+    connection = await servers.connect(database)
+    value = await connection.fetchval(statement)
     await connection.close()
+    return str(value)
 
 
 async def tables(servers: Servers) -> set[str]:
@@ -84,6 +87,42 @@ def test_going_all_the_way_back_leaves_no_table(config: Config, servers: Servers
 
     assert before
     assert asyncio.run(tables(servers)) == set()
+
+
+def test_two_who_migrate_at_once_both_come_through(config: Config, servers: Servers) -> None:
+    async def upgrade() -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "alembic", "-c", str(config.config_file_name), "upgrade", "head"
+        )
+        return await process.wait()
+
+    async def race() -> list[int]:
+        return list(await asyncio.gather(upgrade(), upgrade()))
+
+    assert asyncio.run(race()) == [0, 0]
+    assert "accounts" in asyncio.run(tables(servers))
+
+
+@pytest.mark.parametrize(
+    ("before", "leftover", "revision"),
+    [
+        ("0006_sign_in_aids", "ix_sessions_tenant_id ON sessions (id)", "0007_admin"),
+        ("0008_leaving", "ix_accounts_search ON accounts (id)", "0009_search"),
+    ],
+)
+def test_an_index_that_was_cut_short_is_built_anew(
+    config: Config, servers: Servers, before: str, leftover: str, revision: str
+) -> None:
+    command.upgrade(config, before)
+    asyncio.run(execute(servers, f"CREATE INDEX {leftover}", database=DATABASE))
+
+    command.upgrade(config, revision)
+
+    name = leftover.partition(" ")[0]
+    definition = asyncio.run(
+        execute(servers, f"SELECT pg_get_indexdef('{name}'::regclass)", database=DATABASE)
+    )
+    assert "(id)" not in definition
 
 
 def test_migrating_twice_changes_nothing(config: Config, servers: Servers) -> None:

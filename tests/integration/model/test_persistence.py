@@ -36,7 +36,7 @@ MANY_MODELS = f"""
 """
 SEARCH_PLAN = f"""
     EXPLAIN SELECT * FROM models WHERE deleted_at IS NULL AND tenant_id = '{TENANT}'
-    AND (name ILIKE '%deadbeef%' OR description ILIKE '%deadbeef%')
+    AND search_grams(name, description) @@ '''dea'' & ''eef'''
 """
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
@@ -360,7 +360,7 @@ class TestSearch:
         assert len({model.id for model in first.items + second.items}) == 4
         assert second.next is None
 
-    async def test_the_owners_search_uses_the_trigrams_and_the_application_cannot(
+    async def test_the_owners_search_uses_the_index_and_the_application_cannot(
         self, superuser: "asyncpg.Connection[asyncpg.Record]"
     ) -> None:
         plans = {}
@@ -374,5 +374,5 @@ class TestSearch:
             plans[role] = "\n".join(row[0] for row in rows)
         await transaction.rollback()
 
-        assert "ix_models_name_description_trgm" in plans["maas_owner"]
-        assert "ix_models_name_description_trgm" not in plans["maas_app"]
+        assert "ix_models_search" in plans["maas_owner"]
+        assert "ix_models_search" not in plans["maas_app"]

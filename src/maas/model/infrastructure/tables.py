@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
+    func,
 )
 from sqlalchemy.orm import attribute_keyed_dict, relationship
 from sqlalchemy.types import TypeEngine
@@ -79,6 +80,13 @@ Index(
     models.c.tenant_id,
     models.c.created_at,
     models.c.id,
+    postgresql_where=models.c.deleted_at.is_(None),
+)
+Index(
+    "ix_models_search",
+    func.search_grams(models.c.name, models.c.description),
+    postgresql_using="gin",
+    postgresql_with={"fastupdate": "off"},
     postgresql_where=models.c.deleted_at.is_(None),
 )
 

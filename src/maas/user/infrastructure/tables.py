@@ -67,9 +67,10 @@ accounts = Table(
 Index("uq_accounts_username_key", func.lower(accounts.c.username), unique=True)
 Index("uq_accounts_email_key", func.lower(accounts.c.email), unique=True)
 Index(
-    "ix_accounts_uncommon_letters",
-    func.uncommon_letters(accounts.c.email, accounts.c.display_name),
+    "ix_accounts_search",
+    func.search_grams(accounts.c.username, accounts.c.email, accounts.c.display_name),
     postgresql_using="gin",
+    postgresql_with={"fastupdate": "off"},
 )
 
 roles = Table(
