@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.chaos.cluster import Cluster, is_ok
 from tests.chaos.load import ACTS, CANARY, Book
+from tests.chaos.programs import Program
 
 SETTLE_SECONDS: Final = 60.0
 SHOWN: Final = 5
@@ -322,31 +323,34 @@ Probe: TypeAlias = Callable[[], Awaitable[None]]
 
 async def watch_liveness(
     cluster: Cluster, book: Book, get: Callable[[str], Awaitable[int]], is_over: Callable[[], bool]
-) -> int:
-    """I12: a process that runs says so, whatever else is broken. Returns how often it was asked."""
-    asked = 0
+) -> None:
+    """I12: a process that runs says so, whatever else is broken."""
     up_since: dict[str, int] = {}
     while not is_over():
         for api, url in zip(cluster.apis, cluster.urls, strict=True):
-            pid, starts = api.pid, api.starts
-            if pid is None or is_frozen(pid):
+            if api.pid is None or is_frozen(api.pid):
                 continue
-            if up_since.get(url) != starts:
+            if up_since.get(api.name) == api.starts:
+                await _ask_whether_live(api, f"{url}/health/live", book, get)
+            elif await asyncio.to_thread(is_ok, f"{url}/health/live"):
                 # Loading takes seconds; from its first answer on it is up.
-                if await asyncio.to_thread(is_ok, f"{url}/health/live"):
-                    up_since[url] = starts
-                continue
-            try:
-                status = await get(f"{url}/health/live")
-            except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-                if api.pid == pid and api.starts == starts and api.wanted and not is_frozen(pid):
-                    book.violate(f"{api.name} is up, and not live: {type(exc).__name__}")
-                continue
-            asked += 1
-            if status != 200:
-                book.violate(f"{api.name} is up, and its liveness is {status}")
+                up_since[api.name] = api.starts
         await asyncio.sleep(0.25)
-    return asked
+
+
+async def _ask_whether_live(
+    api: Program, url: str, book: Book, get: Callable[[str], Awaitable[int]]
+) -> None:
+    pid, starts = api.pid, api.starts
+    try:
+        status = await get(url)
+    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        is_same = pid is not None and (api.pid, api.starts) == (pid, starts)
+        if is_same and api.wanted and not is_frozen(pid or 0):
+            book.violate(f"{api.name} is up, and not live: {type(exc).__name__}")
+        return
+    if status != 200:
+        book.violate(f"{api.name} is up, and its liveness is {status}")
 
 
 def is_frozen(pid: int) -> bool:

@@ -44,11 +44,13 @@ class TestDatabase:
             assert row is not None
             return int(row["pid"])
 
-        before = await backend()
-        with pytest.raises(asyncpg.InternalClientError):
-            async with database.acquire() as connection:
-                assert await connection.fetchval("SELECT pg_backend_pid()") == before
+        async def get_out_of_step() -> None:
+            async with database.acquire():
                 # As seen when a server's error was cut off in the middle.
                 raise asyncpg.InternalClientError("cannot switch to state 15")
+
+        before = await backend()
+        with pytest.raises(asyncpg.InternalClientError):
+            await get_out_of_step()
 
         assert await backend() != before
