@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010_checkpoints"
-down_revision = "0008_leaving"
+down_revision = "0009_search"
 branch_labels = None
 depends_on = None
 
