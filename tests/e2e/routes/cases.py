@@ -1,0 +1,404 @@
+"""One row a route: how to make what it acts on, and what the trail will say of it."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from maas.shared.domain.ids import new_id
+from tests.e2e.conftest import Person
+from tests.e2e.routes.world import ANSWERED, API, SOME, TENANT, Case, World
+from tests.factories.accounts import PASSWORD
+
+Make = Callable[[World], Awaitable[Case]]
+
+NEW_PASSWORD = "another long enough phrase"
+ANY = {"If-Match": "*"}
+FILE = b"GGUF" + bytes(60)
+
+
+def session_of(person: Person) -> str:
+    payload = person.access_token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=="))["sid"])
+
+
+def plain(**values: Any) -> Make:
+    """A row whose call needs nothing made before it."""
+
+    async def make(world: World) -> Case:
+        return Case(caller=world.root, **values)
+
+    return make
+
+
+async def register(world: World) -> Case:
+    name = world.name()
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    return Case(caller=None, json=body, resource=("account", SOME))
+
+
+async def login(world: World) -> Case:
+    name = await world.user()
+    body = {"username": name, "password": PASSWORD}
+    return Case(caller=None, json=body, actor=world.ids[name], resource=("session", SOME))
+
+
+async def token(world: World) -> Case:
+    name = await world.user()
+    form = {"username": name, "password": PASSWORD, "grant_type": "password"}
+    return Case(caller=None, form=form, actor=world.ids[name], resource=("session", SOME))
+
+
+async def refresh(world: World) -> Case:
+    person = await world.person()
+    return Case(
+        caller=None,
+        json={"refresh_token": person.refresh_token},
+        actor=world.ids[person.username],
+        resource=("session", session_of(person)),
+    )
+
+
+async def switch_tenant(world: World) -> Case:
+    person = await world.person()
+    tenant = await world.made("/admin/tenants", {"slug": world.name(), "name": "T"})
+    path = f"{API}/admin/tenants/{tenant['id']}/members/{world.ids[person.username]}"
+    put = await world.client.put(path, json={"roles": ["user"]}, headers=world.root.headers)
+    assert put.status_code == 200, put.text
+    return Case(
+        caller=person,
+        json={"tenant": tenant["slug"]},
+        tenant=tenant["id"],
+        resource=("session", SOME),
+    )
+
+
+async def logout(world: World) -> Case:
+    person = await world.person()
+    return Case(caller=person, resource=("session", session_of(person)))
+
+
+async def logout_all(world: World) -> Case:
+    person = await world.person()
+    return Case(caller=person, resource=("account", world.ids[person.username]))
+
+
+async def end_session(world: World) -> Case:
+    person = await world.person()
+    session = session_of(person)
+    return Case(
+        caller=person,
+        values={"id": session},
+        missing={"id": str(new_id())},
+        resource=("session", session),
+    )
+
+
+async def verify_email(world: World) -> Case:
+    case = await register(world)
+    answer = await world.client.post(f"{API}/auth/register", json=case.json)
+    assert answer.status_code == 202, answer.text
+    link = await world.mailed_link(case.json["email"])
+    account = await world.connection.fetchval(
+        "SELECT id::text FROM accounts WHERE email = $1", case.json["email"]
+    )
+    return Case(caller=None, json={"token": link}, actor=account, resource=("account", account))
+
+
+async def forgot(world: World) -> Case:
+    name = await world.user()
+    return Case(caller=None, json={"email": f"{name}@example.com"})
+
+
+async def reset(world: World) -> Case:
+    case = await forgot(world)
+    await world.client.post(f"{API}/auth/password/forgot", json=case.json)
+    link = await world.mailed_link(case.json["email"])
+    account = world.ids[case.json["email"].partition("@")[0]]
+    return Case(
+        caller=None,
+        json={"token": link, "new_password": NEW_PASSWORD},
+        actor=account,
+        resource=("account", account),
+    )
+
+
+async def update_profile(world: World) -> Case:
+    person = await world.person()
+    return Case(
+        caller=person,
+        json={"display_name": "Ada"},
+        headers=ANY,
+        resource=("account", world.ids[person.username]),
+    )
+
+
+async def change_password(world: World) -> Case:
+    person = await world.person()
+    return Case(
+        caller=person,
+        json={"current_password": PASSWORD, "new_password": NEW_PASSWORD},
+        resource=("account", world.ids[person.username]),
+    )
+
+
+async def leave(world: World) -> Case:
+    person = await world.person()
+    return Case(
+        caller=person,
+        json={"current_password": PASSWORD},
+        resource=("account", world.ids[person.username]),
+    )
+
+
+async def create_user(world: World) -> Case:
+    name = world.name()
+    body = {"username": name, "email": f"{name}@example.com", "roles": ["user"]}
+    return Case(caller=world.root, json=body, resource=("account", ANSWERED))
+
+
+async def bulk(world: World) -> Case:
+    account = world.ids[await world.user()]
+    row = {"act": "suspend", "id": account, "reason": "On leave."}
+    return Case(
+        caller=world.root,
+        json={"mode": "all-or-nothing", "rows": [row]},
+        resource=("account", account),
+    )
+
+
+def on_user(body: object = None, *, headers: dict[str, str] | None = None) -> Make:
+    async def make(world: World) -> Case:
+        account = world.ids[await world.user()]
+        return Case(
+            caller=world.root,
+            values={"user_id": account},
+            missing={"user_id": str(new_id())},
+            json=body,
+            headers=headers or {},
+            resource=("account", account),
+        )
+
+    return make
+
+
+async def invite(world: World) -> Case:
+    body = {"email": f"{world.name()}@example.com", "roles": ["user"], "send_mail": False}
+    return Case(caller=world.root, json=body, resource=("invitation", ANSWERED))
+
+
+async def withdraw(world: World) -> Case:
+    case = await invite(world)
+    made = await world.made("/admin/invitations", case.json)
+    return Case(
+        caller=world.root,
+        values={"invitation_id": made["id"]},
+        missing={"invitation_id": str(new_id())},
+        resource=("invitation", made["id"]),
+    )
+
+
+async def create_role(world: World) -> Case:
+    name = world.name()
+    body = {"name": name, "permissions": ["user:read"]}
+    return Case(caller=world.root, json=body, resource=("role", name))
+
+
+def on_role(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await create_role(world)
+        await world.made("/admin/roles", case.json)
+        return Case(
+            caller=world.root,
+            values={"name": case.json["name"]},
+            missing={"name": "no-such-role"},
+            json=body,
+            headers=ANY,
+            resource=case.resource,
+        )
+
+    return make
+
+
+async def create_tenant(world: World) -> Case:
+    body = {"slug": world.name(), "name": "T"}
+    return Case(caller=world.root, json=body, resource=("tenant", ANSWERED))
+
+
+def on_tenant(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await create_tenant(world)
+        made = await world.made("/admin/tenants", case.json)
+        return Case(
+            caller=world.root,
+            values={"tenant_id": made["id"]},
+            missing={"tenant_id": str(new_id())},
+            json=body,
+            headers=ANY,
+            resource=("tenant", made["id"]),
+        )
+
+    return make
+
+
+async def put_member(world: World) -> Case:
+    case = await on_tenant()(world)
+    account = world.ids[await world.user()]
+    return Case(
+        caller=world.root,
+        values={**case.values, "user_id": account},
+        missing={"tenant_id": str(new_id()), "user_id": account},
+        json={"roles": ["user"]},
+        tenant=case.values["tenant_id"],
+        resource=("account", account),
+    )
+
+
+async def remove_member(world: World) -> Case:
+    case = await put_member(world)
+    path = f"{API}/admin/tenants/{case.tenant}/members/{case.values['user_id']}"
+    put = await world.client.put(path, json=case.json, headers=world.root.headers)
+    assert put.status_code == 200, put.text
+    return Case(
+        caller=world.root,
+        values=case.values,
+        missing=case.missing,
+        tenant=case.tenant,
+        resource=case.resource,
+    )
+
+
+async def create_model(world: World) -> Case:
+    body = {"name": f"acme/{world.name()}", "framework": "gguf"}
+    return Case(caller=world.root, json=body, resource=("model", ANSWERED))
+
+
+def on_model(body: object = None, *, makes: str | None = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await create_model(world)
+        made = await world.made("/models", case.json)
+        return Case(
+            caller=world.root,
+            values={"model_id": made["id"]},
+            missing={"model_id": str(new_id())},
+            json=body,
+            resource=("model", made["id"]) if makes is None else (makes, ANSWERED),
+        )
+
+    return make
+
+
+def on_version(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await on_model()(world)
+        model = case.values["model_id"]
+        made = await world.made(f"/models/{model}/versions", {"version": "1.0.0"})
+        return Case(
+            caller=world.root,
+            values={"model_id": model, "version": "1.0.0"},
+            missing={"model_id": str(new_id()), "version": "1.0.0"},
+            json=body,
+            resource=("model_version", made["id"]),
+        )
+
+    return make
+
+
+async def upload(world: World) -> Case:
+    case = await on_version()(world)
+    return Case(
+        caller=world.root,
+        values={**case.values, "path": "weights/m.gguf"},
+        missing={**case.missing, "path": "weights/m.gguf"},
+        content=FILE,
+        headers={"X-Content-SHA256": hashlib.sha256(FILE).hexdigest()},
+        resource=("model_file", SOME),
+    )
+
+
+async def on_file(world: World) -> Case:
+    case = await upload(world)
+    values = case.values
+    path = f"{API}/models/{values['model_id']}/versions/1.0.0/files/{values['path']}"
+    put = await world.client.put(path, content=FILE, headers=world.root.headers)
+    assert put.status_code == 201, put.text
+    return Case(
+        caller=world.root, values=values, missing=case.missing, resource=("model_file", SOME)
+    )
+
+
+async def one_event(world: World) -> Case:
+    await world.flushing.service.run()
+    event = await world.connection.fetchval(
+        "SELECT event_id::text FROM audit_log WHERE tenant_id::text = $1 LIMIT 1", TENANT
+    )
+    return Case(caller=world.root, values={"id": event}, missing={"id": str(new_id())})
+
+
+ROWS: dict[str, Make] = {
+    "POST /auth/register": register,
+    "POST /auth/login": login,
+    "POST /auth/token": token,
+    "POST /auth/refresh": refresh,
+    "POST /auth/switch-tenant": switch_tenant,
+    "POST /auth/logout": logout,
+    "POST /auth/logout-all": logout_all,
+    "GET /auth/sessions": plain(),
+    "DELETE /auth/sessions/{id}": end_session,
+    "POST /auth/password/forgot": forgot,
+    "POST /auth/password/reset": reset,
+    "POST /auth/email/verify": verify_email,
+    "GET /users/profile": plain(),
+    "PUT /users/profile": update_profile,
+    "POST /users/password": change_password,
+    "POST /users/deactivation": leave,
+    "POST /users/deletion": leave,
+    "GET /users/tenants": plain(),
+    "GET /admin/users": plain(),
+    "POST /admin/users": create_user,
+    "POST /admin/users/bulk": bulk,
+    "GET /admin/users/export": plain(),
+    "GET /admin/users/{user_id}": on_user(),
+    "PUT /admin/users/{user_id}": on_user({"display_name": "Ada"}),
+    "DELETE /admin/users/{user_id}": on_user(),
+    "PUT /admin/users/{user_id}/suspension": on_user({"reason": "On leave."}),
+    "DELETE /admin/users/{user_id}/suspension": on_user(),
+    "DELETE /admin/users/{user_id}/deactivation": on_user(),
+    "PUT /admin/users/{user_id}/roles": on_user({"roles": ["developer"]}, headers=ANY),
+    "POST /admin/users/{user_id}/password-reset": on_user({}),
+    "POST /admin/invitations": invite,
+    "DELETE /admin/invitations/{invitation_id}": withdraw,
+    "GET /admin/roles": plain(),
+    "POST /admin/roles": create_role,
+    "GET /admin/roles/{name}": on_role(),
+    "PUT /admin/roles/{name}": on_role({"permissions": []}),
+    "DELETE /admin/roles/{name}": on_role(),
+    "GET /admin/permissions": plain(),
+    "GET /admin/tenants": plain(),
+    "POST /admin/tenants": create_tenant,
+    "GET /admin/tenants/{tenant_id}": on_tenant(),
+    "PUT /admin/tenants/{tenant_id}": on_tenant({"name": "U"}),
+    "DELETE /admin/tenants/{tenant_id}": on_tenant(),
+    "GET /admin/tenants/{tenant_id}/members": on_tenant(),
+    "PUT /admin/tenants/{tenant_id}/members/{user_id}": put_member,
+    "DELETE /admin/tenants/{tenant_id}/members/{user_id}": remove_member,
+    "GET /models": plain(),
+    "POST /models": create_model,
+    "GET /models/{model_id}": on_model(),
+    "PUT /models/{model_id}": on_model({"task": "chat"}),
+    "DELETE /models/{model_id}": on_model(),
+    "GET /models/{model_id}/versions": on_model(),
+    "POST /models/{model_id}/versions": on_model({"version": "1.0.0"}, makes="model_version"),
+    "GET /models/{model_id}/versions/{version}": on_version(),
+    "PUT /models/{model_id}/versions/{version}": on_version({"description": "Mine"}),
+    "DELETE /models/{model_id}/versions/{version}": on_version(),
+    "POST /models/{model_id}/versions/{version}/transition": on_version({"status": "uploading"}),
+    "GET /models/{model_id}/versions/{version}/files": on_version(),
+    "PUT /models/{model_id}/versions/{version}/files/{path}": upload,
+    "GET /models/{model_id}/versions/{version}/files/{path}": on_file,
+    "DELETE /models/{model_id}/versions/{version}/files/{path}": on_file,
+    "GET /audit/logs": plain(),
+    "GET /audit/logs/{id}": one_event,
+}
+"""Under `/api/v1`, in the order of the design's table; a route without a row fails the walk."""
