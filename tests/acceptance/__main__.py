@@ -14,7 +14,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from tests.acceptance import faults, hostile, isolation, journey, planted, speed, starting, tour
+from tests.acceptance import (
+    faults,
+    hostile,
+    isolation,
+    journey,
+    planted,
+    speed,
+    starting,
+    tour,
+    walk,
+)
 from tests.acceptance.verdict import Check, Verdict
 
 CHECKS = [
@@ -62,6 +72,11 @@ CHECKS = [
         name="hostile input",
         promise="a clear problem each time, never a 500, nothing half-done left behind",
         run=hostile.refuse,
+    ),
+    Check(
+        name="every route",
+        promise="each of them answers as OpenAPI declares, is permissioned, audited, tenant-safe",
+        run=walk.every_route,
     ),
     Check(
         name="full disk",
