@@ -31,7 +31,7 @@ from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
 from maas.shared.interface.traffic import Traffic
-from maas.user.interface import admin_router, auth, jwks, profile, registration, sessions
+from maas.user.interface import admin_router, auth, jwks, leaving, profile, registration, sessions
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +43,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     registration.router,
     sessions.auth_router,
     profile.router,
+    leaving.self_router,
     sessions.self_router,
     admin_router.router,
     models.router,

@@ -18,6 +18,7 @@ from maas.user.application.admin_bulk import BulkService
 from maas.user.application.invitations import InvitationService
 from maas.user.application.mails import MailDispatch
 from maas.user.application.members import InitialPasswords, MemberService
+from maas.user.application.own_account import OwnAccountService
 from maas.user.application.password_reset import PasswordResetService
 from maas.user.application.registration import RegistrationService
 from maas.user.application.roles import RoleService
@@ -188,6 +189,9 @@ def _build_admin(
         ),
         "member_bulk": BulkService(
             unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
+        ),
+        "own_account": OwnAccountService(
+            unit_of_work=unit_of_work, acts=acts, passwords=hasher, marks=marks, clock=clock
         ),
         "roles": RoleService(unit_of_work=unit_of_work, marks=marks, clock=clock),
         "tenants": TenantService(unit_of_work=unit_of_work, acts=acts, marks=marks, clock=clock),

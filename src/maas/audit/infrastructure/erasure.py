@@ -23,7 +23,7 @@ from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
 
-ERASED_ACTION: Final = "audit.personal_erased"
+ERASED_ACTION = "audit.personal_erased"
 PERSON = AuditedResource("account", frozenset({"erased_events"}))
 
 _BEGINNING: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))

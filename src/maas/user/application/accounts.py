@@ -40,12 +40,14 @@ class AccountService:
     async def rename_self(
         self, principal: Principal, display_name: DisplayName | None, *, check: CheckVersion
     ) -> Profile:
-        """Change how one is shown; `None` clears it."""
+        """Change how one is shown; `None` clears it, and the same again changes nothing."""
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(principal.account_id)
             check(account.version)
-            account.rename(display_name, at=self.clock.now())
             current_scope().resource(ACCOUNT, account.id)
+            if display_name != account.display_name:
+                account.rename(display_name, at=self.clock.now())
+                current_scope().change(ACCOUNT, account.id, after={"fields": ["display_name"]})
             await uow.commit()
         return await self.queries.get_profile(principal.account_id, principal.tenant_id)
 

@@ -153,7 +153,7 @@ class AccessActs:
             before=await uow.roles.list_named(before - wanted),
             after=await uow.roles.list_named(wanted - before),
         )
-        await self._check_somebody_remains(uow, target, keeping=names_of(wanted))
+        await self.check_somebody_remains(uow, target, keeping=names_of(wanted))
         if wanted != before:
             membership.assign(wanted, at=self.clock.now())
         current_scope().change(
@@ -175,7 +175,7 @@ class AccessActs:
     ) -> tuple[Target, SessionEffects]:
         """Keep a member out of this tenant; their sessions in it end."""
         target = await self._act_on(uow, granter, account_id, check=check)
-        await self._check_somebody_remains(uow, target, keeping=())
+        await self.check_somebody_remains(uow, target, keeping=())
         now, was = self.clock.now(), target.membership.status
         target.membership.suspend(reason, at=now)
         scope = current_scope()
@@ -213,7 +213,7 @@ class AccessActs:
     ) -> SessionEffects:
         """Take a member out of the tenant; the account goes too if it has no other place."""
         target = await self._act_on(uow, granter, account_id, check=check)
-        await self._check_somebody_remains(uow, target, keeping=())
+        await self.check_somebody_remains(uow, target, keeping=())
         is_last_place = (
             target.account.home_tenant_id == tenant_id
             and not await uow.is_member_elsewhere(account_id)
@@ -320,9 +320,14 @@ class AccessActs:
         granter.check_act_on(account_id, rights=[p for role in held for p in role.permissions])
         return target
 
-    async def _check_somebody_remains(
+    async def check_somebody_remains(
         self, uow: AdminUnitOfWork, target: Target, *, keeping: Collection[str]
     ) -> None:
+        """Refuse to let the last active holder of a guarded role go; the roles are locked.
+
+        Raises:
+            LastAdminError.
+        """
         if not (target.membership.is_active and target.account.status == "active"):
             return
         lost = guarded_loss(names_of(target.membership.role_names), keeping)

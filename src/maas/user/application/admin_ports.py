@@ -121,6 +121,10 @@ class AdminUnitOfWork(Protocol):
         """Tell whether the account belongs to another tenant than the one acted in."""
         ...
 
+    async def list_places(self, account_id: AccountId) -> list[TenantId]:
+        """List the tenants the account is a member of, in whatever state, in a fixed order."""
+        ...
+
     async def list_rights(self, account_id: AccountId) -> frozenset[str]:
         """List what the account may do in any tenant."""
         ...

@@ -4,7 +4,16 @@ from maas.audit.public import AuditedResource
 
 MEMBER = AuditedResource(
     "account",
-    frozenset({"status", "roles", "password_change_required", "fields", "is_account_deleted"}),
+    frozenset(
+        {
+            "status",
+            "roles",
+            "password_change_required",
+            "fields",
+            "home_tenant_id",
+            "is_account_deleted",
+        }
+    ),
 )
 """`fields` names what was changed of a person's own data, never to what."""
 

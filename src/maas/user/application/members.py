@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from uuid import UUID
 
 from typing_extensions import TypedDict, Unpack
 
 from maas.audit.public import current_scope
-from maas.shared.domain.ids import AccountId
+from maas.shared.domain.errors import PermissionDeniedError, RuleViolatedError
+from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.principal import Principal
 from maas.user.application.admin_acts import (
+    PLATFORM_ACCOUNTS,
     AccessActs,
     CheckVersion,
     HashedMember,
@@ -23,7 +26,7 @@ from maas.user.application.admin_ports import (
 )
 from maas.user.application.admin_trail import MEMBER
 from maas.user.application.ports import PasswordHasher
-from maas.user.domain.account import DisplayName, EmailAddress, Username
+from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
 from maas.user.domain.grants import OwnRolesError
 from maas.user.domain.passwords import check_password
 from maas.user.domain.role import RoleName
@@ -34,6 +37,27 @@ class MemberChanges(TypedDict, total=False):
 
     display_name: DisplayName | None
     email: EmailAddress
+    home_tenant_id: UUID
+
+
+class PlatformOnlyError(PermissionDeniedError):
+    """Moving an account's home decides whose administrators look after it."""
+
+    code = "platform-only"
+    title = "Only the platform's administrators may do this"
+
+    def __init__(self) -> None:
+        super().__init__("Moving an account's home takes the platform's `account-write`.")
+
+
+class NotAHomeError(RuleViolatedError):
+    """The account is no active member of the tenant that is to be its home."""
+
+    code = "not-a-home"
+    title = "Not a home for this account"
+
+    def __init__(self) -> None:
+        super().__init__("An account's home is a tenant that it is an active member of.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +121,64 @@ class MemberService:
     ) -> MemberDetails:
         """Change a person's own data; only where the account is this tenant's alone.
 
+        What is given as it is already changes nothing, the version included.
+
         Raises:
-            MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError, EmailTakenError.
+            MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError, EmailTakenError,
+            PlatformOnlyError, NotAHomeError.
         """
         async with self.unit_of_work() as uow:
             target = await self.acts.find_account(uow, principal, account_id, check=check)
             account, now = target.account, self.acts.clock.now()
+            before = _personal(account)
             if "display_name" in changes:
                 account.rename(changes["display_name"], at=now)
             if "email" in changes:
                 account.move_to(changes["email"], at=now)
-            current_scope().change(MEMBER, account_id, after={"fields": sorted(changes)})
+            fields = [name for name, value in _personal(account).items() if value != before[name]]
+            old_home = account.home_tenant_id
+            if "home_tenant_id" in changes:
+                await self._move_home(uow, principal, account, TenantId(changes["home_tenant_id"]))
+            if fields or account.home_tenant_id != old_home:
+                current_scope().change(
+                    MEMBER,
+                    account_id,
+                    before={"home_tenant_id": str(old_home)},
+                    after={"home_tenant_id": str(account.home_tenant_id), "fields": fields},
+                )
             await uow.commit()
         return MemberDetails.of(account, target.membership)
+
+    async def _move_home(
+        self, uow: AdminUnitOfWork, principal: Principal, account: Account, home: TenantId
+    ) -> None:
+        if home == account.home_tenant_id:
+            return
+        if not principal.may(PLATFORM_ACCOUNTS):
+            raise PlatformOnlyError
+        await uow.act_in(home)
+        membership = await uow.memberships.find(account.id)
+        if membership is None or not membership.is_active:
+            raise NotAHomeError
+        await uow.act_in(principal.tenant_id)
+        account.move_home(home, at=self.acts.clock.now())
+
+    async def reactivate(self, principal: Principal, account_id: AccountId) -> None:
+        """Let somebody in again who deactivated their account; others are left as they are.
+
+        Raises:
+            MemberNotFoundError, OwnRolesError, AccountElsewhereError, BeyondOwnRightsError.
+        """
+        if account_id == principal.account_id:
+            raise OwnRolesError
+        async with self.unit_of_work() as uow:
+            account = await self.acts.find_resettable(uow, principal, account_id)
+            was = account.status
+            account.reactivate(at=self.acts.clock.now())
+            current_scope().change(
+                MEMBER, account_id, before={"status": was}, after={"status": account.status}
+            )
+            await uow.commit()
 
     async def assign(
         self,
@@ -204,3 +273,7 @@ class MemberService:
             await uow.commit()
         await self.marks.announce(effects)
         return generated
+
+
+def _personal(account: Account) -> dict[str, DisplayName | EmailAddress | None]:
+    return {"display_name": account.display_name, "email": account.email}

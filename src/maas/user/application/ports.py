@@ -92,6 +92,7 @@ class Profile:
     id: AccountId
     username: str
     email: str
+    email_verified: bool
     display_name: str | None
     tenant_id: TenantId
     tenant: str

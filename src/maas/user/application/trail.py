@@ -4,6 +4,16 @@ from maas.audit.public import AuditedResource
 
 ACCOUNT = AuditedResource(
     "account",
-    frozenset({"status", "password_change_required", "home_tenant_id", "roles", "sessions_ended"}),
+    frozenset(
+        {
+            "status",
+            "password_change_required",
+            "home_tenant_id",
+            "roles",
+            "sessions_ended",
+            "fields",
+        }
+    ),
 )
+"""`fields` names what was changed of a person's own data, never to what."""
 SESSION = AuditedResource("session", frozenset({"revoked_reason", "generation"}))

@@ -128,6 +128,8 @@ class Account:
     version: int = 1
 
     def rename(self, display_name: DisplayName | None, *, at: datetime) -> None:
+        if display_name == self.display_name:
+            return
         self.display_name = display_name
         self.updated_at = at
 
@@ -152,8 +154,26 @@ class Account:
 
     def move_to(self, email: EmailAddress, *, at: datetime) -> None:
         """Take another address, which nobody has verified yet."""
+        if email == self.email:
+            return
         self.email = email
         self.email_verified_at = None
+        self.updated_at = at
+
+    def deactivate(self, *, at: datetime) -> None:
+        """Keep the owner out, by their own wish, until somebody reactivates the account."""
+        self.status = "deactivated"
+        self.updated_at = at
+
+    def reactivate(self, *, at: datetime) -> None:
+        """Let the owner in again; an account in any other state is left as it is."""
+        if self.status == "deactivated":
+            self.status = "active"
+            self.updated_at = at
+
+    def move_home(self, tenant_id: TenantId, *, at: datetime) -> None:
+        """Have another tenant's administrators look after the account."""
+        self.home_tenant_id = tenant_id
         self.updated_at = at
 
     def rehash_password(self, password_hash: str) -> None:

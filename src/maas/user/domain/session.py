@@ -9,6 +9,7 @@ from maas.shared.domain.ids import AccountId, SessionId, TenantId
 RevocationReason: TypeAlias = Literal[
     "logout",
     "logout-all",
+    "deactivated",
     "ended-by-owner",
     "password-changed",
     "password-reset",

@@ -252,6 +252,12 @@ class SqlAdminUnitOfWork(SqlUnitOfWork):
     async def is_member_elsewhere(self, account_id: AccountId) -> bool:
         return bool(await self.session.scalar(select(func.is_member_elsewhere(account_id))))
 
+    async def list_places(self, account_id: AccountId) -> list[TenantId]:
+        rows = await self.session.execute(
+            text("SELECT tenant_id FROM memberships_of(:account)"), {"account": account_id}
+        )
+        return [TenantId(row.tenant_id) for row in rows]
+
     async def list_rights(self, account_id: AccountId) -> frozenset[str]:
         found: Sequence[str] = (
             await self.session.execute(

@@ -19,8 +19,8 @@ _BY_EMAIL = _SIGN_IN.format(column="lower(email)")
 _BY_USERNAME = _SIGN_IN.format(column="lower(username)")
 
 _PROFILE = """
-SELECT a.id, a.username, a.email, a.display_name, a.password_change_required, a.created_at,
-       a.updated_at, a.version, t.slug
+SELECT a.id, a.username, a.email, a.email_verified_at IS NOT NULL AS is_verified, a.display_name,
+       a.password_change_required, a.created_at, a.updated_at, a.version, t.slug
 FROM accounts a, tenants t WHERE a.id = $1 AND t.id = $2
 """
 
@@ -54,6 +54,7 @@ class PostgresUserQueries:
             id=row["id"],
             username=row["username"],
             email=row["email"],
+            email_verified=row["is_verified"],
             display_name=row["display_name"],
             tenant_id=tenant_id,
             tenant=row["slug"],

@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
-from maas.user.interface import admin_users, invitations, permissions, roles, tenants
+from maas.user.interface import admin_users, invitations, leaving, permissions, roles, tenants
 
 router = APIRouter()
 router.include_router(admin_users.router)
+router.include_router(leaving.admin_router)
 router.include_router(invitations.router)
 router.include_router(roles.router)
 router.include_router(permissions.router)

@@ -77,6 +77,10 @@ class UserUpdate(StrictModel):
 
     display_name: DisplayNameField | None = None
     email: EmailField = Field(default_factory=_absent)
+    home_tenant_id: UUID = Field(
+        default_factory=_absent,
+        description="Whose administrators look after the account; for the platform's to change.",
+    )
 
 
 _USER: JsonDict = {

@@ -23,7 +23,7 @@ from maas.user.application.admin_bulk import (
 )
 from maas.user.application.admin_ports import MemberDetails
 from maas.user.application.errors import EmailTakenError, HashingBusyError, UsernameTakenError
-from maas.user.application.members import MemberChanges
+from maas.user.application.members import MemberChanges, NotAHomeError, PlatformOnlyError
 from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
 from maas.user.domain.passwords import WeakPasswordError
 from maas.user.domain.role import RoleNotFoundError
@@ -196,7 +196,14 @@ async def get_user(
     ),
 )
 @audited("user.updated")
-@may_refuse(MemberNotFoundError, AccountElsewhereError, BeyondOwnRightsError, EmailTakenError)
+@may_refuse(
+    MemberNotFoundError,
+    AccountElsewhereError,
+    BeyondOwnRightsError,
+    EmailTakenError,
+    PlatformOnlyError,
+    NotAHomeError,
+)
 async def update_user(
     user_id: UserIdPath,
     body: UserUpdate,

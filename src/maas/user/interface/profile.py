@@ -46,8 +46,8 @@ async def get_profile(request: Request, response: Response) -> ProfileRead:
     dependencies=[requires("self:write")],
     summary="Change one's own profile",
     description=(
-        "Only what is sent changes; `null` clears. The user name and the e-mail address are "
-        "not the owner's to change: a tenant's administrators do."
+        "Only what is sent changes; `null` clears; the same again leaves the version. The user "
+        "name and the e-mail address are not the owner's to change: a tenant's administrators do."
     ),
 )
 @audited("profile.updated")

@@ -98,6 +98,7 @@ class ProfileRead(ReadModel):
                     "id": "01935d2e-0000-7000-8000-000000000002",
                     "username": "ada",
                     "email": "ada@example.com",
+                    "email_verified": True,
                     "display_name": "Ada Lovelace",
                     "tenant_id": "01900000-0000-7000-8000-000000000001",
                     "tenant": "default",
@@ -112,6 +113,7 @@ class ProfileRead(ReadModel):
     id: UUID
     username: str
     email: str
+    email_verified: bool
     display_name: str | None
     tenant_id: UUID
     tenant: str
