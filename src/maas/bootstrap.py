@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from maas.audit.infrastructure import checkpoint_tables, erasure_table
 from maas.audit.infrastructure import tables as audit_tables
@@ -21,7 +20,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database, mapper_registry
 from maas.shared.infrastructure.idempotency import PostgresIdempotency
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import Settings
+from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
@@ -43,7 +42,6 @@ TABLES = (
 
 METADATA = mapper_registry.metadata
 
-DEFAULT_DATA_DIR = Path("data")
 FIRST_ADMIN_USERNAME = "admin"
 FIRST_ADMIN_EMAIL = "admin@maas.localhost"
 ONE_TIME_PASSWORD_BYTES = 15

@@ -6,23 +6,31 @@ Every delivery may happen twice and any may be lost: tasks are repeatable ticks,
 import logging
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.loaders.app import AppLoader
 from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.worker.components import Pool
 from kombu import Queue
 from kombu.transport import redis as redis_transport
 from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
-from maas.audit.interface.tasks import ERASURE_SERVICE, FLUSH_SERVICE
-from maas.audit.wiring import FlushContext, build_flush, erase_personal_fields
-from maas.bootstrap import DEFAULT_DATA_DIR
+from maas.audit.interface.tasks import ERASURE_SERVICE, FLUSH_SERVICE, PRUNE_SERVICE
+from maas.audit.wiring import (
+    FlushContext,
+    build_flush,
+    erase_personal_fields,
+    prune,
+    sweep_for_ever,
+)
+from maas.shared.infrastructure.background import BackgroundLoop
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.settings import (
+    DEFAULT_DATA_DIR,
     AuditSettings,
     RedisSettings,
     Settings,
@@ -44,6 +52,8 @@ from maas.user.wiring import send_due_mails
 
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
+
+T = TypeVar("T")
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
@@ -79,9 +89,36 @@ class InstalledLoader(AppLoader):
 
 
 class WorkerApp(Celery):
-    """Celery, with the services that tasks look up by name."""
+    """Celery, with the services that tasks look up by name, and what runs beside the tasks."""
 
     services: Mapping[str, object]
+    beside: BackgroundLoop
+
+
+class BesideStep(bootsteps.StartStopStep):
+    """Runs the worker's background loop in its parent process.
+
+    It starts once the first children are forked, and before the broker is asked for anything.
+    """
+
+    requires: tuple[type[bootsteps.Step] | str, ...] = (Pool,)
+
+    @override
+    def start(self, parent: Any) -> None:
+        vars(parent.app)["beside"].start()
+
+    @override
+    def close(self, parent: Any) -> None:
+        """End it while the tasks still finish: they may take much longer."""
+        vars(parent.app)["beside"].ask_to_stop()
+
+    @override
+    def stop(self, parent: Any) -> None:
+        vars(parent.app)["beside"].stop()
+
+    @override
+    def terminate(self, parent: Any) -> None:
+        vars(parent.app)["beside"].stop()
 
 
 def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
@@ -125,6 +162,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": timedelta(seconds=audit.flush_interval),
                 "options": {"expires": max(TICK_EXPIRES_SECONDS, 2 * audit.flush_interval)},
             },
+            "audit.prune": {
+                "task": "audit.prune",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
+            },
             "audit.erase_personal": {
                 "task": "audit.erase_personal",
                 "schedule": ERASURE_INTERVAL,
@@ -152,7 +194,7 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
 def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, object]:
     """What the tasks call, by the names they look it up under."""
 
-    def soon(work: Coroutine[Any, Any, int]) -> int:
+    def soon(work: Coroutine[Any, Any, T]) -> T:
         return loop.run(lambda _: work, time_limit=timedelta(seconds=SOFT_LIMIT_SECONDS))
 
     def flush() -> FlushReport:
@@ -169,12 +211,16 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
     def purge_aids() -> int:
         return soon(purge_sign_in(settings.database, clock=SystemClock()))
 
+    def forget() -> bool:
+        return soon(prune(settings.database))
+
     def erase() -> int:
         return soon(erase_personal_fields(settings.database, clock=SystemClock()))
 
     return {
         FLUSH_SERVICE: flush,
         ERASURE_SERVICE: erase,
+        PRUNE_SERVICE: forget,
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
@@ -204,6 +250,8 @@ def create_worker(settings: Settings) -> WorkerApp:
     app = WorkerApp("maas", loader=InstalledLoader)
     app.conf.update(configuration(settings.redis, settings.audit))
     app.services = _services(settings, loop)
+    app.beside = BackgroundLoop(lambda: sweep_for_ever(settings), name="maas-sweeper")
+    app.steps["worker"].add(BesideStep)
     # Strong references: the handlers are local, and a signal holds its receivers weakly.
     worker_process_shutdown.connect(shut_down, weak=False)
     worker_shutdown.connect(shut_down, weak=False)

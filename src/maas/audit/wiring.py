@@ -7,7 +7,8 @@ from pathlib import Path
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
-from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog
+from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog, read_stream_age
+from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.erasure import open_personal_fields
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
@@ -18,12 +19,18 @@ from maas.audit.infrastructure.signing import load_signer
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.spool import Spool
 from maas.audit.infrastructure.stream import EventStream
+from maas.audit.infrastructure.sweeper import Sweeper
 from maas.audit.infrastructure.upkeep import Upkeep
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database, system_arguments
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import AuditSettings, DatabaseSettings, Settings
+from maas.shared.infrastructure.settings import (
+    DEFAULT_DATA_DIR,
+    AuditSettings,
+    DatabaseSettings,
+    Settings,
+)
 from maas.shared.infrastructure.unit_of_work import AuditPort
 
 FLUSH_REDIS = {"timeout_ms": 5_000, "pool_size": 4}
@@ -106,11 +113,11 @@ def spool_folder(data_dir: Path) -> Path:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlushContext:
     service: FlushService
-    _redis: RedisGate
+    redis: RedisGate
     _ledger: PostgresLedger
 
     async def close(self) -> None:
-        await self._redis.close()
+        await self.redis.close()
         await self._ledger.close()
 
 
@@ -130,7 +137,32 @@ def build_flush(settings: Settings, *, checkpoint: Checkpoint = pass_by) -> Flus
         ledger=ledger,
         batch_size=settings.audit.batch_size,
     )
-    return FlushContext(service=service, _redis=redis, _ledger=ledger)
+    return FlushContext(service=service, redis=redis, _ledger=ledger)
+
+
+async def sweep_for_ever(settings: Settings) -> None:
+    """Flush what no tick flushes, until cancelled, over connections of its own."""
+    flush = build_flush(settings)
+    sweeper = Sweeper(
+        system_arguments(settings.database),
+        flush=flush.service,
+        folder=spool_folder(settings.data_dir or DEFAULT_DATA_DIR),
+        stream_age=lambda: read_stream_age(flush.redis),
+    )
+    try:
+        await sweeper.run()
+    finally:
+        await flush.close()
+
+
+async def prune(settings: DatabaseSettings) -> bool:
+    """Forget event ids of over a week ago; tell whether more are left to forget.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    _, has_more = await prune_dedup(settings)
+    return has_more
 
 
 async def erase_personal_fields(settings: DatabaseSettings, *, clock: Clock) -> int:

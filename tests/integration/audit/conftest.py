@@ -1,6 +1,7 @@
 """The audit context over the worker's real servers, and the flush beside it."""
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
+from tests.fakes.clock import FakeClock
 from tests.fakes.recorder import FakeRecorder
 from tests.integration.audit.helpers import Superuser, Trail
 
@@ -49,12 +51,14 @@ def make_event(
     tenant_id: TenantId = DEFAULT_TENANT_ID,
     actor: Actor | None = None,
     address: str | None = "192.0.2.7",
+    at: datetime | None = None,
     **fields: Any,
 ) -> QueuedEvent:
     scope = AuditScope(action, tenant_id=tenant_id, **fields)
     scope.actor = actor or Actor("account", new_id(), "ada")
     call = Call(request_id=new_id().hex, recorder=FakeRecorder(), address=address)
-    return EventComposer(SystemClock()).compose(scope, call)
+    clock = SystemClock() if at is None else FakeClock(at)
+    return EventComposer(clock).compose(scope, call)
 
 
 @pytest.fixture

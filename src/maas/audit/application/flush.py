@@ -14,8 +14,13 @@ from maas.shared.domain.errors import UnavailableError
 
 Source: TypeAlias = Literal["stream", "outbox"]
 
-STREAM_SHARE: Final = timedelta(seconds=12)
+FIRST_SHARE: Final = timedelta(seconds=12)
 """How long a run reads the stream at most, so that the outbox gets its turn."""
+
+PROBES: Final = 8
+"""So many records of a refused batch are tried alone before the log itself is blamed."""
+
+ALARM_SECONDS: Final = 60.0
 
 RUN_SHARE: Final = timedelta(seconds=20)
 HARD_LIMIT: Final = timedelta(seconds=40)
@@ -31,6 +36,13 @@ class UnfitRecordsError(ValueError):
 class LogUnavailableError(UnavailableError):
     code = "audit-log-unavailable"
     title = "The audit log takes no entries at the moment"
+
+
+class LogRefusedError(LogUnavailableError):
+    """An error that is no outage, and does not say that the records are at fault either."""
+
+    code = "audit-log-refused"
+    title = "The audit log refuses entries, and waiting may not mend it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,7 @@ class Ledger(Protocol):
 
         Raises:
             UnfitRecordsError: one or more cannot be stored, ever; nothing was.
+            LogRefusedError: the database did not take them; whose fault it is, is not known.
             LogUnavailableError: the database did not take them, for no fault of theirs.
         """
         ...
@@ -106,9 +119,14 @@ class FlushService:
     ledger: Ledger
     batch_size: int
     _is_running: bool = False
+    _quiet_until: float = 0.0
+    _refused_by: str = ""
 
-    async def run(self) -> FlushReport:
-        """Flush until nothing waits, or for 20 s; never raises for an outage, and is repeatable."""
+    async def run(self, *, outbox_first: bool = False) -> FlushReport:
+        """Flush until nothing waits, or for 20 s; never raises for an outage, and is repeatable.
+
+        `outbox_first` is for times when Redis is expected not to answer.
+        """
         report = FlushReport()
         if self._is_running:
             return report
@@ -116,15 +134,27 @@ class FlushService:
         try:
             async with asyncio.timeout(HARD_LIMIT.total_seconds()):
                 begun = time.monotonic()
-                await self._drain(self.stream, begun + STREAM_SHARE.total_seconds(), report)
-                await self._drain(self.outbox, begun + RUN_SHARE.total_seconds(), report)
+                first, second = self.stream, self.outbox
+                if outbox_first:
+                    first, second = second, first
+                await self._drain(first, begun + FIRST_SHARE.total_seconds(), report)
+                await self._drain(second, begun + RUN_SHARE.total_seconds(), report)
         except TimeoutError:
             report.interrupted.append("time")
         finally:
             self._is_running = False
+        if LogRefusedError.code in report.interrupted:
+            self._raise_alarm()
         if report.interrupted:
             log.warning("audit_flush_interrupted", by=report.interrupted, written=report.written)
         return report
+
+    def _raise_alarm(self) -> None:
+        """Say at most once a minute that somebody has to look."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + ALARM_SECONDS
+            log.error("audit_flush_refused", by=self._refused_by)
 
     async def _drain(self, inbox: Inbox, until: float, report: FlushReport) -> None:
         try:
@@ -135,6 +165,8 @@ class FlushService:
                     return
         except UnavailableError as exc:
             report.interrupted.append(exc.code)
+            if isinstance(exc, LogRefusedError):
+                self._refused_by = exc.detail
 
     async def _settle(self, deliveries: Sequence[Delivery], report: FlushReport) -> None:
         readable: list[tuple[Delivery, Record]] = []
@@ -161,10 +193,51 @@ class FlushService:
             await self._append(readable[:middle], report)
             await self._append(readable[middle:], report)
             return
+        except LogRefusedError as exc:
+            if len(readable) == 1 or not await self._takes_any(readable, report):
+                raise
+            await self._append_each(readable, exc, report)
+            return
         report.written += appended.written
         report.repeated += appended.repeated
 
-    async def _bury(self, delivery: Delivery, error: ValueError, report: FlushReport) -> None:
+    async def _takes_any(
+        self, readable: Sequence[tuple[Delivery, Record]], report: FlushReport
+    ) -> bool:
+        """Try some records alone: a log that takes one of them works, and others are at fault."""
+        for _, record in readable[:: max(1, len(readable) // PROBES)]:
+            try:
+                appended = await self.ledger.append([record])
+            except (UnfitRecordsError, LogRefusedError):
+                continue
+            report.written += appended.written
+            report.repeated += appended.repeated
+            return True
+        return False
+
+    async def _append_each(
+        self,
+        readable: Sequence[tuple[Delivery, Record]],
+        error: LogRefusedError,
+        report: FlushReport,
+    ) -> None:
+        """Append to a log that works, halving what it refuses until each culprit is alone."""
+        if len(readable) == 1:
+            await self._bury(readable[0][0], error, report)
+            return
+        middle = len(readable) // 2
+        for half in (readable[:middle], readable[middle:]):
+            try:
+                appended = await self.ledger.append([record for _, record in half])
+            except UnfitRecordsError:
+                await self._append(half, report)
+            except LogRefusedError as exc:
+                await self._append_each(half, exc, report)
+            else:
+                report.written += appended.written
+                report.repeated += appended.repeated
+
+    async def _bury(self, delivery: Delivery, error: Exception, report: FlushReport) -> None:
         await self.ledger.bury(delivery, error=str(error))
         report.buried += 1
         log.error("audit_entry_buried", source=delivery.source, entry_id=delivery.entry_id)

@@ -59,16 +59,28 @@ async def read_backlog(
         return figures
 
 
-async def _look_at_stream(client: Redis) -> dict[str, float]:
+async def read_stream_age(redis: RedisGate) -> float:
+    """Tell for how many seconds the oldest entry has waited; nothing waits where Redis is down."""
+    try:
+        return await redis.call(_age_of_stream)
+    except RedisUnavailableError:
+        return 0.0
+
+
+async def _age_of_stream(client: Redis) -> float:
+    first: Any = await client.xrange(STREAM, count=1)
+    if not first:
+        return 0.0
+    # The server's own clock, which gave the entry its id.
     seconds, micros = await client.time()
+    return max(0.0, seconds + micros / 1e6 - int(first[0][0].split(b"-")[0]) / 1000)
+
+
+async def _look_at_stream(client: Redis) -> dict[str, float]:
     figures = {
         "stream_entries": float(await client.xlen(STREAM)),
-        "stream_oldest_seconds": 0.0,
+        "stream_oldest_seconds": await _age_of_stream(client),
     }
-    first: Any = await client.xrange(STREAM, count=1)
-    if first:
-        added = int(first[0][0].split(b"-")[0]) / 1000
-        figures["stream_oldest_seconds"] = max(0.0, seconds + micros / 1e6 - added)
     try:
         consumers: Any = await client.xinfo_consumers(STREAM, GROUP)
     except ResponseError:

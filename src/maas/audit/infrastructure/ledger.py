@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 from maas.audit.application.flush import (
     Appended,
     Delivery,
+    LogRefusedError,
     LogUnavailableError,
     UnfitRecordsError,
 )
@@ -25,6 +27,10 @@ Checkpoint: TypeAlias = Callable[[str], None]
 # A flusher that was frozen in mid-transaction holds the head of the chain; no other waits longer.
 IDLE_IN_TRANSACTION_MS: Final = 5_000
 
+OUTAGES: Final = ("08", "25", "28", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that pass: connections, read-only and idle transactions, logins, conflicts,
+resources, locks, operators, the system below. Any other that is not for data is no outage."""
+
 LOG_COLUMNS: Final = (
     "seq", "recorded_at", "retention_class", "event_id", "tenant_id", "occurred_at", "actor_kind",
     "actor_id", "session_id", "api_key_id", "action", "resource_kind", "resource_id", "outcome",
@@ -35,6 +41,14 @@ PERSONAL_COLUMNS: Final = (
     "event_id", "tenant_id", "actor_name", "email", "address", "user_agent", "salt",
 )  # fmt: skip
 DEDUP_COLUMNS: Final = ("event_id", "recorded_at")
+
+REMEMBERED: Final = timedelta(days=7)
+"""How long `audit_dedup` keeps an id after its event was recorded."""
+
+CLOCK_ERROR: Final = timedelta(hours=1)
+"""How far the clock of a producer may be ahead of PostgreSQL's before its events are doubted."""
+
+SURELY_REMEMBERED: Final = REMEMBERED - timedelta(days=1)
 
 _WAITING: Final = """
     SELECT event_id, payload, personal::text AS personal, duration_ms FROM audit_outbox
@@ -149,7 +163,11 @@ class PostgresLedger:
             asyncpg.ProgramLimitExceededError,
         ) as exc:
             raise UnfitRecordsError(type(exc).__name__) from exc
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+        except asyncpg.PostgresError as exc:
+            state = exc.sqlstate or ""
+            error = LogUnavailableError if state.startswith(OUTAGES) else LogRefusedError
+            raise error(f"{type(exc).__name__} {state}") from exc
+        except (asyncpg.InterfaceError, OSError, TimeoutError) as exc:
             raise LogUnavailableError(type(exc).__name__) from exc
 
 
@@ -168,6 +186,7 @@ async def _write(
     recorded_at, *last = cast("asyncpg.Record", await connection.fetchrow(_NOW_AND_LAST))
     known = await connection.fetch("SELECT event_id FROM audit_dedup WHERE event_id = ANY($1)", ids)
     seen: set[UUID] = {row[0] for row in known}
+    seen |= await _find_forgotten(connection, records, recorded_at)
     erased = await _find_erased(connection, records)
     at, seq, last_hash = micros(recorded_at), head["seq"], head["hash"]
     log_rows, chain_rows, personal_rows, dedup_rows = [], [], [], []
@@ -213,6 +232,24 @@ async def _write(
         "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
     )
     return len(log_rows)
+
+
+async def _find_forgotten(
+    connection: Connection, records: Sequence[Record], recorded_at: datetime
+) -> set[UUID]:
+    """Tell which records are in the log from longer ago than `audit_dedup` remembers.
+
+    Only the log's clock is trusted: a record that claims to be of the future says nothing of its
+    age, and is looked up as well.
+    """
+    oldest, newest = recorded_at - SURELY_REMEMBERED, recorded_at + CLOCK_ERROR
+    doubtful = [item.event_id for item in records if not oldest < item.occurred_at < newest]
+    if not doubtful:
+        return set()
+    rows = await connection.fetch(
+        "SELECT event_id FROM audit_log WHERE event_id = ANY($1)", doubtful
+    )
+    return {row["event_id"] for row in rows}
 
 
 async def _find_erased(connection: Connection, records: Sequence[Record]) -> set[str]:

@@ -106,6 +106,7 @@ audit_dedup = Table(
     _metadata,
     Column("event_id", Uuid, primary_key=True),
     Column("recorded_at", _instant, nullable=False),
+    Index(None, "recorded_at"),
 )
 
 audit_personal = Table(

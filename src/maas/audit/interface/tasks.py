@@ -12,6 +12,9 @@ FLUSH_SERVICE = "audit_flush"
 """The name under which the worker's app keeps the flush in `services`."""
 
 ERASURE_SERVICE = "audit_erasure"
+PRUNE_SERVICE = "audit_prune"
+
+PRUNE_AGAIN_SECONDS = 600
 
 
 @shared_task(name="audit.flush", bind=True, acks_late=True)
@@ -19,6 +22,14 @@ def flush_audit(self: "Task[..., None]") -> None:
     """Flush what waits; a lost or doubled tick is harmless."""
     flush = cast("FlushRunner", service_of(self, FLUSH_SERVICE))
     flush()
+
+
+@shared_task(name="audit.prune", bind=True, acks_late=True)
+def prune_audit(self: "Task[..., None]") -> None:
+    """Forget old event ids slice by slice, and come again if that took too long."""
+    has_more = cast("Callable[[], bool]", service_of(self, PRUNE_SERVICE))()
+    if has_more:
+        self.apply_async(expires=PRUNE_AGAIN_SECONDS)
 
 
 @shared_task(name="audit.erase_personal", bind=True, acks_late=True)

@@ -41,6 +41,8 @@ from maas.shared.infrastructure.signing_keys import (
 
 PREFIX = "MAAS_"
 
+DEFAULT_DATA_DIR = Path("data")
+
 FLAT_NAMES: Mapping[str, str] = {
     "MAAS_DATABASE_URL": "MAAS_DATABASE__URL",
     "MAAS_REDIS_URL": "MAAS_REDIS__URL",
@@ -260,6 +262,7 @@ class MailSettings(_Section):
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
+    smtp_ca_file: Path | None = None
     smtp_timeout_seconds: float = Field(10.0, gt=0, le=30)
     sender: str = "maas@localhost"
     link_base: str = Field("http://127.0.0.1:8000", pattern=r"^https?://")
