@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from tests.chaos import faults
 from tests.chaos.invariants import STREAM
 from tests.chaos.load import PASSWORD, UnansweredError
+from tests.chaos.programs import Program
 from tests.chaos.stage import Stage
 from tests.fault_proxy import Faults
 
@@ -62,16 +63,23 @@ def die_in_api(point: str) -> Play:
 async def die_in_flush(stage: Stage) -> None:
     worker, other = stage.cluster.workers
     for point in ("after_read", "after_insert", "after_flush"):
-        async with stage.fault(f"a worker dies {point}"):
+        async with stage.fault(f"a pool process dies {point}"):
             # The other one would do all the work while this one comes back.
             other.send_to_all(signal.SIGSTOP)
+            before = _deaths(worker)
             await stage.with_environment(worker, CHAOS_FAIL_AT=point, CHAOS_FAIL_ODDS="0.5")
-            await asyncio.sleep(5)
-            deaths = worker.log.read_text(errors="replace").count("signal 9 (SIGKILL)")
+            for _ in range(150):
+                await asyncio.sleep(0.2)
+                if (deaths := _deaths(worker) - before) >= 2:
+                    break
             stage.expect(deaths > 0, f"no pool process died {point}")
             other.send_to_all(signal.SIGCONT)
             await stage.with_environment(worker)
-        stage.faults += min(deaths, 5) - 1
+        stage.faults += max(deaths - 1, 0)
+
+
+def _deaths(worker: Program) -> int:
+    return worker.log.read_text(encoding="utf-8", errors="replace").count("signal 9 (SIGKILL)")
 
 
 async def kill_celery(stage: Stage) -> None:
