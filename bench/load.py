@@ -1,6 +1,7 @@
 """A client so light that the server is what is measured: prepared bytes over kept connections."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 
 
@@ -16,6 +17,15 @@ class Target:
     def get(cls, host: str, port: int, path: str, token: str | None = None) -> "Target":
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         text = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}\r\n"
+        return cls(host, port, text.encode())
+
+    @classmethod
+    def post(cls, host: str, port: int, path: str, body: object) -> "Target":
+        sent = json.dumps(body)
+        text = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(sent)}\r\n\r\n{sent}"
+        )
         return cls(host, port, text.encode())
 
 

@@ -79,7 +79,7 @@ def run_platform(
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, process)
+        wait_until_answering(f"{url}/health/ready", process)
         yield RunningPlatform(
             url=url, port=port, data_dir=data_dir, process=process,
             ready_after_seconds=time.monotonic() - began,
@@ -89,18 +89,19 @@ def run_platform(
         process.wait(30)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a 200, as long as the process lives."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            message = f"the platform ended with code {process.returncode}"
+            message = f"the server ended with code {process.returncode}"
             raise RuntimeError(message)
         try:
-            if httpx.get(f"{url}/health/ready", timeout=1).status_code == httpx.codes.OK:
+            if httpx.get(url, timeout=1).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             time.sleep(0.02)
-    message = "the platform was not ready in time"
+    message = "the server was not ready in time"
     raise RuntimeError(message)
 
 
@@ -116,13 +117,7 @@ def run_bare() -> Iterator[tuple[int, psutil.Process]]:
         cwd=Path(__file__).resolve().parent.parent,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/bare", timeout=1).raise_for_status()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.02)
+        wait_until_answering(f"http://127.0.0.1:{port}/bare", process)
         yield port, psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
