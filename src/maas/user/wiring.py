@@ -27,6 +27,7 @@ from maas.user.application.sign_in import SignInService
 from maas.user.application.tenants import TenantService
 from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
+from maas.user.domain.common_passwords import common_passwords
 from maas.user.domain.throttle import WaitPolicy
 from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
 from maas.user.infrastructure.admin_sessions import RedisSessionMarks
@@ -68,6 +69,8 @@ def build_user(
     def unit_of_work() -> SqlUserUnitOfWork:
         return SqlUserUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
+    # Now, and not on the event loop when the first password is chosen.
+    common_passwords()
     queries = PostgresUserQueries(database)
     hasher = Argon2Hasher(settings)
     tokens = JoseTokenIssuer(settings, secret_key=secret_key, clock=clock)

@@ -16,7 +16,7 @@ _PADDING: Final = string.digits + string.punctuation + " "
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """Read the list once, when the first password is chosen, in some ten milliseconds."""
+    """Read the list once, in some ten milliseconds; whoever serves requests does so before."""
     packed = files(__package__).joinpath(LIST).read_bytes()
     return frozenset(gzip.decompress(packed).decode().split("\n"))
 
