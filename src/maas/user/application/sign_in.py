@@ -1,7 +1,7 @@
 """Signing in, staying signed in, and signing out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maas.audit.public import Actor, current_scope
 from maas.shared.domain.call import current_call
@@ -26,6 +26,7 @@ from maas.user.application.ports import (
 from maas.user.application.throttle import AttemptOutcome, LoginThrottle
 from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
+from maas.user.application.turns import SessionTurns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class SignInService:
     throttle: LoginThrottle
     cache: SessionCache
     clock: Clock
+    turns: SessionTurns = field(default_factory=SessionTurns)
 
     async def sign_in(self, *, login: str, password: str, tenant: str | None) -> TokenPair:
         """Exchange credentials for tokens; takes as long for an unknown name as for a known one.
@@ -115,7 +117,7 @@ class SignInService:
         session_id = self.tokens.session_of_refresh(refresh_token)
         if session_id is None:
             raise InvalidRefreshTokenError
-        async with self.unit_of_work() as uow:
+        async with self.turns.turn(session_id), self.unit_of_work() as uow:
             session = await uow.sessions.find_locked(session_id)
             if session is None:
                 raise InvalidRefreshTokenError
