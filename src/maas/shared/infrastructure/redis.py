@@ -147,9 +147,9 @@ class RedisGate:
 
     async def _connect(self) -> AbstractConnection:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own
-        await connection.connect()  # type: ignore[no-untyped-call]  # likewise
-        connection.socket_timeout = None
         try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # likewise
+            connection.socket_timeout = None
             await self._meet(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
