@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import asyncpg
 from redis.asyncio import Redis
@@ -32,6 +32,20 @@ class Finding:
     text: str
     is_lasting: bool = False
     """Whether waiting will not mend it: a matter of settings, not of a server that is away."""
+
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+UNDELIVERED_DAYS = 7
+_GIVEN_PASSWORDS = """
+    SELECT DISTINCT a.username FROM accounts a JOIN membership_roles r ON r.account_id = a.id
+    WHERE r.role_name = 'platform_admin' AND a.password_change_required AND a.status = 'active'
+    ORDER BY 1 LIMIT 10
+"""
+_UNDELIVERED = """
+    SELECT count(*) AS mails, (array_agg(reason ORDER BY failed_at DESC))[1] AS reason
+    FROM undelivered_mails WHERE failed_at > now() - make_interval(days => $1)
+"""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -133,11 +147,41 @@ async def _check_system_role(settings: Settings) -> list[Finding]:
         connection = await asyncio.wait_for(
             asyncpg.connect(**system_arguments(settings.database)), CONNECT_SECONDS
         )
-        await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
         text = f"The worker cannot become maas_system ({exc}): check MAAS_DATABASE__SYSTEM_URL."
         return [Finding("error", text)]
-    return [Finding("ok", "The worker can act as maas_system.")]
+    findings = [Finding("ok", "The worker can act as maas_system.")]
+    try:
+        findings += await _check_given_passwords(connection) + await _check_mails(connection)
+    except asyncpg.PostgresError:
+        # Not migrated yet, or gone again; both are said elsewhere.
+        return findings
+    finally:
+        await connection.close()
+    return findings
+
+
+async def _check_given_passwords(connection: Connection) -> list[Finding]:
+    names = await connection.fetch(_GIVEN_PASSWORDS)
+    return [
+        Finding(
+            "warning",
+            f"{row['username']} administers the platform with a password that was given to them "
+            "and never changed: sign in and change it (POST /api/v1/users/password).",
+        )
+        for row in names
+    ]
+
+
+async def _check_mails(connection: Connection) -> list[Finding]:
+    row = await connection.fetchrow(_UNDELIVERED, UNDELIVERED_DAYS)
+    if row is None or row["mails"] == 0:
+        return []
+    text = (
+        f"{row['mails']} mails of the last {UNDELIVERED_DAYS} days could not be delivered; the "
+        f"newest: {row['reason']} (see the table undelivered_mails)"
+    )
+    return [Finding("warning", text)]
 
 
 async def _check_redis(settings: Settings) -> list[Finding]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from maas.shared.application.mail import EmailSender, Mail, MailNotSentError
+from maas.shared.application.mail import EmailSender, Mail, MailNotSentError, MailRefusedError
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId
 from maas.user.domain.account import AccountStatus
@@ -60,6 +60,10 @@ class MailQueue(Protocol):
 
     async def finish(self, mail: WaitingMail) -> None: ...
 
+    async def give_up(self, mail: WaitingMail, *, reason: str, at: datetime) -> None:
+        """Put a mail that will not be delivered among those that were not."""
+        ...
+
     async def find_addressee(self, email: str) -> Addressee | None: ...
 
     async def keep_link(
@@ -105,14 +109,15 @@ class MailDispatch:
 
     async def _send(self, waiting: WaitingMail) -> bool:
         if self.clock.now() - waiting.created_at > MAX_AGE:
-            log.error("mail_given_up", mail_id=str(waiting.id), kind=waiting.kind)
-            await self.queue.finish(waiting)
-            return False
+            return await self._give_up(waiting, f"Not delivered within {_hours(MAX_AGE)}.")
         token = new_link_token()
         mail = await self._compose(waiting, token)
         if mail is not None:
             try:
                 await self.sender.send(mail)
+            except MailRefusedError as exc:
+                await self.queue.drop_link(hash_link(token))
+                return await self._give_up(waiting, exc.reason)
             except MailNotSentError as exc:
                 await self.queue.drop_link(hash_link(token))
                 log.warning(
@@ -125,6 +130,12 @@ class MailDispatch:
             log.info("mail_sent", mail_id=str(waiting.id), kind=waiting.kind)
         await self.queue.finish(waiting)
         return mail is not None
+
+    async def _give_up(self, waiting: WaitingMail, reason: str) -> bool:
+        # The reason may hold the address, so it is kept beside the mail, and not in the log.
+        log.error("mail_given_up", mail_id=str(waiting.id), kind=waiting.kind)
+        await self.queue.give_up(waiting, reason=reason, at=self.clock.now())
+        return False
 
     async def _compose(self, waiting: WaitingMail, token: LinkToken) -> Mail | None:
         """Write the mail, or find that there is nobody to send it to."""

@@ -16,6 +16,8 @@ from maas.user.application.mails import LINKS_AN_HOUR, Addressee, WaitingMail
 from maas.user.domain.links import LinkHash, LinkPurpose
 from maas.user.domain.throttle import MEMORY
 
+UNDELIVERED_KEPT: Final = timedelta(days=30)
+
 # Put off by one minute, then two, four ... up to an hour.
 _TAKE: Final = """
 UPDATE outgoing_mails
@@ -26,6 +28,14 @@ WHERE id = (
     FOR UPDATE SKIP LOCKED
 )
 RETURNING id, kind, recipient, reference, created_at
+"""
+_GIVE_UP: Final = """
+WITH gone AS (
+    DELETE FROM outgoing_mails WHERE id = $1
+    RETURNING id, kind, recipient, attempts, created_at
+)
+INSERT INTO undelivered_mails (id, kind, recipient, attempts, reason, created_at, failed_at)
+SELECT id, kind, recipient, attempts, $2, created_at, $3::timestamptz FROM gone
 """
 _FIND: Final = "SELECT id, username, email, status FROM accounts WHERE lower(email) = lower($1)"
 _KEEP: Final = """
@@ -54,6 +64,9 @@ class PostgresMailQueue:
 
     async def finish(self, mail: WaitingMail) -> None:
         await self._connection.execute("DELETE FROM outgoing_mails WHERE id = $1", mail.id)
+
+    async def give_up(self, mail: WaitingMail, *, reason: str, at: datetime) -> None:
+        await self._connection.execute(_GIVE_UP, mail.id, reason.replace("\x00", ""), at)
 
     async def find_addressee(self, email: str) -> Addressee | None:
         row = await self._connection.fetchrow(_FIND, email)
@@ -107,7 +120,7 @@ async def open_mail_queue(settings: DatabaseSettings) -> AsyncIterator[PostgresM
 
 
 async def purge_sign_in(settings: DatabaseSettings, *, clock: Clock) -> int:
-    """Delete links that are too old and counters nobody needs; return how many."""
+    """Delete links and mails that are too old and counters nobody needs; return how many."""
     now = clock.now()
     connection = await asyncpg.connect(**system_arguments(settings))
     try:
@@ -115,6 +128,9 @@ async def purge_sign_in(settings: DatabaseSettings, *, clock: Clock) -> int:
         counters = await connection.execute(
             "DELETE FROM login_throttles WHERE touched_at < $1", now - MEMORY
         )
+        mails = await connection.execute(
+            "DELETE FROM undelivered_mails WHERE failed_at < $1", now - UNDELIVERED_KEPT
+        )
     finally:
         await connection.close()
-    return sum(int(done.rpartition(" ")[2]) for done in (links, counters))
+    return sum(int(done.rpartition(" ")[2]) for done in (links, counters, mails))
