@@ -68,6 +68,7 @@ async def die_in_flush(stage: Stage) -> None:
             other.send_to_all(signal.SIGSTOP)
             before = _deaths(worker)
             await stage.with_environment(worker, CHAOS_FAIL_AT=point, CHAOS_FAIL_ODDS="0.5")
+            deaths = 0
             for _ in range(150):
                 await asyncio.sleep(0.2)
                 if (deaths := _deaths(worker) - before) >= 2:
