@@ -152,6 +152,7 @@ def _lifespan(
             _drain_on_stop(traffic)
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
+            opened.audit.gap.on_unrecorded = metrics.event_unrecorded
             yield {
                 **opened.state,
                 "authenticator": opened.authenticator,
@@ -162,6 +163,7 @@ def _lifespan(
                     metrics=metrics,
                     postgres=_postgres_probe(opened),
                     redis=_redis_probe(opened),
+                    audit=opened.audit.watch.status,
                 ),
             }
 

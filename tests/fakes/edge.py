@@ -76,6 +76,7 @@ class Edge:
     authenticator: FakeAuthenticator
     postgres: FakeDependency
     redis: FakeDependency
+    audit: FakeDependency
     client_address: tuple[str, int] = ("198.51.100.1", 5000)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +90,7 @@ class Edge:
                 metrics=self.metrics,
                 postgres=self.postgres.probe,
                 redis=self.redis.probe,
+                audit=self.audit.probe,
             ),
         }
         scope["client"] = self.client_address
@@ -163,4 +165,5 @@ def make_edge(
         authenticator=FakeAuthenticator(),
         postgres=FakeDependency(),
         redis=FakeDependency(),
+        audit=FakeDependency(),
     )

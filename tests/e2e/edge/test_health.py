@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from maas.shared.interface import health
+from maas.shared.interface.health import Status
 from tests.fakes.edge import Edge, make_edge
 
 pytestmark = pytest.mark.e2e
@@ -64,6 +65,20 @@ async def test_without_redis_it_is_degraded_but_ready(
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert ready.json()["checks"]["redis"]["status"] == "degraded"
     assert (redis.status_code, redis.json()["status"]) == (503, "down")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("behind", None), ("up", ConnectionRefusedError())], ids=["late", "mute"]
+)
+async def test_a_trail_that_lags_is_told_and_serves_on(
+    edge: Edge, client: httpx.AsyncClient, status: Status, error: Exception | None
+) -> None:
+    edge.audit.status, edge.audit.error = status, error
+
+    ready = await client.get("/health/ready")
+
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert ready.json()["checks"]["audit"]["status"] == "behind"
 
 
 async def test_a_stopping_process_is_not_ready(edge: Edge, client: httpx.AsyncClient) -> None:

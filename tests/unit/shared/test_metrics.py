@@ -30,6 +30,15 @@ async def test_requests_are_counted_by_route_and_status() -> None:
     assert "maas_http_requests_in_flight 0.0" in text
 
 
+async def test_what_nothing_could_record_is_counted() -> None:
+    metrics = Metrics()
+
+    metrics.event_unrecorded(2)
+    metrics.event_unrecorded(1)
+
+    assert b"maas_audit_unrecorded_total 3.0" in await metrics.render()
+
+
 async def test_made_up_methods_share_one_label() -> None:
     metrics = Metrics()
 

@@ -157,7 +157,7 @@ async def upload_file(
         416: problem_response(UNSATISFIABLE),
     },
 )
-@audited("model_file.downloaded")
+@audited("model_file.downloaded", must=False)
 @may_refuse(
     ModelNotFoundError,
     VersionNotFoundError,

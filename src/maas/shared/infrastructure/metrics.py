@@ -56,6 +56,11 @@ class Metrics:
         self._shed = Counter(
             "maas_http_requests_shed", "Requests refused under load.", registry=self.registry
         )
+        self._unrecorded = Counter(
+            "maas_audit_unrecorded",
+            "Ordinary reads answered while nothing could record them.",
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._readers: dict[str, GaugeReader] = {}
 
@@ -73,6 +78,9 @@ class Metrics:
 
     def request_shed(self) -> None:
         self._shed.inc()
+
+    def event_unrecorded(self, count: int) -> None:
+        self._unrecorded.inc(count)
 
     def _make_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         known = method if method in METHODS else "OTHER"

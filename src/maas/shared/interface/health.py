@@ -42,6 +42,7 @@ class HealthRead(BaseModel):
                     "checks": {
                         "postgres": {"status": "up", "latency_ms": 0.7},
                         "redis": {"status": "up", "latency_ms": 0.3},
+                        "audit": {"status": "up", "latency_ms": 0.1},
                     },
                 }
             ]
@@ -76,17 +77,21 @@ class MetricsPage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What the health routes ask; `postgres` tells `behind` while migrations are missing."""
+    """What the health routes ask.
+
+    `postgres` tells `behind` while migrations are missing, `audit` while events wait too long.
+    """
 
     version: str
     traffic: Traffic
     metrics: MetricsPage
     postgres: Probe
     redis: Probe
+    audit: Probe
 
-    async def check(self, name: str) -> CheckRead:
+    async def check(self, name: Literal["postgres", "redis", "audit"]) -> CheckRead:
         """Ask one dependency; slow counts as down."""
-        probe: Probe = self.postgres if name == "postgres" else self.redis
+        probe: Probe = getattr(self, name)
         started = time.perf_counter()
         status: Status
         try:
@@ -98,19 +103,26 @@ class Health:
         return CheckRead(status=status, latency_ms=round((time.perf_counter() - started) * 1000, 2))
 
     async def summary(self) -> HealthRead:
-        postgres, redis = await asyncio.gather(self.check("postgres"), self.check("redis"))
+        postgres, redis, audit = await asyncio.gather(
+            self.check("postgres"), self.check("redis"), self.check("audit")
+        )
         if redis.status == "down":
             # Without Redis the platform serves from PostgreSQL.
             redis = redis.model_copy(update={"status": "degraded"})
+        if audit.status == "down":
+            # Nobody knows what waits, and where it waits is one of the other two.
+            audit = audit.model_copy(update={"status": "behind"})
         overall: Literal["up", "degraded", "down", "draining"] = "up"
         if self.traffic.is_draining:
             overall = "draining"
         elif postgres.status != "up":
             overall = "down"
-        elif redis.status != "up":
+        elif redis.status != "up" or audit.status != "up":
             overall = "degraded"
         return HealthRead(
-            status=overall, version=self.version, checks={"postgres": postgres, "redis": redis}
+            status=overall,
+            version=self.version,
+            checks={"postgres": postgres, "redis": redis, "audit": audit},
         )
 
 
