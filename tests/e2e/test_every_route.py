@@ -310,3 +310,27 @@ async def test_headers_that_cannot_be_are_a_problem(world: World, key: str) -> N
     if case.caller is not None:
         twice = await world.send(route, case, headers={**own, "X-API-Key": "maas_x"})
         assert (twice.status_code, code_of(twice)) == (401, "invalid-credential")
+
+
+PROBLEM = {"type": "t", "title": "t", "detail": "d", "instance": "/", "request_id": "r"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"items": [], "next_cursor": None, "more": 1}),
+        (200, {"items": []}),
+        (202, {"items": [], "next_cursor": None}),
+        (409, {**PROBLEM, "status": 409, "code": "role-in-use"}),
+        (422, {**PROBLEM, "status": 404, "code": "invalid-cursor"}),
+        (500, {**PROBLEM, "status": 500, "code": "internal-error"}),
+    ],
+)
+async def test_an_answer_that_is_not_declared_would_be_found(
+    world: World, status: int, body: dict[str, Any]
+) -> None:
+    media_type = "application/json" if status < 400 else "application/problem+json"
+    answer = httpx.Response(status, json=body, headers={"Content-Type": media_type})
+
+    with pytest.raises(AssertionError):
+        world.compare(world.routes["GET /users/tenants"], answer)
