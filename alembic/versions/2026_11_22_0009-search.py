@@ -84,7 +84,9 @@ PLANNING = """
 IN_ORDER = f"{PLANNING} SET enable_hashjoin = off SET enable_mergejoin = off"
 # Reading the table from its start instead would look at every row where few have what is wanted.
 BY_INDEX = f"{PLANNING} SET enable_seqscan = off"
-FIRST_REACH = 4_000
+FIRST_REACH = 2_000
+CANDIDATES = 4  # times the reach: about what costs the same
+COUNTED = 40_000
 
 MEMBER_HAS_TEXT = """
     (q IS NULL OR a.username ILIKE pattern OR a.email ILIKE pattern
@@ -170,7 +172,7 @@ def _add_member_search() -> None:
                     FROM public.memberships m WHERE {MEMBER_IN_REACH} AND {MEMBER_BEFORE}
                     ORDER BY {MEMBER_ORDER} OFFSET reach - 1 LIMIT 1;
                 EXIT WHEN NOT FOUND;
-                candidates := public.member_candidates(q, wanted_role, 2 * reach);
+                candidates := public.member_candidates(q, wanted_role, {CANDIDATES} * reach);
                 IF candidates IS NOT NULL THEN
                     RETURN QUERY SELECT {MEMBER_COLUMNS}
                         FROM (SELECT m.* FROM unnest(candidates) candidate
@@ -191,7 +193,7 @@ def _add_member_search() -> None:
         RETURNS bigint SECURITY DEFINER {PLANNING} AS $$
         DECLARE {PATTERN}
             candidates CONSTANT uuid[] :=
-                public.member_candidates(q, wanted_role, 2 * {FIRST_REACH});
+                public.member_candidates(q, wanted_role, {COUNTED});
         BEGIN
             IF candidates IS NOT NULL THEN
                 RETURN (SELECT count(*) FROM unnest(candidates) candidate
@@ -259,7 +261,7 @@ def _add_model_search() -> None:
                     FROM public.models m WHERE {MODEL_IN_REACH} AND {MODEL_BEFORE}
                     ORDER BY {MODEL_ORDER} OFFSET reach - 1 LIMIT 1;
                 EXIT WHEN NOT FOUND;
-                candidates := public.model_candidates(q, 2 * reach);
+                candidates := public.model_candidates(q, {CANDIDATES} * reach);
                 IF candidates IS NOT NULL THEN
                     RETURN QUERY SELECT m.*
                         FROM unnest(candidates) candidate
@@ -277,7 +279,7 @@ def _add_model_search() -> None:
             q text, wanted_framework text, wanted_task text)
         RETURNS bigint SECURITY DEFINER {PLANNING} AS $$
         DECLARE {PATTERN}
-            candidates CONSTANT uuid[] := public.model_candidates(q, 2 * {FIRST_REACH});
+            candidates CONSTANT uuid[] := public.model_candidates(q, {COUNTED});
         BEGIN
             IF candidates IS NOT NULL THEN
                 RETURN (SELECT count(*) FROM unnest(candidates) candidate

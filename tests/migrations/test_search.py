@@ -25,7 +25,7 @@ LETTERS = "abzABZ019.@-_%\\'\"& |:*!王李伟鱼éÉßЖж😀"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-# A search looks at the newest 4,000 rows, then for 8,000 through the index, then further down. So
+# A search looks at the newest 2,000 rows, then for 8,000 through the index, then further down. So
 # only the older ones have a "z", 9,800 of them, and the oldest hundreds have what few have.
 FILL = f"""
     SET session_replication_role = replica;
