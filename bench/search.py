@@ -57,7 +57,7 @@ FILL_PEOPLE = f"""
                 ELSE initcap(given) || ' ' || initcap(family) END,
            'x', 'active', '{DEFAULT_TENANT_ID}', now() - n * interval '1 minute', now(), 1
     FROM generate_series(1, {PEOPLE}) n, LATERAL (SELECT
-        ('{{anna,ben,carla,david,emma,felix,greta,hugo,ines,jonas,klara,liam,mona,nils,olga,paul,'
+        ('{{anna,ben,carla,david,emma,felix,greta,hugo,iris,jonas,klara,liam,mona,nils,olga,paul,'
          || 'rosa,sven,tina,victor}}')::text[] AS all_given,
         ('{{adler,baker,castro,dubois,eriksen,fischer,garcia,huber,ito,jansen,kowalski,lopez,meyer,'
          || 'novak,olsen,pereira,rossi,schmidt,tanaka,weber}}')::text[] AS all_family) names,
