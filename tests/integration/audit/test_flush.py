@@ -3,20 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
-from maas.audit.application.events import QueuedEvent
-from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.inboxes import StreamInbox
 from maas.audit.infrastructure.stream import GROUP, STREAM
 from maas.shared.domain.ids import new_id
-from maas.shared.infrastructure.clock import SystemClock
-from maas.shared.infrastructure.settings import Settings
 from tests.integration.audit.helpers import Trail, names
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -342,96 +336,3 @@ class TestPartitions:
         assert await trail.count(f"audit_log_usage_{month}") == 1
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await trail.superuser.execute(f"TRUNCATE audit_log_usage_{month}")
-
-
-async def log_long_ago(trail: Trail, *events: QueuedEvent) -> None:
-    """Log events and forget their ids, as the prune does after a week."""
-    await trail.add(*events)
-    await trail.flush().run()
-    await trail.superuser.execute(
-        "UPDATE audit_dedup SET recorded_at = recorded_at - interval '8 days'"
-    )
-
-
-class TestOldRedeliveries:
-    @pytest.mark.parametrize("away", [timedelta(days=-9), timedelta(days=700)])
-    @pytest.mark.parametrize("source", ["stream", "outbox"])
-    async def test_are_found_in_the_log_itself(
-        self, trail: Trail, settings: Settings, source: str, away: timedelta
-    ) -> None:
-        events = [trail.make(at=SystemClock().now() + away) for _ in range(3)]
-        await log_long_ago(trail, *events)
-        assert await prune_dedup(settings.database) == (3, False)
-        new = trail.make(at=SystemClock().now() + away)
-
-        await (trail.add if source == "stream" else trail.keep)(*events, new)
-        report = await trail.flush().run()
-
-        assert (report.written, report.repeated) == (1, 3)
-        assert await trail.logged() == names(*events, new)
-        assert await trail.nothing_waits()
-
-
-class TestPrune:
-    async def test_forgets_what_is_older_than_a_week_slice_by_slice(
-        self, trail: Trail, settings: Settings
-    ) -> None:
-        await log_long_ago(trail, *(trail.make() for _ in range(25)))
-        recent = trail.make()
-        await trail.add(recent)
-        await trail.flush().run()
-
-        assert await prune_dedup(settings.database, slice_size=10, run_seconds=0) == (0, True)
-        assert await prune_dedup(settings.database, slice_size=10) == (25, False)
-
-        left = await trail.superuser.fetch("SELECT event_id::text FROM audit_dedup")
-        assert [row["event_id"] for row in left] == names(recent)
-
-
-class TestRefusals:
-    async def test_of_no_known_kind_bury_the_one_at_fault_and_no_other(self, trail: Trail) -> None:
-        good = [trail.make() for _ in range(20)]
-        bad = trail.make("model.cursed")
-        await trail.superuser.execute(
-            """CREATE FUNCTION refuse_cursed() RETURNS trigger LANGUAGE plpgsql AS $$
-               BEGIN
-                   IF NEW.action = 'model.cursed' THEN RAISE EXCEPTION 'cursed'; END IF;
-                   RETURN NEW;
-               END $$"""
-        )
-        await trail.superuser.execute(
-            "CREATE TRIGGER refuse_cursed BEFORE INSERT ON audit_log"
-            " FOR EACH ROW EXECUTE FUNCTION refuse_cursed()"
-        )
-        try:
-            await trail.add(*good[:10], bad, *good[10:])
-
-            report = await trail.flush().run()
-        finally:
-            await trail.superuser.execute("DROP TRIGGER refuse_cursed ON audit_log")
-            await trail.superuser.execute("DROP FUNCTION refuse_cursed")
-
-        assert (report.written, report.buried, report.interrupted) == (20, 1, [])
-        assert sorted(await trail.logged()) == sorted(names(*good))
-        dead = await trail.superuser.fetchrow("SELECT * FROM audit_dead_letter")
-        assert dead is not None
-        assert bad.payload in dead["fields"]
-        assert await trail.nothing_waits()
-
-    async def test_of_everything_bury_nothing_and_raise_the_alarm(self, trail: Trail) -> None:
-        await trail.add(*(trail.make() for _ in range(20)))
-        await trail.superuser.execute("REVOKE INSERT ON audit_chain FROM maas_system")
-        flush = trail.flush()
-        try:
-            with capture_logs() as lines:
-                reports = [await flush.run() for _ in range(2)]
-        finally:
-            await trail.superuser.execute("GRANT INSERT ON audit_chain TO maas_system")
-
-        assert [report.interrupted for report in reports] == [["audit-log-refused"]] * 2
-        alarms = [line for line in lines if line["event"] == "audit_flush_refused"]
-        assert [(line["log_level"], line["by"]) for line in alarms] == [
-            ("error", "InsufficientPrivilegeError 42501")
-        ]
-        assert await trail.count("audit_dead_letter") == 0
-        assert (await flush.run()).written == 20

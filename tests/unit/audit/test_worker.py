@@ -5,13 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.worker import WorkController
 from kombu.transport.redis import Channel
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
-from maas.audit.interface.tasks import flush_audit
+from maas.audit.interface.tasks import flush_audit, prune_audit
 from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
 from maas.shared.infrastructure.task_queue import broker_url
-from maas.worker import InstalledLoader, SteadyQoS, WorkerApp, configuration
+from maas.worker import BesideStep, InstalledLoader, SteadyQoS, WorkerApp, configuration
 
 
 def make_redis(url: str, broker: str | None = None) -> RedisSettings:
@@ -115,3 +116,31 @@ def test_the_task_runs_the_flush_of_its_app() -> None:
     app.tasks[flush_audit.name].run()
 
     assert runs == ["flush"]
+
+
+@pytest.mark.parametrize(("has_more", "sent"), [(True, 1), (False, 0)])
+def test_the_prune_comes_again_while_more_is_left(
+    monkeypatch: pytest.MonkeyPatch, *, has_more: bool, sent: int
+) -> None:
+    app = WorkerApp("test", set_as_current=False)
+    app.services = {"audit_prune": lambda: has_more}
+    task = app.tasks[prune_audit.name]
+    again: list[dict[str, object]] = []
+    monkeypatch.setattr(task, "apply_async", lambda **options: again.append(options))
+
+    task.run()
+
+    assert len(again) == sent
+
+
+def test_the_sweep_runs_in_the_parent_before_the_broker_is_asked() -> None:
+    order = [step.__name__ for step in boot_order()]
+
+    assert order.index("Pool") < order.index("BesideStep") < order.index("Consumer")
+
+
+def boot_order() -> list[type]:
+    """The order in which Celery starts the steps of a worker."""
+    blueprint: Any = WorkController.Blueprint(steps=[BesideStep])
+    blueprint.steps = blueprint.claim_steps()
+    return list(blueprint._finalize_steps(blueprint.steps))
