@@ -18,7 +18,11 @@ from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 from tests.integration.audit.helpers import Superuser, Trail, acting, names
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(60),
+    pytest.mark.usefixtures("clean"),
+]
 
 Erase = Callable[[], Awaitable[int]]
 CHANGE = text("DO $$ BEGIN END $$")
