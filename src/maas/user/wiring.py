@@ -19,6 +19,7 @@ from maas.user.application.invitations import InvitationService
 from maas.user.application.mails import MailDispatch
 from maas.user.application.members import InitialPasswords, MemberService
 from maas.user.application.own_account import OwnAccountService
+from maas.user.application.own_password import OwnPassword
 from maas.user.application.password_reset import PasswordResetService
 from maas.user.application.registration import RegistrationService
 from maas.user.application.roles import RoleService
@@ -75,11 +76,14 @@ def build_user(
     hasher = Argon2Hasher(settings)
     tokens = JoseTokenIssuer(settings, secret_key=secret_key, clock=clock)
     cache = RedisSessionCache(redis, access_lifetime=settings.access_token_lifetime)
+    throttle = _throttle(settings, database)
+    own_password = OwnPassword(passwords=hasher, throttle=throttle)
     accounts = AccountService(
         unit_of_work=unit_of_work,
         queries=queries,
         passwords=hasher,
         cache=cache,
+        own_password=own_password,
         clock=clock,
         password_min_length=settings.password_min_length,
     )
@@ -102,7 +106,7 @@ def build_user(
         passwords=hasher,
         tokens=tokens,
         opener=opener,
-        throttle=_throttle(settings, database),
+        throttle=throttle,
         cache=cache,
         clock=clock,
     )
@@ -114,6 +118,7 @@ def build_user(
         clock=clock,
         settings=settings,
         hasher=hasher,
+        own_password=own_password,
     )
 
     def joining_unit_of_work() -> SqlJoiningUnitOfWork:
@@ -172,6 +177,7 @@ def _build_admin(
     clock: Clock,
     settings: AuthSettings,
     hasher: Argon2Hasher,
+    own_password: OwnPassword,
 ) -> Mapping[str, object]:
     """Build the services of the admin area, by the names its routes know them under."""
 
@@ -194,7 +200,11 @@ def _build_admin(
             unit_of_work=unit_of_work, acts=acts, initial=initial, marks=marks
         ),
         "own_account": OwnAccountService(
-            unit_of_work=unit_of_work, acts=acts, passwords=hasher, marks=marks, clock=clock
+            unit_of_work=unit_of_work,
+            acts=acts,
+            own_password=own_password,
+            marks=marks,
+            clock=clock,
         ),
         "roles": RoleService(unit_of_work=unit_of_work, marks=marks, clock=clock),
         "tenants": TenantService(unit_of_work=unit_of_work, acts=acts, marks=marks, clock=clock),

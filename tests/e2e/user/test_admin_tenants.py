@@ -144,6 +144,7 @@ async def test_people_are_joined_to_a_tenant_and_taken_out(
         "tenant.member_removed",
         "tenant.member_put",
         "tenant.member_put",
+        "tenant.member_put",  # the first administrator, made with the tenant
     ]
 
 

@@ -4,6 +4,7 @@ import email
 import email.policy
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -16,7 +17,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import Settings
 from maas.user.application.invitations import InvitationService, IssuedInvitation
-from maas.user.domain.account import EmailAddress
+from maas.user.domain.account import EmailAddress, Username
 from maas.user.domain.grants import BeyondOwnRightsError
 from maas.user.wiring import send_due_mails
 from tests.conftest import MakeSettings
@@ -86,8 +87,14 @@ async def invite(
 ) -> IssuedInvitation:
     invitations = platform.state["invitations"]
     assert isinstance(invitations, InvitationService)
+    async with acting_as_operator(platform, "admin.created"):
+        account_id = await platform.accounts.create_admin(
+            username=Username("inviter"),
+            email=EmailAddress("inviter@example.com"),
+            password=PASSWORD,
+        )
     async with acting_as_operator(platform, "invitation.created") as scope:
-        principal = make_principal("*:*")
+        principal = replace(make_principal("*:*"), account_id=account_id)
         scope.tenant_id = principal.tenant_id
         current_call().act_as(principal)
         return await invitations.invite(
@@ -289,6 +296,24 @@ class TestReset:
 
         assert suspended.json()["code"] == late.json()["code"] == "invalid-link"
         await sign_in(client, "ada")
+
+    async def test_of_an_account_never_verified_leaves_no_password_of_somebody_elses(
+        self, opened: httpx.AsyncClient, mails: Mails
+    ) -> None:
+        """Whoever registers another's address first must not get in once its owner does."""
+        await opened.post(REGISTER, json=body("squatter", email="victim@example.com"))
+        await mails()
+        await opened.post(FORGOT, json={"email": "victim@example.com"})
+        link = next(mail for mail in await mails() if "new password" in mail)
+
+        reset = await opened.post(
+            RESET, json={"token": token_in(link), "new_password": NEW_PASSWORD}
+        )
+        squatter = await opened.post(LOGIN, json={"username": "squatter", "password": PASSWORD})
+
+        assert reset.status_code == 204
+        assert squatter.status_code == 401
+        await sign_in(opened, "squatter", NEW_PASSWORD)
 
     async def test_a_link_for_one_purpose_is_none_for_another(
         self, client: httpx.AsyncClient, make_person: MakePerson, mails: Mails

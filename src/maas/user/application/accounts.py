@@ -9,6 +9,7 @@ from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, new_id
 from maas.shared.domain.principal import Principal
 from maas.user.application.errors import SamePasswordError, WrongPasswordError
+from maas.user.application.own_password import OwnPassword
 from maas.user.application.ports import (
     PasswordHasher,
     Profile,
@@ -34,6 +35,7 @@ class AccountService:
     queries: UserQueries
     passwords: PasswordHasher
     cache: SessionCache
+    own_password: OwnPassword
     clock: Clock
     password_min_length: int
 
@@ -54,16 +56,17 @@ class AccountService:
     async def change_own_password(
         self, principal: Principal, *, current_password: str, new_password: str
     ) -> None:
-        """Change the password and end every other session of the account.
+        """Change the password; other sessions and mailed links to a new password die with it.
 
         Raises:
             WrongPasswordError: the current password is not that.
             WeakPasswordError: the new one will not do.
             SamePasswordError: the new one is the current one.
+            TooManyLoginsError: too soon after wrong ones; `retry_after` says how long to wait.
         """
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(principal.account_id)
-        if not await self.passwords.verify(current_password, account.password_hash):
+        if not await self.own_password.is_right(account, current_password):
             raise WrongPasswordError
         check_password(
             new_password,
@@ -76,6 +79,7 @@ class AccountService:
         verified_hash, new_hash = account.password_hash, await self.passwords.hash(new_password)
         now = self.clock.now()
         async with self.unit_of_work() as uow:
+            await uow.accounts.drop_reset_links(principal.account_id)
             account = await uow.accounts.get(principal.account_id)
             if account.password_hash != verified_hash:
                 raise WrongPasswordError

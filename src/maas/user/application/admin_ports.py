@@ -130,7 +130,10 @@ class AdminUnitOfWork(Protocol):
         ...
 
     async def forget(self, account_id: AccountId) -> bool:
-        """Delete an account that is a member of nothing; False if it is of something."""
+        """Delete an account that is a member of nothing; False if it is of something.
+
+        The tenant's open invitations for it are withdrawn: nobody comes back by an old one.
+        """
         ...
 
     async def commit(self, result: object = None) -> None: ...

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from maas.shared.domain.ids import TenantId
+from maas.shared.domain.ids import AccountId, TenantId
 from maas.user.application.ports import UserUnitOfWork
 from maas.user.domain.account import EmailAddress, Username
 from maas.user.domain.invitation import Invitation, InvitationId
@@ -43,6 +43,10 @@ class JoiningUnitOfWork(UserUnitOfWork, Protocol):
         ...
 
     def add_invitation(self, invitation: Invitation) -> None: ...
+
+    async def rights_of(self, tenant_id: TenantId, account_id: AccountId) -> frozenset[str]:
+        """Tell what the account may do in the tenant now: nothing, if it may not act there."""
+        ...
 
     async def permissions_of(
         self, tenant_id: TenantId, roles: Sequence[str]

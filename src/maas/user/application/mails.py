@@ -150,10 +150,7 @@ class MailDispatch:
             case "already-registered":
                 return _mail(addressee.email, "You have an account already", _ALREADY, addressee)
             case "verify-email" | "reset-password":
-                # Whoever never verified the address is sent that link, not one to a new password.
-                is_new = addressee.status == "pending" or waiting.kind == "verify-email"
-                purpose: LinkPurpose = "verify-email" if is_new else "reset-password"
-                return await self._link(purpose, addressee, token)
+                return await self._link(waiting.kind, addressee, token)
 
     async def _link(
         self, purpose: LinkPurpose, addressee: Addressee, token: LinkToken

@@ -248,7 +248,7 @@ class MemberService:
     async def reset_password(
         self, principal: Principal, account_id: AccountId, password: str | None
     ) -> str | None:
-        """Give a person a new password, to be changed at once; all their sessions end.
+        """Give a person a new password, to be changed at once; sessions and mailed links end.
 
         Returns the password if none was given.
 
@@ -265,6 +265,7 @@ class MemberService:
         )
         password_hash = await self.initial.passwords.hash(chosen)
         async with self.unit_of_work() as uow:
+            await uow.accounts.drop_reset_links(account_id)
             account = await self.acts.find_resettable(uow, principal, account_id)
             now = self.acts.clock.now()
             account.give_password(password_hash, at=now)

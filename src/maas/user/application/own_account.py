@@ -12,7 +12,7 @@ from maas.user.application.admin_acts import AccessActs, Target
 from maas.user.application.admin_ports import AdminUnitOfWork, SessionMarks, names_of
 from maas.user.application.admin_trail import MEMBER
 from maas.user.application.errors import WrongPasswordError
-from maas.user.application.ports import PasswordHasher
+from maas.user.application.own_password import OwnPassword
 from maas.user.domain.account import Account
 
 
@@ -40,7 +40,7 @@ class OwnAccountService:
 
     unit_of_work: Callable[[], AdminUnitOfWork]
     acts: AccessActs
-    passwords: PasswordHasher
+    own_password: OwnPassword
     marks: SessionMarks
     clock: Clock
 
@@ -49,6 +49,7 @@ class OwnAccountService:
 
         Raises:
             WrongPasswordError: the current password is not that.
+            TooManyLoginsError: too soon after wrong ones.
             LastAdminError: a tenant or the platform would have no administrator left.
         """
         confirmed = await self._confirm(principal.account_id, current_password)
@@ -70,7 +71,7 @@ class OwnAccountService:
         """Delete oneself for good; what one did stays in the trail, without one's name.
 
         Raises:
-            WrongPasswordError, LastAdminError: as for `deactivate`.
+            WrongPasswordError, TooManyLoginsError, LastAdminError: as for `deactivate`.
             JoinedMeanwhileError: somebody joined the account to a tenant meanwhile.
         """
         account_id = principal.account_id
@@ -109,7 +110,7 @@ class OwnAccountService:
         """Compare the password, outside of any transaction; return the hash it fits."""
         async with self.unit_of_work() as uow:
             account = await uow.accounts.get(account_id)
-        if not await self.passwords.verify(password, account.password_hash):
+        if not await self.own_password.is_right(account, password):
             raise WrongPasswordError
         return account.password_hash
 

@@ -42,7 +42,7 @@ class PasswordResetService:
         A password that will not do leaves the link good for another try.
 
         Raises:
-            InvalidLinkError: unknown, used, too old, or not of an active account.
+            InvalidLinkError: unknown, used, too old, or of a suspended account.
             WeakPasswordError: the password will not do.
         """
         scope, token_hash = current_scope(), hash_link(token)
@@ -76,12 +76,17 @@ class PasswordResetService:
             scope.change(
                 ACCOUNT,
                 account.id,
-                after={"password_change_required": False, "sessions_ended": len(sessions)},
+                after={
+                    "status": account.status,
+                    "password_change_required": False,
+                    "sessions_ended": len(sessions),
+                },
             )
             await uow.commit()
         await self.cache.revoke_all(versions_of(sessions))
 
 
 def _check_still_theirs(account: Account, link: Link) -> None:
-    if account.status != "active" or account.email.value != link.email:
+    # A pending one, too: somebody else may have registered it, with a password they know.
+    if account.status not in {"pending", "active"} or account.email.value != link.email:
         raise InvalidLinkError

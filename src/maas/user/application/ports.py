@@ -22,6 +22,13 @@ class AccountRepository(Protocol):
 
     def add(self, account: Account) -> None: ...
 
+    async def drop_reset_links(self, account_id: AccountId) -> None:
+        """Make the mailed links to a new password worth nothing.
+
+        Before the account is locked: whoever spends a link goes the same way round.
+        """
+        ...
+
 
 class SessionRepository(Protocol):
     async def find_locked(self, session_id: SessionId) -> Session | None:
@@ -55,6 +62,13 @@ class UserUnitOfWork(Protocol):
         self, account_id: AccountId, tenant_id: TenantId, *, roles: Sequence[str], at: datetime
     ) -> None:
         """Join the account to the tenant with these of its roles, by name."""
+        ...
+
+    async def may_act(self, session: Session) -> bool:
+        """Tell whether its account is let into its tenant.
+
+        The new session's row holds both as they are: what ends sessions comes before or after.
+        """
         ...
 
     async def mark_bootstrapped(self, *, at: datetime) -> bool:

@@ -1,7 +1,7 @@
 """Making an account of one's own, and showing that the e-mail address is one's own too."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -15,7 +15,8 @@ from maas.user.application.joining_ports import JoiningUnitOfWork
 from maas.user.application.ports import PasswordHasher
 from maas.user.application.trail import ACCOUNT
 from maas.user.domain.account import Account, DisplayName, EmailAddress, Username
-from maas.user.domain.invitation import InvalidInvitationError
+from maas.user.domain.grants import BeyondOwnRightsError, Granter
+from maas.user.domain.invitation import INVITING, InvalidInvitationError, Invitation
 from maas.user.domain.links import InvalidLinkError, hash_link
 from maas.user.domain.passwords import check_password
 
@@ -147,9 +148,11 @@ class RegistrationService:
             account = self._account(wanted, password_hash, home=tenant_id)
             invitation.accept(account.id, email=wanted.email, at=account.created_at)
             # A role may have been taken away since.
-            roles = sorted(await uow.permissions_of(tenant_id, invitation.roles))
-            if not roles:
+            allowed = await uow.permissions_of(tenant_id, invitation.roles)
+            if not allowed:
                 raise InvalidInvitationError
+            await _check_still_given(uow, invitation, allowed.values())
+            roles = sorted(allowed)
             uow.accounts.add(account)
             await uow.add_membership(account.id, tenant_id, roles=roles, at=account.created_at)
             scope.change(ACCOUNT, account.id, after={"status": "active", "roles": roles})
@@ -194,3 +197,19 @@ class RegistrationService:
                 ACCOUNT, account.id, before={"status": before}, after={"status": account.status}
             )
             await uow.commit()
+
+
+async def _check_still_given(
+    uow: JoiningUnitOfWork, invitation: Invitation, allowed: Iterable[Sequence[str]]
+) -> None:
+    """Refuse what its maker could not give any more: who was let go must not let anybody in.
+
+    Raises:
+        InvalidInvitationError.
+    """
+    rights = await uow.rights_of(invitation.tenant_id, invitation.invited_by)
+    granter = Granter(account_id=invitation.invited_by, rights=rights)
+    try:
+        granter.check_within([INVITING, *(right for each in allowed for right in each)])
+    except BeyondOwnRightsError:
+        raise InvalidInvitationError from None

@@ -113,6 +113,9 @@ class SessionService:
             if account.last_tenant_id != choice.id:
                 account.sign_in_to(choice.id)
             uow.sessions.add(session)
+            if not await uow.may_act(session):
+                # Taken out of the tenant, or the tenant closed, since it was looked up.
+                raise NoMembershipError
             current_scope().resource(SESSION, session.id)
             await uow.commit()
         return self.opener.pair(session, at=now)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from maas.audit.public import Actor, current_scope
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
-from maas.shared.domain.ids import DEFAULT_TENANT_ID
+from maas.shared.domain.ids import DEFAULT_TENANT_ID, SessionId
 from maas.shared.domain.principal import Principal
 from maas.user.application.errors import (
     InvalidCredentialsError,
@@ -23,10 +24,12 @@ from maas.user.application.ports import (
     UserQueries,
     UserUnitOfWork,
 )
+from maas.user.application.sessions import versions_of
 from maas.user.application.throttle import AttemptOutcome, LoginThrottle
 from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
 from maas.user.application.turns import SessionTurns
+from maas.user.domain.session import RotationVerdict, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,9 @@ class SignInService:
             if account.last_tenant_id != choice.id:
                 account.sign_in_to(choice.id)
             uow.sessions.add(session)
+            if not await uow.may_act(session):
+                # Taken out of the tenant, or the tenant closed, since the names were looked up.
+                raise NoMembershipError
             await uow.commit()
         return self.opener.pair(session, at=now)
 
@@ -110,36 +116,55 @@ class SignInService:
 
         Raises:
             InvalidRefreshTokenError: unknown, expired or revoked.
-            RefreshTokenReusedError: an older one; the session has been ended.
+            RefreshTokenReusedError: an older one; the session and its kin have been ended.
         """
         scope, now = current_scope(), self.clock.now()
         scope.tenant_id = DEFAULT_TENANT_ID
         session_id = self.tokens.session_of_refresh(refresh_token)
         if session_id is None:
             raise InvalidRefreshTokenError
-        async with self.turns.turn(session_id), self.unit_of_work() as uow:
+        async with self.turns.turn(session_id):
+            session, verdict = await self._use(refresh_token, session_id, at=now)
+            if verdict == "reused":
+                await self._end_family(session, at=now)
+                raise RefreshTokenReusedError
+        return self.opener.pair(session, at=now)
+
+    async def _use(
+        self, refresh_token: str, session_id: SessionId, *, at: datetime
+    ) -> tuple[Session, RotationVerdict]:
+        scope = current_scope()
+        async with self.unit_of_work() as uow:
             session = await uow.sessions.find_locked(session_id)
             if session is None:
                 raise InvalidRefreshTokenError
             scope.actor = Actor("account", session.account_id)
             scope.tenant_id = session.tenant_id
             scope.resource(SESSION, session.id)
-            verdict = session.judge(self.tokens.hash_refresh(refresh_token), at=now)
+            verdict = session.judge(self.tokens.hash_refresh(refresh_token), at=at)
             if verdict == "ended":
                 raise InvalidRefreshTokenError
-            if verdict == "reused":
-                session.revoke("token-reused", at=now)
-                scope.fail("refresh-token-reused", action="session.reuse_detected")
-            elif verdict == "rotate":
+            if verdict == "rotate":
                 successor = self.tokens.issue_refresh(session.id, session.generation + 1)
                 session.rotate(
-                    self.tokens.hash_refresh(successor), at=now, idle=self.opener.refresh_idle
+                    self.tokens.hash_refresh(successor), at=at, idle=self.opener.refresh_idle
                 )
+            if verdict != "reused":
+                await uow.commit()
+        return session, verdict
+
+    async def _end_family(self, stolen: Session, *, at: datetime) -> None:
+        """End the session and those opened with it: a thief may have switched tenants meanwhile."""
+        async with self.unit_of_work() as uow:
+            # The account is locked first, as whoever ends all its sessions does.
+            await uow.accounts.get(stolen.account_id)
+            live = await uow.sessions.list_live(stolen.account_id, at=at)
+            family = [session for session in live if session.is_kin_of(stolen)]
+            for session in family:
+                session.revoke("token-reused", at=at)
+            current_scope().fail("refresh-token-reused", action="session.reuse_detected")
             await uow.commit()
-        if verdict == "reused":
-            await self.cache.revoke(session.id, version=session.version)
-            raise RefreshTokenReusedError
-        return self.opener.pair(session, at=now)
+        await self.cache.revoke_all(versions_of(family))
 
     async def sign_out(self, principal: Principal) -> None:
         """End the caller's session; no request that starts after this returns is accepted."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from typing_extensions import TypedDict, Unpack
 
-from maas.audit.public import ChangeValue, current_scope
+from maas.audit.public import ChangeValue, audit_row, current_scope
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, TenantId, new_id
 from maas.shared.domain.principal import Principal
@@ -82,8 +82,16 @@ class TenantService:
                 await uow.act_in(tenant.id)
                 admin = await uow.accounts.get(admin_id)
                 self.acts.join(uow, admin.id, tenant.id, [ADMIN_ROLE])
+                with audit_row("tenant.member_put") as row:
+                    row.tenant_id = tenant.id
+                    row.change(
+                        MEMBER,
+                        admin.id,
+                        after={"status": "active", "roles": names_of([ADMIN_ROLE])},
+                    )
             await uow.act_in(principal.tenant_id)
-            current_scope().change(TENANT, tenant.id, after=_trail(tenant))
+            with audit_row("tenant.created") as row:
+                row.change(TENANT, tenant.id, after=_trail(tenant))
             details = TenantDetails.of(tenant)
             await uow.commit(details)
         return details

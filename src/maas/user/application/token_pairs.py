@@ -39,10 +39,12 @@ class SessionOpener:
         at: datetime,
         ends_by: datetime | None = None,
     ) -> Session:
-        """Make a session that has yet to be kept; it lives no longer than `ends_by`."""
+        """Make a session that has yet to be kept.
+
+        With `ends_by` it belongs to the family that ends then, whatever the lifetime is now.
+        """
         call = current_call()
         session_id = SessionId(new_id())
-        expires_at = at + self.refresh_lifetime
         return Session(
             id=session_id,
             account_id=account_id,
@@ -54,7 +56,7 @@ class SessionOpener:
             rotated_at=at,
             created_at=at,
             last_used_at=at,
-            expires_at=expires_at if ends_by is None else min(expires_at, ends_by),
+            expires_at=at + self.refresh_lifetime if ends_by is None else ends_by,
             idle_expires_at=at + self.refresh_idle,
             revoked_at=None,
             revoked_reason=None,

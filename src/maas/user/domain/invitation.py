@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NewType
+from typing import Final, NewType
 from uuid import UUID
 
 from maas.shared.domain.errors import InvalidInputError, NotFoundError
@@ -12,15 +12,23 @@ from maas.user.domain.links import LinkHash
 
 InvitationId = NewType("InvitationId", UUID)
 
+INVITING: Final = "user:write"
+"""The permission to invite; whoever loses it takes their open invitations along."""
+
 
 class InvalidInvitationError(InvalidInputError):
-    """Unknown, used, withdrawn, expired, or for another e-mail address; never says which."""
+    """Unknown, used, withdrawn, expired, or for another address; never says which.
+
+    Nor whether its maker may not give these roles any more.
+    """
 
     code = "invalid-invitation"
     title = "The invitation is not valid"
 
     def __init__(self) -> None:
-        super().__init__("The invitation is unknown, used, too old, or for another e-mail address.")
+        super().__init__(
+            "The invitation is unknown, used, withdrawn, too old, or for another e-mail address."
+        )
 
 
 class InvitationNotFoundError(NotFoundError):

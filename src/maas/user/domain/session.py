@@ -53,6 +53,10 @@ class Session:
     def is_live(self, at: datetime) -> bool:
         return self.revoked_at is None and at < self.expires_at and at < self.idle_expires_at
 
+    def is_kin_of(self, other: "Session") -> bool:
+        """Tell whether both stem from one sign-in: switching tenants hands its end on."""
+        return self.account_id == other.account_id and self.expires_at == other.expires_at
+
     def judge(self, token_hash: bytes, *, at: datetime) -> RotationVerdict:
         """Say what presenting this refresh token means, without changing anything.
 

@@ -52,6 +52,13 @@ _TAKEN: Mapping[str, type[MaasError]] = {
 }
 
 
+# Row-level security keeps it to the tenant acted in.
+_WITHDRAW = text("""
+    UPDATE invitations SET revoked_at = clock_timestamp()
+    WHERE lower(email) = lower(:email) AND accepted_at IS NULL AND revoked_at IS NULL
+""")
+
+
 class SqlRoleRepository:
     def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
         self._session = session
@@ -271,6 +278,7 @@ class SqlAdminUnitOfWork(SqlUnitOfWork):
         account = await self.session.get(Account, account_id)
         if account is not None:
             self.session.expunge(account)
+            await self.session.execute(_WITHDRAW, {"email": account.email.value})
         return bool(await self.session.scalar(select(func.forget_account(account_id))))
 
     @override

@@ -30,6 +30,13 @@ _SPEND_LINK = text("""
 """)
 _DROP_LINKS = text("DELETE FROM link_tokens WHERE account_id = :account AND purpose = :purpose")
 _FIND_INVITATION = text("SELECT id, tenant_id FROM invitation_of(:hash)")
+_RIGHTS = text("""
+    SELECT DISTINCT unnest(r.permissions) FROM memberships m
+    JOIN accounts a ON a.id = m.account_id AND a.status = 'active'
+    JOIN membership_roles g ON g.tenant_id = m.tenant_id AND g.account_id = m.account_id
+    JOIN roles r ON r.tenant_id = g.tenant_id AND r.name = g.role_name
+    WHERE m.tenant_id = :tenant AND m.account_id = :account AND m.status = 'active'
+""")
 _PERMISSIONS = text("""
     SELECT name, permissions FROM roles WHERE tenant_id = :tenant AND name = ANY(:names)
 """)
@@ -86,6 +93,10 @@ class SqlJoiningUnitOfWork(SqlUserUnitOfWork):
 
     def add_invitation(self, invitation: Invitation) -> None:
         self.session.add(invitation)
+
+    async def rights_of(self, tenant_id: TenantId, account_id: AccountId) -> frozenset[str]:
+        key = {"tenant": tenant_id, "account": account_id}
+        return frozenset(await self.session.scalars(_RIGHTS, key))
 
     async def permissions_of(
         self, tenant_id: TenantId, roles: Sequence[str]

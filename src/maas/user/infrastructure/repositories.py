@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +16,7 @@ from maas.user.application.errors import AccountNotFoundError, EmailTakenError, 
 from maas.user.domain.account import Account
 from maas.user.domain.role import RoleName
 from maas.user.domain.session import Session
+from maas.user.infrastructure.sign_in_tables import link_tokens
 from maas.user.infrastructure.tables import (
     bootstrap_marks,
     membership_roles,
@@ -24,6 +25,8 @@ from maas.user.infrastructure.tables import (
 )
 
 FIRST_ADMIN_MARK = "first-admin"
+
+_IS_LET_IN = text("SELECT 1 FROM tenants_of(:account) t WHERE t.id = :tenant")
 
 
 class SqlAccountRepository:
@@ -38,6 +41,13 @@ class SqlAccountRepository:
 
     def add(self, account: Account) -> None:
         self._session.add(account)
+
+    async def drop_reset_links(self, account_id: AccountId) -> None:
+        await self._session.execute(
+            delete(link_tokens).where(
+                link_tokens.c.account_id == account_id, link_tokens.c.purpose == "reset-password"
+            )
+        )
 
 
 class SqlSessionRepository:
@@ -81,6 +91,12 @@ class SqlUserUnitOfWork(SqlUnitOfWork):
         await self.session.execute(
             insert(membership_roles), [{**key, "role_name": RoleName(role)} for role in roles]
         )
+
+    async def may_act(self, session: Session) -> bool:
+        # Writing the row waits for whoever is closing the tenant; the account is locked already.
+        await self._flush()
+        key = {"account": session.account_id, "tenant": session.tenant_id}
+        return (await self.session.execute(_IS_LET_IN, key)).first() is not None
 
     async def mark_bootstrapped(self, *, at: datetime) -> bool:
         statement = (

@@ -17,6 +17,7 @@ from maas.user.application.errors import (
     WrongPasswordError,
 )
 from maas.user.application.own_account import JoinedMeanwhileError, OwnAccountService
+from maas.user.application.throttle import TooManyLoginsError
 from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
 from maas.user.domain.tenant import MemberNotFoundError
 from maas.user.interface.admin_dependencies import Members, UserIdPath
@@ -52,7 +53,9 @@ class PasswordConfirmation(StrictModel):
     ),
 )
 @audited("account.deactivated")
-@may_refuse(AccountNotFoundError, WrongPasswordError, LastAdminError, HashingBusyError)
+@may_refuse(
+    AccountNotFoundError, WrongPasswordError, LastAdminError, TooManyLoginsError, HashingBusyError
+)
 async def deactivate_self(
     body: PasswordConfirmation, caller: Caller, own_account: OwnAccount
 ) -> None:
@@ -76,6 +79,7 @@ async def deactivate_self(
     WrongPasswordError,
     LastAdminError,
     JoinedMeanwhileError,
+    TooManyLoginsError,
     HashingBusyError,
 )
 async def delete_self(body: PasswordConfirmation, caller: Caller, own_account: OwnAccount) -> None:

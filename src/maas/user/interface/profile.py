@@ -14,6 +14,7 @@ from maas.user.application.errors import (
     WrongPasswordError,
 )
 from maas.user.application.ports import Profile
+from maas.user.application.throttle import TooManyLoginsError
 from maas.user.domain.passwords import WeakPasswordError
 from maas.user.interface.dependencies import Accounts, Queries, queries_of
 from maas.user.interface.schemas import PasswordChange, ProfileRead, ProfileUpdate
@@ -71,7 +72,7 @@ async def update_profile(
     "/password",
     status_code=204,
     dependencies=[requires("self:write")],
-    summary="Change one's own password; every other session ends",
+    summary="Change one's own password; every other session and mailed link ends",
     description="The session that asks goes on. The owner is not told by mail.",
 )
 @audited("password.changed")
@@ -81,6 +82,7 @@ async def update_profile(
     SamePasswordError,
     WeakPasswordError,
     HashingBusyError,
+    TooManyLoginsError,
 )
 async def change_password(body: PasswordChange, caller: Caller, accounts: Accounts) -> None:
     await accounts.change_own_password(
