@@ -87,6 +87,22 @@ class TestSweep:
         assert report is not None
         assert await trail.logged() == names(event)
 
+    async def test_is_not_held_up_by_a_redis_that_hangs(
+        self, make_sweeper: MakeSweeper, make_settings: MakeSettings
+    ) -> None:
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(hang, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        redis = {"url": f"redis://127.0.0.1:{port}/0", "timeout_ms": 5_000}
+        gate = RedisGate(make_settings(redis=redis).redis)
+
+        async with server, asyncio.timeout(2):
+            assert await make_sweeper(gate).sweep() is None
+            await gate.close()
+
     async def test_takes_what_is_left_in_spools(
         self, trail: Trail, make_sweeper: MakeSweeper, tmp_path: Path
     ) -> None:

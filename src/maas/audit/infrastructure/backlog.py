@@ -20,6 +20,9 @@ from maas.shared.infrastructure.redis import RedisGate, RedisUnavailableError
 OLDEST_SECONDS: Final = 30.0
 """An event that waits longer than this is too late, whatever the reason."""
 
+LOOK_SECONDS: Final = 0.5
+"""A server that hangs must not keep the sweep from the outbox."""
+
 ALARM_SECONDS: Final = 60.0
 FRESH_SECONDS: Final = 2.0
 
@@ -68,11 +71,12 @@ async def read_stream_age(redis: RedisGate) -> float:
 
 
 async def _age_of_stream(client: Redis) -> float:
-    first: Any = await client.xrange(STREAM, count=1)
-    if not first:
-        return 0.0
-    # The server's own clock, which gave the entry its id.
-    seconds, micros = await client.time()
+    async with asyncio.timeout(LOOK_SECONDS):
+        first: Any = await client.xrange(STREAM, count=1)
+        if not first:
+            return 0.0
+        # The server's own clock, which gave the entry its id.
+        seconds, micros = await client.time()
     return max(0.0, seconds + micros / 1e6 - int(first[0][0].split(b"-")[0]) / 1000)
 
 
