@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["key_id"], ["audit_signing_keys.key_id"], name="fk_audit_checkpoints_key_id"
         ),
-        sa.CheckConstraint("seq_from <= seq_to", name="ck_audit_checkpoints_seq_order"),
+        sa.CheckConstraint("seq_from <= seq_to", name=op.f("ck_audit_checkpoints_seq_order")),
     )
     for table in TABLES:
         op.execute(f"""

@@ -11,32 +11,27 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
 import uvicorn
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maas.audit_commands import audit
 from maas.embedded.address import check_free
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
-from maas.embedded.lending import lend_running
 from maas.embedded.platform import Prepared, UpOptions, run_platform
 from maas.shared.domain.errors import MaasError
-from maas.shared.infrastructure.setting_sources import (
-    GivenSettings,
-    explain_settings,
-    read_given,
-)
+from maas.shared.infrastructure.setting_sources import GivenSettings, explain_settings
 from maas.shared.infrastructure.settings import (
     InvalidSettingsError,
     Settings,
     load_settings,
 )
+from maas.terminal import borrow, fail, given_settings, load, output, read_settings
 
 app = typer.Typer(
     name="maas",
@@ -48,9 +43,7 @@ admin = typer.Typer(help="Administrators.", no_args_is_help=True)
 config = typer.Typer(help="Settings.", no_args_is_help=True)
 app.add_typer(admin, name="admin")
 app.add_typer(config, name="config")
-
-output = Console()
-errors = Console(stderr=True)
+app.add_typer(audit, name="audit")
 
 EMBEDDED_DRAIN_SECONDS = "4"
 
@@ -83,46 +76,6 @@ DataDir = Annotated[
 ]
 
 
-def _load(name: str) -> Any:
-    """Import what one command needs; all of it together would slow every other command down."""
-    return resolve_name(name)
-
-
-def _fail(message: str, *, code: int = 1) -> typer.Exit:
-    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return typer.Exit(code)
-
-
-def _refuse_settings(exc: InvalidSettingsError) -> typer.Exit:
-    for problem in exc.problems:
-        errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
-    return typer.Exit(2)
-
-
-def _given() -> GivenSettings:
-    try:
-        return read_given()
-    except InvalidSettingsError as exc:
-        raise _refuse_settings(exc) from None
-
-
-def _borrow(given: GivenSettings) -> frozenset[str]:
-    lent = lend_running(given)
-    if lent.has_servers:
-        errors.print(f"[dim]using the platform that is up on {lent.folder}[/]", highlight=False)
-    os.environ.update(lent.variables)
-    return frozenset(lent.variables)
-
-
-def _settings() -> Settings:
-    """Read the settings; a platform that is up on the data folder lends what nobody gave."""
-    _borrow(_given())
-    try:
-        return load_settings()
-    except InvalidSettingsError as exc:
-        raise _refuse_settings(exc) from None
-
-
 @app.command()
 def up(
     *,
@@ -137,7 +90,7 @@ def up(
     Needs no settings. With MAAS_DATABASE__URL or MAAS_REDIS__URL set, that server is used instead
     of a private one.
     """
-    given = _given()
+    given = given_settings()
     folder = data_dir or Path(given.find("MAAS_DATA_DIR") or default_data_dir())
     # The platform's own key would win over one that only a file names.
     if (secret_key := given.find("MAAS_SECRET_KEY")) is not None:
@@ -169,7 +122,7 @@ def _number(given: GivenSettings, variable: str, default: int) -> int:
     if value is None:
         return default
     if not value.isascii() or not value.isdecimal():
-        raise _fail(f"{variable} must be a whole number", code=2)
+        raise fail(f"{variable} must be a whole number", code=2)
     return int(value)
 
 
@@ -177,12 +130,12 @@ def _prepare(environment: Mapping[str, str]) -> Prepared:
     """Migrate, and make the first administrator (a step of `up`, in its process)."""
     os.environ.update(environment)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    _load("maas.shared.infrastructure.migrations:migrate")()
-    return asyncio.run(_first_admin(_settings()))
+    load("maas.shared.infrastructure.migrations:migrate")()
+    return asyncio.run(_first_admin(read_settings()))
 
 
 async def _first_admin(settings: Settings) -> Prepared:
-    bootstrap = _load("maas.bootstrap")
+    bootstrap = load("maas.bootstrap")
     async with bootstrap.open_platform(settings) as platform:
         if settings.bootstrap.admin_username:
             is_made = await bootstrap.ensure_configured_admin(platform)
@@ -204,11 +157,11 @@ def serve(
     if workers is not None:
         # Also for the processes to come, which read the settings themselves.
         os.environ["MAAS_SERVER__WORKERS"] = str(workers)
-    settings = _settings()
+    settings = read_settings()
     try:
         check_free(host or settings.server.host, port or settings.server.port)
     except PortTakenError as exc:
-        raise _fail(f"{exc.message} {exc.hint}") from None
+        raise fail(f"{exc.message} {exc.hint}") from None
     _refuse_unfit_servers(settings)
     folder = _share_metrics(settings)
     try:
@@ -219,7 +172,7 @@ def serve(
             port=port or settings.server.port,
             workers=settings.server.workers,
             loop="uvloop",
-            http=_load("maas.shared.interface.http_protocol:HeaderTimeoutProtocol"),
+            http=load("maas.shared.interface.http_protocol:HeaderTimeoutProtocol"),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -239,9 +192,9 @@ def _refuse_unfit_servers(settings: Settings) -> None:
     """Stop before the first request where production could lose what it promises to keep."""
     if settings.environment != "production":
         return
-    findings = asyncio.run(_load("maas.doctor:find_misconfigurations")(settings))
+    findings = asyncio.run(load("maas.doctor:find_misconfigurations")(settings))
     if findings:
-        raise _fail("\n".join(finding.text for finding in findings))
+        raise fail("\n".join(finding.text for finding in findings))
 
 
 def _share_metrics(settings: Settings) -> Path:
@@ -262,9 +215,9 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
-    settings = _settings()
+    settings = read_settings()
     _refuse_unfit_servers(settings)
-    celery = _load("maas.worker:app")
+    celery = load("maas.worker:app")
     celery.worker_main(
         [
             "worker",
@@ -281,8 +234,8 @@ def worker(
 @app.command()
 def beat() -> None:
     """Run Celery beat, the clock of the recurring tasks; exactly one of it."""
-    settings = _settings()
-    celery = _load("maas.worker:app")
+    settings = read_settings()
+    celery = load("maas.worker:app")
     # The schedule is all in code, so nothing is kept on disk that a crash could tear.
     celery.start(
         [
@@ -299,20 +252,20 @@ def beat() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database up to date, and make the configured first administrator."""
-    given = _given()
-    _borrow(given)
+    given = given_settings()
+    borrow(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     try:
-        _load("maas.shared.infrastructure.migrations:migrate")()
+        load("maas.shared.infrastructure.migrations:migrate")()
     except InvalidSettingsError as exc:
-        raise _fail("\n".join(exc.problems), code=2) from None
-    except _load("maas.shared.infrastructure.roles:RolesMissingError") as exc:
-        raise _fail(str(exc)) from None
+        raise fail("\n".join(exc.problems), code=2) from None
+    except load("maas.shared.infrastructure.roles:RolesMissingError") as exc:
+        raise fail(str(exc)) from None
     except OSError as exc:
-        raise _fail(f"the database cannot be reached: {exc}") from None
+        raise fail(f"the database cannot be reached: {exc}") from None
     if given.find("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
-        asyncio.run(_first_admin(_settings()))
+        asyncio.run(_first_admin(read_settings()))
     output.print("The database is up to date.")
 
 
@@ -326,25 +279,25 @@ def admin_create(
     ] = False,
 ) -> None:
     """Make an administrator of the platform and of the default tenant."""
-    settings = _settings()
+    settings = read_settings()
     if password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         message = "no terminal to ask for a password at: use --password-stdin"
-        raise _fail(message, code=2)
+        raise fail(message, code=2)
     try:
         account_id = asyncio.run(_create_admin(settings, username, email, password))
     except MaasError as exc:
-        raise _fail(exc.detail) from None
+        raise fail(exc.detail) from None
     except OSError as exc:
-        raise _fail(f"the database cannot be reached: {exc}") from None
+        raise fail(f"the database cannot be reached: {exc}") from None
     output.print(f"Administrator {username} was made ({account_id}).", highlight=False)
 
 
 async def _create_admin(settings: Settings, username: str, email: str, password: str) -> object:
-    bootstrap, account = _load("maas.bootstrap"), _load("maas.user.domain.account")
+    bootstrap, account = load("maas.bootstrap"), load("maas.user.domain.account")
     name, address = account.Username(username), account.EmailAddress(email)
     async with (
         bootstrap.open_platform(settings) as platform,
@@ -356,8 +309,8 @@ async def _create_admin(settings: Settings, username: str, email: str, password:
 @config.command("show")
 def config_show() -> None:
     """Print the settings in force and where each comes from; secrets are masked."""
-    borrowed = _borrow(_given())
-    lines = explain_settings(_settings(), borrowed=borrowed)
+    borrowed = borrow(given_settings())
+    lines = explain_settings(read_settings(), borrowed=borrowed)
     if not output.is_terminal:
         for line in lines:
             sys.stdout.write(f"{line.variable}={line.value}  # {line.source}\n")
@@ -378,15 +331,15 @@ def openapi() -> None:
         database={"url": "postgresql://unused"},
         redis={"url": "redis://unused"},
     )
-    document = _load("maas.main:create_app")(settings).openapi()
+    document = load("maas.main:create_app")(settings).openapi()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 @app.command()
 def doctor() -> None:
     """Say what is wrong with this installation, and how to mend it."""
-    settings = _settings()
-    findings = asyncio.run(_load("maas.doctor:examine")(settings))
+    settings = read_settings()
+    findings = asyncio.run(load("maas.doctor:examine")(settings))
     for finding in findings:
         mark = {"ok": "[green]ok[/]  ", "warning": "[yellow]warn[/]", "error": "[red]FAIL[/]"}
         output.print(

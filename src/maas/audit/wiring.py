@@ -7,6 +7,13 @@ from pathlib import Path
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
+from maas.audit.application.verification import (
+    Progress,
+    Verdict,
+    VerificationService,
+    VerifyOptions,
+    show_no_progress,
+)
 from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog, read_stream_age
 from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.erasure import open_personal_fields
@@ -15,11 +22,12 @@ from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.infrastructure.recorder import AuditRecorder, Gap
-from maas.audit.infrastructure.signing import load_signer
+from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by, load_signer
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.spool import Spool
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.sweeper import Sweeper
+from maas.audit.infrastructure.trail_reader import open_trail
 from maas.audit.infrastructure.upkeep import Upkeep
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
@@ -127,9 +135,10 @@ def build_flush(settings: Settings, *, checkpoint: Checkpoint = pass_by) -> Flus
     `checkpoint` is called with the name of each point a crash test may want to stop at.
     """
     redis = RedisGate(settings.redis.model_copy(update=FLUSH_REDIS))
-    signer = load_signer(settings.audit, secret_key=settings.secret_key.get_secret_value())
     ledger = PostgresLedger(
-        system_arguments(settings.database), signer=signer, checkpoint=checkpoint
+        system_arguments(settings.database),
+        signer=load_configured_signer(settings),
+        checkpoint=checkpoint,
     )
     service = FlushService(
         stream=StreamInbox(redis, consumer=consumer_name()),
@@ -163,6 +172,33 @@ async def prune(settings: DatabaseSettings) -> bool:
     """
     _, has_more = await prune_dedup(settings)
     return has_more
+
+
+def load_configured_signer(settings: Settings) -> Ed25519Signer:
+    """Take the signing key that is set, else the one that follows from the secret key.
+
+    Raises:
+        InvalidSettingsError: a key is set, and cannot be read.
+    """
+    return load_signer(settings.audit, secret_key=settings.secret_key.get_secret_value())
+
+
+async def verify_trail(
+    settings: Settings,
+    options: VerifyOptions,
+    *,
+    on_progress: Progress = show_no_progress,
+) -> Verdict:
+    """Check the trail in one snapshot, over a connection of its own.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    async with open_trail(settings.database) as reader:
+        service = VerificationService(
+            reader=reader, is_signed=is_signed_by, on_progress=on_progress
+        )
+        return await service.verify(options)
 
 
 async def erase_personal_fields(settings: DatabaseSettings, *, clock: Clock) -> int:

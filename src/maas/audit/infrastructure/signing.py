@@ -50,7 +50,7 @@ class Ed25519Signer:
         return spelled.decode()
 
 
-def is_signed_by(public_key: bytes, *, signature: bytes, message: bytes) -> bool:
+def is_signed_by(public_key: bytes, signature: bytes, message: bytes) -> bool:
     """Tell whether the holder of this key signed this message."""
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)

@@ -1,0 +1,227 @@
+"""`maas audit`: check the trail, prove an event, show the key that signs."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from maas.shared.domain.errors import MaasError
+from maas.terminal import errors, fail, load, output, read_settings
+
+audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
+
+EXIT_UNCHECKED, EXIT_BROKEN, EXIT_HEAD = 1, 2, 3
+MAX_LISTED = 21
+
+Keys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--public-key",
+        metavar="FILE",
+        help="A key to trust, in PEM; may be given again. Else the database's keys are.",
+    ),
+]
+
+
+@audit.command("verify")
+def verify(
+    *,
+    first: Annotated[
+        int | None, typer.Option("--from", min=1, metavar="SEQ", help="The first row.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", min=1, metavar="SEQ", help="The last row.")
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option("--head", metavar="FILE", help="Exported heads that must be on the chain."),
+    ] = None,
+    is_fast: Annotated[
+        bool, typer.Option("--fast", help="Chain, checkpoints and head only.")
+    ] = False,
+    public_key: Keys = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Check that the trail is what was recorded, and that all of it is there.
+
+    Ends with 0 if so, 2 if something was changed or is missing, 3 if only an exported head is not
+    on the chain (its end was cut off), 1 if it could not be checked.
+    """
+    verification = load("maas.audit.application.verification")
+    keys, heads, unreadable = _read_keys(public_key), None, 0
+    if head is not None:
+        source = load("maas.audit.infrastructure.heads")
+        try:
+            heads, unreadable = source.read_heads(head)
+        except source.UnreadableHeadsError as exc:
+            raise fail(str(exc)) from None
+    options = verification.VerifyOptions(
+        first=first, last=last, is_fast=is_fast, heads=heads, trusted_keys=keys
+    )
+    settings, begun = read_settings(), time.monotonic()
+    try:
+        with _progress(is_shown=not as_json) as on_progress:
+            verdict = asyncio.run(
+                load("maas.audit.wiring:verify_trail")(settings, options, on_progress=on_progress)
+            )
+    except MaasError as exc:
+        raise fail(f"the trail could not be checked: {exc.detail} {exc.__cause__ or ''}") from None
+    seconds = time.monotonic() - begun
+    if as_json:
+        _print_json(verdict, seconds)
+    else:
+        _print_verdict(verdict, seconds, is_trusting=keys is None, unreadable=unreadable)
+    raise typer.Exit(_exit_code(verdict))
+
+
+def _exit_code(verdict: Any) -> int:
+    if verdict.findings or verdict.gaps:
+        return EXIT_BROKEN
+    return EXIT_HEAD if verdict.head_findings else 0
+
+
+def _read_keys(paths: list[Path] | None) -> dict[str, bytes] | None:
+    if not paths:
+        return None
+    signing = load("maas.audit.infrastructure.signing")
+    try:
+        keys: dict[str, bytes] = signing.read_public_keys(paths)
+    except signing.UnreadableKeyError as exc:
+        raise fail(str(exc)) from None
+    return keys
+
+
+@contextmanager
+def _progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar in a terminal, and nothing elsewhere."""
+    if not is_shown or not errors.is_terminal:
+        yield load("maas.audit.application.verification:show_no_progress")
+        return
+    bar = Progress(
+        TextColumn("Checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_verdict(verdict: Any, seconds: float, *, is_trusting: bool, unreadable: int) -> None:
+    bad = [*verdict.findings, *verdict.head_findings]
+    count = verdict.findings.count + verdict.head_findings.count
+    if not bad:
+        _say("INTEGRITY", "green", f"ok: {_spell_checked(verdict)}")
+    else:
+        first = bad[0]
+        where = f"the first is {first.subject}: {first.what}"
+        _say("INTEGRITY", "red", f"BROKEN in {_count(count, 'place')}; {where}")
+        for finding in bad[:MAX_LISTED]:
+            output.print(
+                f"  {escape(finding.subject)}: {escape(finding.what)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if count > MAX_LISTED:
+            output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
+    if verdict.gaps:
+        gaps = "; ".join(f"{gap.count:,} {gap.what}" for gap in verdict.gaps)
+        _say("COMPLETENESS", "red", f"INCOMPLETE: {gaps}")
+    else:
+        _say("COMPLETENESS", "green", "ok: nothing waits, nothing was set aside, no id twice")
+    notes = [f"{verdict.rows:,} rows in {seconds:.1f} s ({verdict.rows / seconds:,.0f}/s)."]
+    if verdict.erased:
+        notes.append(f"{_count(verdict.erased, 'event')} had the personal fields erased.")
+    if is_trusting and verdict.checkpoints:
+        notes.append("The keys are the database's own; --public-key checks with yours.")
+    if unreadable:
+        notes.append(f"{_count(unreadable, 'line')} of the heads could not be read.")
+    output.print("\n".join(notes), highlight=False, soft_wrap=True, style="dim")
+
+
+def _spell_checked(verdict: Any) -> str:
+    if not verdict.rows:
+        return "there are no rows yet"
+    signed = ", ".join(sorted(verdict.keys))
+    keys = _count(len(verdict.keys), "key")
+    parts = [
+        f"rows {verdict.first_seq:,} to {verdict.last_seq:,}",
+        f"{_count(verdict.checkpoints, 'checkpoint')} signed by {keys} ({signed})",
+    ]
+    if verdict.heads:
+        parts.append(f"{_count(verdict.heads, 'exported head')} on the chain")
+    return ", ".join(parts)
+
+
+def _say(title: str, colour: str, text: str) -> None:
+    output.print(
+        f"[bold]{title:<13}[/][{colour}]{escape(text)}[/]", highlight=False, soft_wrap=True
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _print_json(verdict: Any, seconds: float) -> None:
+    bad = [*verdict.findings, *verdict.head_findings]
+    integrity = "broken" if verdict.findings else "head-mismatch" if bad else "ok"
+    document = {
+        "integrity": integrity,
+        "completeness": "incomplete" if verdict.gaps else "ok",
+        "first_bad_seq": bad[0].seq if bad else None,
+        "findings": [
+            {"seq": finding.seq, "subject": finding.subject, "what": finding.what}
+            for finding in bad[:MAX_LISTED]
+        ],
+        "finding_count": verdict.findings.count + verdict.head_findings.count,
+        "gaps": [{"what": gap.what, "count": gap.count} for gap in verdict.gaps],
+        "first_seq": verdict.first_seq,
+        "last_seq": verdict.last_seq,
+        "rows": verdict.rows,
+        "checkpoints": verdict.checkpoints,
+        "heads": verdict.heads,
+        "erased": verdict.erased,
+        "keys": {
+            key_id: {"first_seq": use.first_seq, "checkpoints": use.checkpoints}
+            for key_id, use in verdict.keys.items()
+        },
+        "seconds": round(seconds, 3),
+    }
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+@audit.command("key")
+def key(
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it.")
+    ] = None,
+) -> None:
+    """Print the public key of the configured signing key, for whoever checks the trail."""
+    signer = load("maas.audit.wiring:load_configured_signer")(read_settings())
+    if out is None:
+        sys.stdout.write(signer.public_pem())
+        return
+    try:
+        out.write_text(signer.public_pem(), encoding="ascii")
+    except OSError as exc:
+        raise fail(f"{out} cannot be written: {exc.strerror}") from None
+    output.print(f"The public key {signer.key_id} is in {out}.", highlight=False, soft_wrap=True)

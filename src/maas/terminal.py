@@ -1,0 +1,56 @@
+"""What every command shares: where it prints, how it fails, and which settings it reads."""
+
+import os
+from pkgutil import resolve_name
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from maas.embedded.lending import lend_running
+from maas.shared.infrastructure.setting_sources import GivenSettings, read_given
+from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
+
+output = Console()
+errors = Console(stderr=True)
+
+
+def load(name: str) -> Any:
+    """Import what one command needs; all of it together would slow every other command down."""
+    return resolve_name(name)
+
+
+def fail(message: str, *, code: int = 1) -> typer.Exit:
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(code)
+
+
+def refuse_settings(exc: InvalidSettingsError) -> typer.Exit:
+    for problem in exc.problems:
+        errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    return typer.Exit(2)
+
+
+def given_settings() -> GivenSettings:
+    try:
+        return read_given()
+    except InvalidSettingsError as exc:
+        raise refuse_settings(exc) from None
+
+
+def borrow(given: GivenSettings) -> frozenset[str]:
+    lent = lend_running(given)
+    if lent.has_servers:
+        errors.print(f"[dim]using the platform that is up on {lent.folder}[/]", highlight=False)
+    os.environ.update(lent.variables)
+    return frozenset(lent.variables)
+
+
+def read_settings() -> Settings:
+    """Read the settings; a platform that is up on the data folder lends what nobody gave."""
+    borrow(given_settings())
+    try:
+        return load_settings()
+    except InvalidSettingsError as exc:
+        raise refuse_settings(exc) from None

@@ -1,0 +1,143 @@
+"""`maas audit`, as an operator types it: verdicts, files and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maas.audit.infrastructure.checkpoints import read_row
+from maas.audit.infrastructure.heads import append_head
+from tests.e2e.cli.conftest import Run
+from tests.integration.audit.conftest import trail as trail  # noqa: PLC0414  a fixture, reused
+from tests.integration.audit.helpers import Superuser, Trail
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def recorded(trail: Trail, superuser: Superuser) -> Trail:
+    await trail.add(*(trail.make() for _ in range(30)))
+    await trail.flush(batch_size=10).run()
+    await superuser.execute("SET session_replication_role = replica")
+    return trail
+
+
+@pytest.fixture
+async def heads(recorded: Trail, tmp_path: Path) -> Path:
+    path = tmp_path / "heads.ndjson"
+    for row in await recorded.superuser.fetch("SELECT * FROM audit_checkpoints ORDER BY n"):
+        append_head(path, read_row(row))
+    return path
+
+
+@pytest.fixture
+def public_key(run: Run, settings_of_worker: dict[str, str], tmp_path: Path) -> Path:
+    path = tmp_path / "public.pem"
+    assert run("audit", "key", "--out", str(path), given=settings_of_worker).returncode == 0
+    return path
+
+
+async def test_an_untouched_trail_ends_with_0(
+    recorded: Trail, heads: Path, public_key: Path, run: Run, settings_of_worker: dict[str, str]
+) -> None:
+    done = run(
+        "audit", "verify", "--head", str(heads), "--public-key", str(public_key),
+        given=settings_of_worker,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("INTEGRITY    ok: rows 1 to 30, 3 checkpoints signed by 1 key (")
+    assert lines[0].endswith("3 exported heads on the chain")
+    assert lines[1].startswith("COMPLETENESS ok")
+
+
+async def test_a_changed_row_ends_with_2_and_is_named(
+    recorded: Trail, run: Run, settings_of_worker: dict[str, str]
+) -> None:
+    await recorded.superuser.execute("UPDATE audit_log SET action = 'x.y' WHERE seq IN (17, 23)")
+
+    done = run("audit", "verify", given=settings_of_worker)
+    fast = run("audit", "verify", "--fast", given=settings_of_worker)
+    before = run("audit", "verify", "--to", "10", given=settings_of_worker)
+    spelled = run("audit", "verify", "--from", "12", "--json", given=settings_of_worker)
+
+    assert done.returncode == 2
+    assert "BROKEN in 2 places; the first is row 17: its column action" in done.stdout
+    assert "row 23: its column action is not what the event says" in done.stdout
+    assert fast.returncode == 0
+    assert before.returncode == 0
+    assert "rows 1 to 10, 1 checkpoint" in before.stdout
+    verdict = json.loads(spelled.stdout)
+    assert spelled.returncode == 2
+    assert (verdict["integrity"], verdict["first_bad_seq"]) == ("broken", 17)
+    assert (verdict["first_seq"], verdict["last_seq"], verdict["rows"]) == (11, 30, 20)
+
+
+async def test_a_cut_tail_ends_with_3(
+    recorded: Trail, heads: Path, run: Run, settings_of_worker: dict[str, str]
+) -> None:
+    await recorded.superuser.execute("""
+        DELETE FROM audit_personal USING audit_log l
+            WHERE l.event_id = audit_personal.event_id AND seq > 20;
+        DELETE FROM audit_dedup USING audit_log l
+            WHERE l.event_id = audit_dedup.event_id AND seq > 20;
+        DELETE FROM audit_log WHERE seq > 20;
+        DELETE FROM audit_chain WHERE seq > 20;
+        DELETE FROM audit_checkpoints WHERE seq_to > 20;
+        UPDATE audit_head SET (seq, hash) = (SELECT seq, row_hash FROM audit_chain WHERE seq = 20)
+    """)
+
+    alone = run("audit", "verify", given=settings_of_worker)
+    done = run("audit", "verify", "--head", str(heads), given=settings_of_worker)
+
+    assert alone.returncode == 0
+    assert done.returncode == 3, done.stdout
+    assert "heads.ndjson line 3: checkpoint 3, up to row 30, is not in the database" in done.stdout
+
+
+async def test_what_waits_or_was_set_aside_makes_it_incomplete(
+    recorded: Trail, run: Run, settings_of_worker: dict[str, str]
+) -> None:
+    await recorded.add_raw(v="1", payload="garbage")
+    await recorded.flush().run()
+    await recorded.keep(recorded.make())
+    await recorded.superuser.execute(
+        "UPDATE audit_outbox SET created_at = created_at - interval '1 hour'"
+    )
+
+    done = run("audit", "verify", given=settings_of_worker)
+
+    assert done.returncode == 2
+    assert "INTEGRITY    ok" in done.stdout
+    assert "INCOMPLETE: 1 waiting in the outbox for more than 60 s; 1 set aside" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--head", "nowhere.ndjson"), "nowhere.ndjson cannot be read"),
+        (("--public-key", "nowhere.pem"), "nowhere.pem cannot be read"),
+    ],
+)
+def test_what_cannot_be_checked_ends_with_1(
+    run: Run, settings_of_worker: dict[str, str], arguments: tuple[str, ...], complaint: str
+) -> None:
+    done = run("audit", "verify", *arguments, given=settings_of_worker)
+
+    assert done.returncode == 1
+    assert complaint in done.stderr
+
+
+def test_without_a_server_ends_with_1(run: Run, settings_of_worker: dict[str, str]) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    given = {
+        **settings_of_worker,
+        **{f"MAAS_DATABASE__{name}": url for name in ("URL", "OWNER_URL", "SYSTEM_URL")},
+    }
+
+    done = run("audit", "verify", given=given)
+
+    assert done.returncode == 1
+    assert "the trail could not be checked" in done.stderr
+    assert "Traceback" not in done.stderr
