@@ -20,6 +20,7 @@ from tests.acceptance import (
     isolation,
     journey,
     planted,
+    revocation,
     speed,
     starting,
     tour,
@@ -62,6 +63,24 @@ CHECKS = [
         name="kill -9 of Valkey",
         promise="the same",
         run=faults.valkey_is_killed,
+    ),
+    Check(
+        name="revocation",
+        promise="0 of 10,000 requests let in that start after access was taken away",
+        run=revocation.nobody_is_let_in,
+        is_slow=True,
+    ),
+    Check(
+        name="refresh races",
+        promise="200 uses of one token at once: one successor; a stolen one ends the session",
+        run=revocation.one_successor,
+        is_slow=True,
+    ),
+    Check(
+        name="a minute without Redis",
+        promise="sign-ins and reads within 500 ms, limits hold, nothing lost or let in",
+        run=revocation.a_minute_without_redis,
+        is_slow=True,
     ),
     Check(
         name="isolation",
