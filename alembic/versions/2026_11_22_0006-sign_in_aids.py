@@ -10,6 +10,13 @@ branch_labels = None
 depends_on = None
 
 
+GUESS_FUNCTIONS = (
+    "begin_login_guess(text[], int[], text, int, interval, interval, timestamptz)",
+    "judge_login_guess(text[], int[], text, int, interval, timestamptz)",
+    "settle_login_guess(text[], text, int, interval, interval, timestamptz)",
+)
+
+
 def at(name: str, **options: object) -> sa.Column:
     return sa.Column(name, sa.DateTime(timezone=True), **options)
 
@@ -87,6 +94,108 @@ def upgrade() -> None:
         "ix_invitations_tenant_id_created_at_id", "invitations", ["tenant_id", "created_at", "id"]
     )
     _guard()
+    _count_guesses()
+
+
+def _count_guesses() -> None:
+    """Make the counting one statement each way; ADR 0014 has the rules.
+
+    `hidden` names the last counter as the one that must not tell. Rows are locked in one order.
+    """
+    op.execute("""
+        CREATE FUNCTION judge_login_guess(
+            keys text[], bursts int[], hidden text, free int, memory interval, at timestamptz,
+            OUT verdict text, OUT wait interval
+        ) LANGUAGE sql STABLE SET search_path = pg_catalog, public AS $$
+            WITH counters AS (
+                SELECT k.key IS NOT DISTINCT FROM hidden AS is_hidden, k.burst,
+                    greatest(t.blocked_until - at, interval '0') AS held,
+                    CASE WHEN t.touched_at < at - memory THEN 0 ELSE coalesce(t.failures, 0) END
+                        AS failures,
+                    CASE WHEN t.pending_until <= at THEN 0 ELSE coalesce(t.pending, 0) END
+                        AS pending
+                FROM unnest(keys, bursts) AS k (key, burst)
+                LEFT JOIN public.login_throttles t USING (key)
+            ), rooms AS (
+                SELECT is_hidden, held,
+                    pending >= CASE WHEN failures < free THEN burst - failures ELSE 1 END AS is_full
+                FROM counters
+            )
+            SELECT CASE
+                    WHEN max(held) FILTER (WHERE NOT is_hidden) > interval '0' THEN 'wait'
+                    WHEN bool_or(is_full) FILTER (WHERE NOT is_hidden) THEN 'busy'
+                    WHEN bool_or(is_full OR held > interval '0') FILTER (WHERE is_hidden)
+                        THEN 'decoy'
+                    ELSE 'admitted'
+                END,
+                max(held) FILTER (WHERE NOT is_hidden)
+            FROM rooms
+        $$
+    """)
+    # What is refused is neither locked nor written: that is what a flood consists of. A crash of
+    # the server may forget the guesses of its last 0.2 s, for no commit waits for the disk.
+    op.execute("""
+        CREATE FUNCTION begin_login_guess(
+            keys text[], bursts int[], hidden text, free int, memory interval, lease interval,
+            at timestamptz, OUT verdict text, OUT wait interval
+        ) LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+        BEGIN
+            SELECT * INTO verdict, wait
+            FROM public.judge_login_guess(keys, bursts, hidden, free, memory, at);
+            IF verdict IN ('wait', 'busy') THEN
+                RETURN;
+            END IF;
+            PERFORM set_config('synchronous_commit', 'off', true);
+            INSERT INTO public.login_throttles
+                (key, failures, pending, pending_until, blocked_until, touched_at)
+            SELECT key, 0, 0, at, 'epoch', at FROM unnest(keys) AS key ORDER BY key
+            ON CONFLICT DO NOTHING;
+            PERFORM FROM public.login_throttles t WHERE t.key = ANY (keys)
+            ORDER BY t.key FOR UPDATE;
+            SELECT * INTO verdict, wait
+            FROM public.judge_login_guess(keys, bursts, hidden, free, memory, at);
+            IF verdict IN ('wait', 'busy') THEN
+                RETURN;
+            END IF;
+            UPDATE public.login_throttles t SET
+                failures = CASE WHEN t.touched_at < at - memory THEN 0 ELSE t.failures END,
+                pending = CASE WHEN t.pending_until <= at THEN 0 ELSE t.pending END + 1,
+                pending_until = at + lease,
+                touched_at = at
+            WHERE t.key = ANY (keys)
+                AND (verdict = 'admitted' OR t.key IS DISTINCT FROM hidden);
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE FUNCTION settle_login_guess(
+            keys text[], outcome text, free int, first_wait interval, longest_wait interval,
+            at timestamptz
+        ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+        BEGIN
+            PERFORM set_config('synchronous_commit', 'off', true);
+            PERFORM FROM public.login_throttles t WHERE t.key = ANY (keys)
+            ORDER BY t.key FOR UPDATE;
+            UPDATE public.login_throttles t SET
+                pending = greatest(t.pending - 1, 0),
+                failures = CASE outcome
+                    WHEN 'failed' THEN t.failures + 1 WHEN 'forgiven' THEN 0 ELSE t.failures END,
+                blocked_until = CASE outcome
+                    WHEN 'failed' THEN CASE
+                        WHEN t.failures + 1 < free THEN t.blocked_until
+                        -- Past so many doublings the longest is reached whatever the first.
+                        ELSE greatest(t.blocked_until, at + least(
+                            first_wait * 2 ^ least(t.failures + 1 - free, 30), longest_wait)) END
+                    WHEN 'forgiven' THEN 'epoch'
+                    ELSE t.blocked_until END,
+                touched_at = at
+            WHERE t.key = ANY (keys);
+        END
+        $$
+    """)
+    for function in GUESS_FUNCTIONS:
+        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO maas_app")
 
 
 def _guard() -> None:
@@ -123,6 +232,8 @@ def _guard() -> None:
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
     op.execute("DROP FUNCTION invitation_of(bytea)")
+    for function in GUESS_FUNCTIONS:
+        op.execute(f"DROP FUNCTION {function}")
     for table in ("invitations", "outgoing_mails", "link_tokens", "login_throttles"):
         op.drop_table(table)
     op.drop_index("ix_sessions_account_id_address", "sessions")

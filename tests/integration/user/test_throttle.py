@@ -1,7 +1,7 @@
 """Failed sign-ins are counted in PostgreSQL, alike for all processes."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import asyncpg
@@ -15,7 +15,7 @@ from maas.user.application.throttle import (
     LoginThrottle,
     TooManyLoginsError,
 )
-from maas.user.domain.throttle import BURST, WaitPolicy
+from maas.user.domain.throttle import BURST, FREE_FAILURES, LEASE, MEMORY, WaitPolicy
 from maas.user.infrastructure.throttle import GuardedLoginThrottle, site_of
 
 pytestmark = pytest.mark.integration
@@ -214,3 +214,87 @@ async def test_what_is_refused_writes_nothing(
 )
 def test_an_ipv6_site_counts_as_one_address(address: str | None, site: str | None) -> None:
     assert site_of(address) == site
+
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+QUARTER = timedelta(minutes=15)
+
+
+class TestCountingOverTime:
+    """The functions themselves, told what time it is."""
+
+    @pytest.fixture(autouse=True)
+    async def _nothing_counted(self, superuser: Superuser) -> None:
+        await superuser.execute("DELETE FROM login_throttles")
+
+    @staticmethod
+    async def begin(connection: Superuser, at: datetime) -> tuple[str, timedelta]:
+        row = await connection.fetchrow(
+            "SELECT * FROM begin_login_guess(ARRAY['x'], $1, NULL, $2, $3, $4, $5)",
+            [BURST],
+            FREE_FAILURES,
+            MEMORY,
+            LEASE,
+            at,
+        )
+        assert row is not None
+        return row["verdict"], row["wait"]
+
+    @staticmethod
+    async def fail(connection: Superuser, at: datetime) -> None:
+        await connection.execute(
+            "SELECT settle_login_guess(ARRAY['x'], 'failed', $1, $2, $3, $4)",
+            FREE_FAILURES,
+            POLICY.first,
+            POLICY.longest,
+            at,
+        )
+
+    @pytest.mark.parametrize("at_once", [1, 2, 5, BURST, 1000])
+    async def test_any_quarter_of_an_hour_has_ten_guesses_at_most(
+        self, superuser: Superuser, at_once: int
+    ) -> None:
+        """The greediest guesser: as many at once as there is room for, as soon as there is."""
+        now = NOON
+        guesses: list[datetime] = []
+        while now < NOON + timedelta(hours=3):
+            under_way = 0
+            while under_way < at_once and (await self.begin(superuser, now))[0] == "admitted":
+                under_way += 1
+            guesses += [now] * under_way
+            for _ in range(under_way):
+                await self.fail(superuser, now)
+            now = max(now, await superuser.fetchval("SELECT blocked_until FROM login_throttles"))
+
+        assert len(guesses) > 10
+        assert (
+            max(sum(start <= each < start + QUARTER for each in guesses) for start in guesses) <= 10
+        )
+
+    async def test_waits_double_from_the_third_failure_to_the_longest(
+        self, superuser: Superuser
+    ) -> None:
+        now, waits = NOON, []
+        for _ in range(13):
+            assert (await self.begin(superuser, now))[0] == "admitted"
+            await self.fail(superuser, now)
+            until = await superuser.fetchval("SELECT blocked_until FROM login_throttles")
+            waits.append(max((until - now).total_seconds(), 0))
+            now = max(now, until)
+
+        assert waits == [0, 0, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
+
+    async def test_a_million_failures_wait_no_longer(self, superuser: Superuser) -> None:
+        await self.begin(superuser, NOON)
+        await superuser.execute("UPDATE login_throttles SET failures = 1000000")
+        await self.fail(superuser, NOON)
+
+        wait = await superuser.fetchval("SELECT blocked_until - $1 FROM login_throttles", NOON)
+        assert wait == timedelta(seconds=900)
+
+    async def test_a_guess_nobody_settled_stops_counting(self, superuser: Superuser) -> None:
+        for _ in range(BURST):
+            await self.begin(superuser, NOON)
+        assert (await self.begin(superuser, NOON))[0] == "busy"
+
+        assert (await self.begin(superuser, NOON + LEASE))[0] == "admitted"
