@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.markup import escape
@@ -54,6 +55,10 @@ def verify(
         bool, typer.Option("--fast", help="Chain, checkpoints and head only.")
     ] = False,
     public_key: Keys = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option("--proof", metavar="FILE", help="Check this proof instead, with no server."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Check that the trail is what was recorded, and that all of it is there.
@@ -61,6 +66,8 @@ def verify(
     Ends with 0 if so, 2 if something was changed or is missing, 3 if only an exported head is not
     on the chain (its end was cut off), 1 if it could not be checked.
     """
+    if proof is not None:
+        raise typer.Exit(_check_proof(proof, public_key))
     verification = load("maas.audit.application.verification")
     keys, heads, unreadable = _read_keys(public_key), None, 0
     if head is not None:
@@ -86,6 +93,37 @@ def verify(
     else:
         _print_verdict(verdict, seconds, is_trusting=keys is None, unreadable=unreadable)
     raise typer.Exit(_exit_code(verdict))
+
+
+def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
+    """Check a proof under the keys that are trusted, and under no other."""
+    keys = _read_keys(public_keys)
+    if keys is None:
+        message = "a proof says nothing without a key to trust: give --public-key"
+        raise fail(message)
+    domain = load("maas.audit.domain.proof")
+    try:
+        fields = json.loads(path.read_bytes())
+        fault = domain.find_fault(
+            fields, keys=keys, is_signed=load("maas.audit.infrastructure.signing:is_signed_by")
+        )
+    except OSError as exc:
+        raise fail(f"{path} cannot be read: {exc.strerror}") from None
+    except (ValueError, RecursionError) as exc:
+        raise fail(f"{path} is no proof: {exc}") from None
+    if fault is not None:
+        _say("PROOF", "red", f"BROKEN: {fault}")
+        return EXIT_BROKEN
+    signed = fields["checkpoint"]
+    _say("PROOF", "green", f"ok: event {fields['event_id']} is row {fields['seq']:,}")
+    output.print(
+        f"Recorded {fields['recorded_at']}; signed in checkpoint {signed['n']:,} of "
+        f"{signed['recorded_at']} with the key {signed['key_id']}.",
+        highlight=False,
+        soft_wrap=True,
+        style="dim",
+    )
+    return 0
 
 
 def _exit_code(verdict: Any) -> int:
@@ -208,6 +246,34 @@ def _print_json(verdict: Any, seconds: float) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
+@audit.command("prove")
+def prove(
+    event_id: Annotated[UUID, typer.Argument(help="The event's id.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it.")
+    ] = None,
+) -> None:
+    """Write a proof that an event was recorded, to be checked elsewhere with `verify --proof`."""
+    try:
+        proof = asyncio.run(load("maas.audit.wiring:prove_event")(read_settings(), event_id))
+    except MaasError as exc:
+        raise fail(exc.detail) from None
+    text = json.dumps(proof.to_mapping(), indent=2, ensure_ascii=False) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    _write(out, text)
+    output.print(f"The proof of row {proof.seq} is in {out}.", highlight=False, soft_wrap=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise fail(f"{path} cannot be written: {exc.strerror}") from None
+
+
 @audit.command("key")
 def key(
     *,
@@ -220,8 +286,5 @@ def key(
     if out is None:
         sys.stdout.write(signer.public_pem())
         return
-    try:
-        out.write_text(signer.public_pem(), encoding="ascii")
-    except OSError as exc:
-        raise fail(f"{out} cannot be written: {exc.strerror}") from None
+    _write(out, signer.public_pem())
     output.print(f"The public key {signer.key_id} is in {out}.", highlight=False, soft_wrap=True)

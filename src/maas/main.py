@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from maas.audit.interface import evidence as audit_evidence
 from maas.audit.interface import logs as audit_logs
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
 from maas.model.interface import router as models
@@ -47,6 +48,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sessions.self_router,
     admin_router.router,
     models.router,
+    audit_evidence.router,
     audit_logs.router,
 )
 """The routers of all contexts, served under `/api/v1`; their routes are `StrictRoute`s."""

@@ -17,10 +17,16 @@ from kombu.transport import redis as redis_transport
 from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
-from maas.audit.interface.tasks import ERASURE_SERVICE, FLUSH_SERVICE, PRUNE_SERVICE
+from maas.audit.interface.tasks import (
+    ERASURE_SERVICE,
+    FLUSH_SERVICE,
+    HEAD_SERVICE,
+    PRUNE_SERVICE,
+)
 from maas.audit.wiring import (
     FlushContext,
     build_flush,
+    build_head_service,
     erase_personal_fields,
     prune,
     sweep_for_ever,
@@ -56,6 +62,7 @@ TIME_LIMIT_SECONDS: Final = 45
 T = TypeVar("T")
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
+HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
@@ -167,6 +174,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": timedelta(hours=1),
                 "options": {"expires": timedelta(hours=1).total_seconds()},
             },
+            "audit.export_head": {
+                "task": "audit.export_head",
+                "schedule": HEAD_INTERVAL,
+                "options": {"expires": HEAD_INTERVAL.total_seconds()},
+            },
             "audit.erase_personal": {
                 "task": "audit.erase_personal",
                 "schedule": ERASURE_INTERVAL,
@@ -214,12 +226,15 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
     def forget() -> bool:
         return soon(prune(settings.database))
 
+    heads = build_head_service(settings)
+
     def erase() -> int:
         return soon(erase_personal_fields(settings.database, clock=SystemClock()))
 
     return {
         FLUSH_SERVICE: flush,
         ERASURE_SERVICE: erase,
+        HEAD_SERVICE: lambda: soon(heads.export()),
         PRUNE_SERVICE: forget,
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
+from maas.audit.application.heads import HeadService
 from maas.audit.application.verification import (
     Progress,
     Verdict,
@@ -14,9 +16,14 @@ from maas.audit.application.verification import (
     VerifyOptions,
     show_no_progress,
 )
+from maas.audit.domain.checkpoint import SignedCheckpoint
+from maas.audit.domain.proof import Proof
 from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog, read_stream_age
+from maas.audit.infrastructure.checkpoints import read_newest
 from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.erasure import open_personal_fields
+from maas.audit.infrastructure.evidence import PostgresEvidence, read_proof
+from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
@@ -27,7 +34,7 @@ from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.spool import Spool
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.sweeper import Sweeper
-from maas.audit.infrastructure.trail_reader import open_trail
+from maas.audit.infrastructure.trail_reader import PostgresTrailReader, open_snapshot
 from maas.audit.infrastructure.upkeep import Upkeep
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
@@ -105,7 +112,10 @@ def build_audit(
     return AuditContext(
         port=port,
         recorder=recorder,
-        state={"audit_queries": PostgresAuditQueries(database)},
+        state={
+            "audit_queries": PostgresAuditQueries(database),
+            "audit_evidence": PostgresEvidence(database),
+        },
         upkeep=Upkeep(spool=spool, folder=folder, keep=keep, recorder=audit_recorder, watch=watch),
         watch=watch,
         gap=gap,
@@ -183,6 +193,29 @@ def load_configured_signer(settings: Settings) -> Ed25519Signer:
     return load_signer(settings.audit, secret_key=settings.secret_key.get_secret_value())
 
 
+def build_head_service(settings: Settings) -> HeadService:
+    """Build what notes the newest checkpoint outside of the database; nothing connects yet."""
+    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+
+    async def newest() -> SignedCheckpoint | None:
+        return await read_newest(settings.database)
+
+    return HeadService(
+        newest=newest, file=open_head_file(settings.audit.head_file, data_dir=data_dir)
+    )
+
+
+async def prove_event(settings: Settings, event_id: UUID) -> Proof:
+    """Prove that any tenant's event is in the log.
+
+    Raises:
+        AuditEventNotFoundError: it is not, or not yet.
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    async with open_snapshot(settings.database) as connection:
+        return await read_proof(connection, event_id, tenant_id=None)
+
+
 async def verify_trail(
     settings: Settings,
     options: VerifyOptions,
@@ -194,9 +227,11 @@ async def verify_trail(
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
     """
-    async with open_trail(settings.database) as reader:
+    async with open_snapshot(settings.database) as connection:
         service = VerificationService(
-            reader=reader, is_signed=is_signed_by, on_progress=on_progress
+            reader=PostgresTrailReader(connection),
+            is_signed=is_signed_by,
+            on_progress=on_progress,
         )
         return await service.verify(options)
 

@@ -141,3 +141,38 @@ def test_without_a_server_ends_with_1(run: Run, settings_of_worker: dict[str, st
     assert done.returncode == 1
     assert "the trail could not be checked" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_proof_is_checked_without_a_server(
+    recorded: Trail, public_key: Path, run: Run, settings_of_worker: dict[str, str], tmp_path: Path
+) -> None:
+    event_id = (await recorded.logged())[13]
+    proof = tmp_path / "proof.json"
+    written = run("audit", "prove", event_id, "--out", str(proof), given=settings_of_worker)
+    changed = tmp_path / "changed.json"
+    changed.write_text(proof.read_text().replace("model.created", "model.deleted"))
+    key = ("--public-key", str(public_key))
+
+    good = run("audit", "verify", "--proof", str(proof), *key, given={})
+    bad = run("audit", "verify", "--proof", str(changed), *key, given={})
+    without = run("audit", "verify", "--proof", str(proof), given={})
+    odd = run("audit", "verify", "--proof", str(public_key), *key, given={})
+
+    assert written.returncode == 0, written.stderr
+    assert (good.returncode, bad.returncode) == (0, 2)
+    assert f"ok: event {event_id} is row 14" in good.stdout
+    assert "BROKEN: its leaf is not the hash of its payload" in bad.stdout
+    assert (without.returncode, odd.returncode) == (1, 1)
+    assert "give --public-key" in without.stderr
+    assert "is no proof" in odd.stderr
+
+
+async def test_what_is_not_in_the_log_cannot_be_proven(
+    recorded: Trail, run: Run, settings_of_worker: dict[str, str]
+) -> None:
+    waiting = recorded.make()
+
+    done = run("audit", "prove", str(waiting.id), given=settings_of_worker)
+
+    assert done.returncode == 1
+    assert "No such event is in the log" in done.stderr

@@ -1,9 +1,11 @@
 """The audit context over the worker's real servers, and the flush beside it."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,8 +13,10 @@ from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
 from maas.audit.public import Actor, AuditScope
 from maas.audit.wiring import AuditContext, FlushContext, build_audit, build_flush
+from maas.main import create_app
 from maas.shared.domain.call import Call
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
+from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, SessionId, TenantId, new_id
+from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
@@ -78,3 +82,46 @@ async def trail(
     yield Trail(make_event, make_flush, redis_gate, superuser)
     for context in made:
         await context.close()
+
+
+@dataclass
+class FakeAuthenticator:
+    permissions: frozenset[str] = frozenset({"audit:*"})
+    tenant_id: TenantId = DEFAULT_TENANT_ID
+    account_id: AccountId = field(default_factory=lambda: AccountId(new_id()))
+
+    async def authenticate(self, credential: str) -> Principal:
+        return Principal(
+            kind="account",
+            account_id=self.account_id,
+            tenant_id=self.tenant_id,
+            username=credential,
+            permissions=self.permissions,
+            version=1,
+            session_id=SessionId(new_id()),
+        )
+
+
+@pytest.fixture
+def authenticator() -> FakeAuthenticator:
+    return FakeAuthenticator()
+
+
+@pytest.fixture
+async def client(
+    settings: Settings, database: Database, authenticator: FakeAuthenticator
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: dict[str, object], receive: object, send: object) -> None:
+            scope["state"] = {**(state or {}), "authenticator": authenticator}
+            await app(scope, receive, send)  # type: ignore[arg-type]  # httpx types it loosely
+
+        transport = httpx.ASGITransport(app=with_state)  # type: ignore[arg-type]  # likewise
+        async with httpx.AsyncClient(
+            transport=transport,
+            base_url="http://maas.test",
+            headers={"Authorization": "Bearer ada"},
+        ) as client:
+            yield client

@@ -1,65 +1,17 @@
 """`/api/v1/audit/logs` over HTTP; only who is calling is made up."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
-from maas.main import create_app
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, SessionId, TenantId, new_id
-from maas.shared.domain.principal import Principal
-from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.settings import Settings
+from maas.shared.domain.ids import TenantId, new_id
+from tests.integration.audit.conftest import FakeAuthenticator
 from tests.integration.audit.helpers import Trail, names
 
 pytestmark = pytest.mark.integration
 
 LOGS = "/api/v1/audit/logs"
-
-
-@dataclass
-class FakeAuthenticator:
-    permissions: frozenset[str] = frozenset({"audit:read"})
-    tenant_id: TenantId = DEFAULT_TENANT_ID
-    account_id: AccountId = field(default_factory=lambda: AccountId(new_id()))
-
-    async def authenticate(self, credential: str) -> Principal:
-        return Principal(
-            kind="account",
-            account_id=self.account_id,
-            tenant_id=self.tenant_id,
-            username=credential,
-            permissions=self.permissions,
-            version=1,
-            session_id=SessionId(new_id()),
-        )
-
-
-@pytest.fixture
-def authenticator() -> FakeAuthenticator:
-    return FakeAuthenticator()
-
-
-@pytest.fixture
-async def client(
-    settings: Settings, database: Database, authenticator: FakeAuthenticator
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings)
-    async with app.router.lifespan_context(app) as state:
-
-        async def with_state(scope: dict[str, object], receive: object, send: object) -> None:
-            scope["state"] = {**(state or {}), "authenticator": authenticator}
-            await app(scope, receive, send)  # type: ignore[arg-type]  # httpx types it loosely
-
-        transport = httpx.ASGITransport(app=with_state)  # type: ignore[arg-type]  # likewise
-        async with httpx.AsyncClient(
-            transport=transport,
-            base_url="http://maas.test",
-            headers={"Authorization": "Bearer ada"},
-        ) as client:
-            yield client
 
 
 async def test_lists_pages_and_shows_one(client: httpx.AsyncClient, trail: Trail) -> None:

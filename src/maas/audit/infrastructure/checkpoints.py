@@ -8,8 +8,11 @@ from typing import Any, Final, Protocol, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from maas.audit.application.flush import LogUnavailableError
 from maas.audit.domain.checkpoint import GENESIS, MAX_LEAVES, Checkpoint, SignedCheckpoint
 from maas.audit.domain.merkle import root_of
+from maas.shared.infrastructure.database import system_arguments
+from maas.shared.infrastructure.settings import DatabaseSettings
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
@@ -28,6 +31,9 @@ _KEEP_KEY: Final = """
 _INSERT: Final = f"""
     INSERT INTO audit_checkpoints ({", ".join(COLUMNS)})
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""  # noqa: S608  fixed words, no input
+_NEWEST: Final = f"""
+    SELECT {", ".join(COLUMNS)} FROM audit_checkpoints ORDER BY n DESC LIMIT 1
 """  # noqa: S608  fixed words, no input
 
 
@@ -119,6 +125,23 @@ def _values(checkpoint: Checkpoint) -> tuple[object, ...]:
         checkpoint.previous,
         checkpoint.key_id,
     )
+
+
+async def read_newest(settings: DatabaseSettings) -> SignedCheckpoint | None:
+    """Read the last checkpoint, over a connection of its own.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    try:
+        connection = await asyncpg.connect(**system_arguments(settings))
+        try:
+            row = await connection.fetchrow(_NEWEST)
+        finally:
+            await connection.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+        raise LogUnavailableError(type(exc).__name__) from exc
+    return None if row is None else read_row(row)
 
 
 def read_row(row: Any) -> SignedCheckpoint:

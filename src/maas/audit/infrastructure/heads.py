@@ -21,6 +21,32 @@ def spell_head(head: SignedCheckpoint) -> bytes:
     return canonical(head.to_mapping()) + b"\n"
 
 
+class HeadLog:
+    """Notes nothing itself: what is new is logged by whoever asks, and nowhere else."""
+
+    def __init__(self) -> None:
+        self._last: SignedCheckpoint | None = None
+
+    def append(self, head: SignedCheckpoint) -> bool:
+        is_new, self._last = head != self._last, head
+        return is_new
+
+
+class HeadFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, head: SignedCheckpoint) -> bool:
+        return append_head(self._path, head)
+
+
+def open_head_file(setting: str | None, *, data_dir: Path) -> HeadLog | HeadFile:
+    """Find where heads go: as set, else into the data folder."""
+    if setting == LOG_ONLY:
+        return HeadLog()
+    return HeadFile(Path(setting) if setting else data_dir / "audit" / "heads.ndjson")
+
+
 def append_head(path: Path, head: SignedCheckpoint) -> bool:
     """Append a head and sync it; tell whether it was not the last line already.
 

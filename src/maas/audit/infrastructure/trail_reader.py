@@ -154,7 +154,9 @@ class PostgresTrailReader:
 
 
 @asynccontextmanager
-async def open_trail(settings: DatabaseSettings) -> AsyncIterator[PostgresTrailReader]:
+async def open_snapshot(
+    settings: DatabaseSettings,
+) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     """Connect and take a snapshot; nothing that happens meanwhile is seen.
 
     Raises:
@@ -172,7 +174,7 @@ async def open_trail(settings: DatabaseSettings) -> AsyncIterator[PostgresTrailR
         connection = await asyncpg.connect(**arguments)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                yield PostgresTrailReader(connection)
+                yield connection
         finally:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:

@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from maas.audit.application.proofs import EvidenceQueries
 from maas.audit.application.queries import AuditQueries
 
 
@@ -11,4 +12,9 @@ async def _queries(request: Request) -> AuditQueries:
     return cast("AuditQueries", request.state.audit_queries)
 
 
+async def _evidence(request: Request) -> EvidenceQueries:
+    return cast("EvidenceQueries", request.state.audit_evidence)
+
+
+Evidence = Annotated[EvidenceQueries, Depends(_evidence)]
 Queries = Annotated[AuditQueries, Depends(_queries)]

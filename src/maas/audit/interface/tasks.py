@@ -13,6 +13,7 @@ FLUSH_SERVICE = "audit_flush"
 
 ERASURE_SERVICE = "audit_erasure"
 PRUNE_SERVICE = "audit_prune"
+HEAD_SERVICE = "audit_head"
 
 PRUNE_AGAIN_SECONDS = 600
 
@@ -30,6 +31,12 @@ def prune_audit(self: "Task[..., None]") -> None:
     has_more = cast("Callable[[], bool]", service_of(self, PRUNE_SERVICE))()
     if has_more:
         self.apply_async(expires=PRUNE_AGAIN_SECONDS)
+
+
+@shared_task(name="audit.export_head", bind=True, acks_late=True)
+def export_head(self: "Task[..., None]") -> None:
+    """Note the newest checkpoint outside of the database, if it is another one."""
+    cast("Callable[[], bool]", service_of(self, HEAD_SERVICE))()
 
 
 @shared_task(name="audit.erase_personal", bind=True, acks_late=True)

@@ -12,6 +12,7 @@ router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=Stri
 
 DESCRIPTIONS = {
     "audit:read": "Read the tenant's audit trail.",
+    "audit:verify": "See what was signed over the whole trail: checkpoints, no events.",
     "metrics:read": "Read the platform's metrics from another machine.",
     "model:read": "See models, versions and files, and download them.",
     "model:write": "Register models, upload and promote versions.",
