@@ -23,8 +23,8 @@ from tests.acceptance import (
     revocation,
     speed,
     starting,
+    suites,
     tour,
-    walk,
 )
 from tests.acceptance.verdict import Check, Verdict
 
@@ -93,9 +93,14 @@ CHECKS = [
         run=hostile.refuse,
     ),
     Check(
+        name="escalation",
+        promise="nobody gives more than they hold, and the last administrator stays",
+        run=suites.escalation,
+    ),
+    Check(
         name="every route",
         promise="each of them answers as OpenAPI declares, is permissioned, audited, tenant-safe",
-        run=walk.every_route,
+        run=suites.every_route,
     ),
     Check(
         name="full disk",
