@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +59,10 @@ def verify(
         Path | None,
         typer.Option("--proof", metavar="FILE", help="Check this proof instead, with no server."),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Check this export instead, with no server."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Check that the trail is what was recorded, and that all of it is there.
@@ -68,6 +72,8 @@ def verify(
     """
     if proof is not None:
         raise typer.Exit(_check_proof(proof, public_key))
+    if export is not None:
+        raise typer.Exit(_check_export(export, public_key))
     verification = load("maas.audit.application.verification")
     keys, heads, unreadable = _read_keys(public_key), None, 0
     if head is not None:
@@ -126,6 +132,51 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
     return 0
 
 
+def _check_export(path: Path, public_keys: list[Path] | None) -> int:
+    """Check an export under the keys that are trusted, and under no other."""
+    keys = _read_keys(public_keys)
+    if keys is None:
+        message = "an export says nothing without a key to trust: give --public-key"
+        raise fail(message)
+    domain, begun = load("maas.audit.domain.export"), time.monotonic()
+    check = domain.ExportCheck(
+        keys=keys, is_signed=load("maas.audit.infrastructure.signing:is_signed_by")
+    )
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    # Torn: what is missing after it is said at the end.
+                    break
+                try:
+                    check.take(line)
+                except domain.MalformedExportError as exc:
+                    raise fail(f"{path} line {number} is no line of an export: {exc}") from None
+    except OSError as exc:
+        raise fail(f"{path} cannot be read: {exc.strerror}") from None
+    check.finish()
+    counts, seconds = check.counts, time.monotonic() - begun
+    if check.findings:
+        _say_broken(list(check.findings), check.findings.count)
+        return EXIT_BROKEN
+    keys_used = _count(len(check.chain.key_uses), "key")
+    _say(
+        "INTEGRITY",
+        "green",
+        f"ok: rows 1 to {check.seq_to:,}, {_count(counts.checkpoints, 'checkpoint')} signed by "
+        f"{keys_used}",
+    )
+    if check.is_attested:
+        text = f"ok: all {_count(counts.events, 'event')} of tenant {check.tenant_id}, as signed"
+        _say("COMPLETENESS", "green", text)
+    else:
+        text = "unknown: the last line is not signed, so events of the tenant may be left out"
+        _say("COMPLETENESS", "yellow", text)
+    rows = counts.events + counts.others
+    output.print(f"{rows:,} rows in {seconds:.1f} s.", highlight=False, style="dim")
+    return 0
+
+
 def _exit_code(verdict: Any) -> int:
     if verdict.findings or verdict.gaps:
         return EXIT_BROKEN
@@ -168,17 +219,7 @@ def _print_verdict(verdict: Any, seconds: float, *, is_trusting: bool, unreadabl
     if not bad:
         _say("INTEGRITY", "green", f"ok: {_spell_checked(verdict)}")
     else:
-        first = bad[0]
-        where = f"the first is {first.subject}: {first.what}"
-        _say("INTEGRITY", "red", f"BROKEN in {_count(count, 'place')}; {where}")
-        for finding in bad[:MAX_LISTED]:
-            output.print(
-                f"  {escape(finding.subject)}: {escape(finding.what)}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        if count > MAX_LISTED:
-            output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
+        _say_broken(bad, count)
     if verdict.gaps:
         gaps = "; ".join(f"{gap.count:,} {gap.what}" for gap in verdict.gaps)
         _say("COMPLETENESS", "red", f"INCOMPLETE: {gaps}")
@@ -192,6 +233,16 @@ def _print_verdict(verdict: Any, seconds: float, *, is_trusting: bool, unreadabl
     if unreadable:
         notes.append(f"{_count(unreadable, 'line')} of the heads could not be read.")
     output.print("\n".join(notes), highlight=False, soft_wrap=True, style="dim")
+
+
+def _say_broken(bad: Sequence[Any], count: int) -> None:
+    where = f"the first is {bad[0].subject}: {bad[0].what}"
+    _say("INTEGRITY", "red", f"BROKEN in {_count(count, 'place')}; {where}")
+    for finding in bad[:MAX_LISTED]:
+        line = f"  {escape(finding.subject)}: {escape(finding.what)}"
+        output.print(line, highlight=False, soft_wrap=True)
+    if count > MAX_LISTED:
+        output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
 
 
 def _spell_checked(verdict: Any) -> str:

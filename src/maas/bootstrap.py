@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from maas.audit.infrastructure import checkpoint_tables, erasure_table
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
-from maas.audit.wiring import AuditContext, build_audit
+from maas.audit.wiring import AuditContext, build_audit, load_configured_signer
 from maas.model.infrastructure import tables as model_tables
 from maas.model.wiring import build_model
 from maas.shared.application.ports import Authenticator
@@ -80,6 +80,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         settings=settings.audit,
         data_dir=data_dir,
         kick=TaskSender(settings.redis, task="audit.flush", queue="audit").send,
+        signer=load_configured_signer(settings),
     )
     user = build_user(
         database=database,

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from maas.audit.interface import evidence as audit_evidence
+from maas.audit.interface import export as audit_export
 from maas.audit.interface import logs as audit_logs
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
 from maas.model.interface import router as models
@@ -49,6 +50,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     admin_router.router,
     models.router,
     audit_evidence.router,
+    audit_export.router,
     audit_logs.router,
 )
 """The routers of all contexts, served under `/api/v1`; their routes are `StrictRoute`s."""

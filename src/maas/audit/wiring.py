@@ -7,6 +7,7 @@ from uuid import UUID
 
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
+from maas.audit.application.export import ExportService
 from maas.audit.application.flush import FlushService
 from maas.audit.application.heads import HeadService
 from maas.audit.application.verification import (
@@ -23,6 +24,7 @@ from maas.audit.infrastructure.checkpoints import read_newest
 from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.erasure import open_personal_fields
 from maas.audit.infrastructure.evidence import PostgresEvidence, read_proof
+from maas.audit.infrastructure.export_reader import PostgresExportReader
 from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
@@ -84,10 +86,11 @@ def build_audit(
     settings: AuditSettings,
     data_dir: Path | None = None,
     kick: Callable[[], None] | None = None,
+    signer: Ed25519Signer | None = None,
 ) -> AuditContext:
     """Build the writing side; without a data folder it has no file to fall back on.
 
-    `kick` asks a worker to flush early, and may block.
+    `kick` asks a worker to flush early, and may block; `signer` signs exports.
     """
     composer, gap = EventComposer(clock), Gap()
     stream = EventStream(redis, kick=kick, kick_at=settings.kick_at)
@@ -115,6 +118,9 @@ def build_audit(
         state={
             "audit_queries": PostgresAuditQueries(database),
             "audit_evidence": PostgresEvidence(database),
+            "audit_exports": ExportService(
+                reader=PostgresExportReader(database), clock=clock, signer=signer
+            ),
         },
         upkeep=Upkeep(spool=spool, folder=folder, keep=keep, recorder=audit_recorder, watch=watch),
         watch=watch,

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from maas.audit.application.export import ExportService
 from maas.audit.infrastructure.checkpoints import read_row
 from maas.audit.infrastructure.heads import append_head
+from maas.bootstrap import open_platform
+from maas.shared.domain.ids import DEFAULT_TENANT_ID
+from maas.shared.infrastructure.settings import Settings
 from tests.e2e.cli.conftest import Run
 from tests.integration.audit.conftest import trail as trail  # noqa: PLC0414  a fixture, reused
 from tests.integration.audit.helpers import Superuser, Trail
@@ -176,3 +180,27 @@ async def test_what_is_not_in_the_log_cannot_be_proven(
 
     assert done.returncode == 1
     assert "No such event is in the log" in done.stderr
+
+
+async def test_an_export_is_checked_without_a_server(
+    recorded: Trail, public_key: Path, run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    path, cut = tmp_path / "audit.ndjson", tmp_path / "cut.ndjson"
+    async with open_platform(settings) as platform:
+        exports: ExportService = platform.state["audit_exports"]  # type: ignore[assignment]  # by name
+        lines = b"".join([chunk async for chunk in exports.export(DEFAULT_TENANT_ID)])
+    path.write_bytes(lines)
+    cut.write_bytes(lines[:-100])
+    key = ("--public-key", str(public_key))
+
+    good = run("audit", "verify", "--export", str(path), *key, given={})
+    bad = run("audit", "verify", "--export", str(cut), *key, given={})
+    odd = run("audit", "verify", "--export", str(public_key), *key, given={})
+
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "INTEGRITY    ok: rows 1 to 30, 3 checkpoints signed by 1 key" in good.stdout
+    assert "COMPLETENESS ok: all 30 events of tenant" in good.stdout
+    assert bad.returncode == 2
+    assert "the last line is missing: the file was cut off" in bad.stdout
+    assert odd.returncode == 1
+    assert "line 1 is no line of an export" in odd.stderr

@@ -83,6 +83,11 @@ class ChainCheck:
         self._pending: list[ChainRow] = []
         self._bad: set[int] = set()
 
+    @property
+    def next_seq(self) -> int:
+        """The row that has to come next."""
+        return self._next_seq
+
     def mark_bad(self, seq: int) -> None:
         """Leave a row's checkpoint uncompared: what is wrong with it has been said."""
         self._bad.add(seq)

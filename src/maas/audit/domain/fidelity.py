@@ -68,8 +68,17 @@ def _find_personal(row: LogRow, *, tenant_id: str, commitments: Mapping[str, str
     _, kept_tenant, salt, *values = row[_FIRST_PERSONAL:]
     if kept_tenant != tenant_id and not _is_same_id(kept_tenant, tenant_id):
         return "its personal fields are another tenant's"
-    for name, value in zip(_COMMITTED, values, strict=True):
-        commitment = commitments.get(name)
+    personal = dict(zip(_COMMITTED, values, strict=True), salt=salt)
+    return find_personal_difference(personal, commitments)
+
+
+def find_personal_difference(
+    personal: Mapping[str, Any], commitments: Mapping[str, str]
+) -> str | None:
+    """Say which personal field is not what the event commits to; `salt` is among them, raw."""
+    salt = personal["salt"]
+    for name in _COMMITTED:
+        value, commitment = personal.get(name), commitments.get(name)
         if value is None and commitment is None:
             continue
         if value is None or commitment is None or not _commits(salt, name, value, commitment):

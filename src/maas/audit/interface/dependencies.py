@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from maas.audit.application.export import ExportService
 from maas.audit.application.proofs import EvidenceQueries
 from maas.audit.application.queries import AuditQueries
 
@@ -17,4 +18,11 @@ async def _evidence(request: Request) -> EvidenceQueries:
 
 
 Evidence = Annotated[EvidenceQueries, Depends(_evidence)]
+
+
+async def _exports(request: Request) -> ExportService:
+    return cast("ExportService", request.state.audit_exports)
+
+
+Exports = Annotated[ExportService, Depends(_exports)]
 Queries = Annotated[AuditQueries, Depends(_queries)]
