@@ -35,11 +35,14 @@ class Upkeep:
         self._recorder = recorder
         self._watch = watch
         self._running: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     def start(self) -> None:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
+        # Clients of servers may swallow the one cancellation there is.
+        self._is_stopping = True
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
@@ -65,10 +68,11 @@ class Upkeep:
         return drained
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_stopping:
             try:
                 await self.turn()
             except Exception:
                 # The trail must go on being seen to, whatever went wrong in one turn.
                 log.exception("audit_upkeep_failed")
-            await asyncio.sleep(INTERVAL_SECONDS)
+            if not self._is_stopping:
+                await asyncio.sleep(INTERVAL_SECONDS)
