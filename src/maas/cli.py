@@ -105,6 +105,7 @@ def up(
         start_postgres=given.find("MAAS_DATABASE__URL") is None,
         start_valkey=given.find("MAAS_REDIS__URL") is None,
         make_signing_key=_wants_signing_key(given),
+        make_audit_key=_wants_audit_key(given),
         api_workers=workers or _number(given, "MAAS_SERVER__WORKERS", 1),
         worker_concurrency=concurrency,
     )
@@ -115,6 +116,11 @@ def _wants_signing_key(given: GivenSettings) -> bool:
     variables = ("MAAS_AUTH__PRIVATE_KEY", "MAAS_AUTH__PRIVATE_KEY_FILE")
     is_given = any(given.find(variable) is not None for variable in variables)
     return given.find("MAAS_AUTH__ALGORITHM") == "ES256" and not is_given
+
+
+def _wants_audit_key(given: GivenSettings) -> bool:
+    variables = ("MAAS_AUDIT__SIGNING_KEY", "MAAS_AUDIT__SIGNING_KEY_FILE")
+    return all(given.find(variable) is None for variable in variables)
 
 
 def _number(given: GivenSettings, variable: str, default: int) -> int:

@@ -234,6 +234,13 @@ async def _check_settings(settings: Settings) -> list[Finding]:
     if free < MIN_FREE_BYTES:
         text = f"Only {free // 1024**2} MiB are free under the data folder: make room."
         findings.append(Finding("warning", text))
+    has_audit_key = settings.audit.signing_key or settings.audit.signing_key_file
+    if settings.environment == "production" and not has_audit_key:
+        text = (
+            "The audit trail is signed with a key that follows from MAAS_SECRET_KEY, and is "
+            "another one whenever that changes: give MAAS_AUDIT__SIGNING_KEY_FILE its own key."
+        )
+        findings.append(Finding("warning", text))
     unknown = sorted(name for name in os.environ if _is_unknown(name))
     findings += [Finding("warning", f"{name} is not a setting: misspelt?") for name in unknown]
     return findings

@@ -11,6 +11,7 @@ from maas.embedded.postgres import PORT
 from maas.embedded.provision import APP, DATABASE, OWNER, SYSTEM
 
 SIGNING_KEY_VARIABLE = "MAAS_AUTH__PRIVATE_KEY_FILE"
+AUDIT_KEY_VARIABLE = "MAAS_AUDIT__SIGNING_KEY_FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -22,6 +23,7 @@ class Endpoints:
     has_postgres: bool
     has_valkey: bool
     has_signing_key: bool = False
+    has_audit_key: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the settings of the platform, as environment variables."""
@@ -31,6 +33,8 @@ class Endpoints:
         }
         if self.has_signing_key:
             settings[SIGNING_KEY_VARIABLE] = str(self.folder.signing_key_file)
+        if self.has_audit_key:
+            settings[AUDIT_KEY_VARIABLE] = str(self.folder.audit_key_file)
         if self.has_postgres:
             settings |= self._database()
         if self.has_valkey:
@@ -71,4 +75,5 @@ def find_running(data_dir: Path) -> Endpoints | None:
         has_postgres=holder.has_postgres,
         has_valkey=holder.has_valkey,
         has_signing_key=folder.signing_key_file.exists(),
+        has_audit_key=folder.audit_key_file.exists(),
     )

@@ -39,6 +39,10 @@ class DataFolder:
         return self.root / "signing-key.pem"
 
     @property
+    def audit_key_file(self) -> Path:
+        return self.root / "audit-key.pem"
+
+    @property
     def config(self) -> Path:
         """What the servers are told: theirs to read, and only ours to change."""
         return self.root / "config"

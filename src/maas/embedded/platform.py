@@ -18,7 +18,7 @@ from maas.embedded.guard import Guard
 from maas.embedded.lock import FolderLock, Holder
 from maas.embedded.screen import Screen
 from maas.embedded.servers import find_servers
-from maas.embedded.signing_key import ensure_signing_key
+from maas.embedded.signing_key import ensure_audit_key, ensure_signing_key
 from maas.embedded.stopping import StopRequested, StopSignals
 from maas.embedded.supervisor import Supervisor
 
@@ -40,6 +40,7 @@ class UpOptions:
     start_postgres: bool
     start_valkey: bool
     make_signing_key: bool = False
+    make_audit_key: bool = False
     api_workers: int = 1
     worker_concurrency: int = 2
 
@@ -174,10 +175,9 @@ class _Platform:
                 f"but its secrets may be known."
             )
         if self._options.make_signing_key and ensure_signing_key(folder.signing_key_file):
-            self._screen.warn(
-                f"Others could read {folder.signing_key_file}. It is closed now (mode 0600), "
-                f"but the key may be known: to have a new one, move the file away."
-            )
+            self._warn_of_known_key(folder.signing_key_file)
+        if self._options.make_audit_key and ensure_audit_key(folder.audit_key_file):
+            self._warn_of_known_key(folder.audit_key_file)
         servers = find_servers(
             folder,
             account=self._account,
@@ -196,6 +196,13 @@ class _Platform:
             has_postgres=servers.postgres is not None,
             has_valkey=servers.valkey is not None,
             has_signing_key=self._options.make_signing_key,
+            has_audit_key=self._options.make_audit_key,
+        )
+
+    def _warn_of_known_key(self, path: Path) -> None:
+        self._screen.warn(
+            f"Others could read {path}. It is closed now (mode 0600), "
+            f"but the key may be known: to have a new one, move the file away."
         )
 
     def _settings_of(self, endpoints: Endpoints) -> dict[str, str]:

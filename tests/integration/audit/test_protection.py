@@ -58,6 +58,18 @@ class TestApplication:
             "TRUNCATE audit_chain",
             "INSERT INTO audit_chain SELECT * FROM audit_chain",
             "UPDATE audit_head SET seq = 0",
+            "DELETE FROM audit_head",
+            "TRUNCATE audit_head",
+            *(
+                statement.format(table)
+                for table in ("audit_checkpoints", "audit_signing_keys")
+                for statement in (
+                    "UPDATE {} SET key_id = ''",
+                    "DELETE FROM {}",
+                    "TRUNCATE {} CASCADE",
+                    "INSERT INTO {0} SELECT * FROM {0}",
+                )
+            ),
             "DELETE FROM audit_personal",
             "UPDATE audit_personal SET email = NULL",
             "SELECT * FROM audit_outbox",
@@ -121,6 +133,9 @@ class TestSystem:
             "TRUNCATE audit_log",
             "UPDATE audit_chain SET seq = 0",
             "DELETE FROM audit_head",
+            "UPDATE audit_checkpoints SET root = head",
+            "DELETE FROM audit_checkpoints",
+            "DELETE FROM audit_signing_keys",
             "DELETE FROM audit_dead_letter",
             "UPDATE audit_outbox SET payload = ''",
             "UPDATE audit_personal SET email = NULL",
@@ -147,6 +162,10 @@ class TestSuperuser:
             "UPDATE audit_chain SET seq = 0",
             "DELETE FROM audit_chain",
             "TRUNCATE audit_chain",
+            "UPDATE audit_checkpoints SET root = head",
+            "DELETE FROM audit_checkpoints",
+            "TRUNCATE audit_checkpoints",
+            "DELETE FROM audit_signing_keys",
         ],
     )
     async def test_is_stopped_by_the_trigger(self, superuser: Superuser, statement: str) -> None:

@@ -9,12 +9,14 @@ import pytest
 
 from maas.audit.application.verification import Verdict, VerificationService, VerifyOptions
 from maas.audit.domain.checkpoint import SignedCheckpoint
+from maas.audit.infrastructure import checkpoints
 from maas.audit.infrastructure.checkpoints import read_row
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
 from maas.audit.infrastructure.trail_reader import PostgresTrailReader
-from maas.audit.wiring import load_configured_signer
+from maas.audit.wiring import build_flush, load_configured_signer
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.infrastructure.settings import Settings
+from tests.conftest import MakeSettings
 from tests.integration.audit.helpers import Superuser, Trail
 from tests.integration.audit.tampering import Tamperer
 
@@ -104,3 +106,57 @@ async def test_each_of_a_thousand_tamperings_is_found(
             missed.append((number, expected, next(iter(verdict.findings))))
 
     assert missed == [], f"seed {seed}, share {share}"
+
+
+async def test_rows_older_than_the_first_checkpoint_are_covered_with_the_next_batch(
+    recorded: Trail, outsider: Superuser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_LEAVES", 128)
+    await outsider.execute("DELETE FROM audit_checkpoints; DELETE FROM audit_signing_keys")
+    bare = await verify(outsider, load_configured_signer(settings))
+    await recorded.add(recorded.make())
+
+    await recorded.flush().run()
+
+    covered = await verify(outsider, load_configured_signer(settings))
+    sizes = await outsider.fetch("SELECT seq_to - seq_from + 1 FROM audit_checkpoints ORDER BY n")
+    assert [finding.what for finding in bare.findings] == ["covered by no checkpoint"]
+    assert covered.is_sound, list(covered.findings)
+    assert [size[0] for size in sizes] == [128, 128, 44, 1]
+
+
+async def test_a_new_key_signs_from_then_on_and_shows(
+    recorded: Trail, outsider: Superuser, make_settings: MakeSettings, settings: Settings
+) -> None:
+    new = make_settings(audit={"signing_key": "11" * 32})
+    old_signer, new_signer = load_configured_signer(settings), load_configured_signer(new)
+    await recorded.add(recorded.make())
+    flush = build_flush(new)
+    await flush.service.run()
+    await flush.close()
+
+    trusting = await VerificationService(
+        reader=PostgresTrailReader(outsider), is_signed=is_signed_by
+    ).verify(VerifyOptions())
+    with_old = await verify(outsider, old_signer)
+
+    assert trusting.is_sound, list(trusting.findings)
+    assert {key_id: use.first_seq for key_id, use in trusting.keys.items()} == {
+        old_signer.key_id: 1,
+        new_signer.key_id: ROWS + 1,
+    }
+    assert [(finding.seq, finding.subject) for finding in with_old.findings] == [
+        (ROWS + 1, "checkpoint 16")
+    ]
+
+
+async def test_a_stretch_is_widened_to_its_checkpoints(
+    recorded: Trail, outsider: Superuser, settings: Settings
+) -> None:
+    signer = load_configured_signer(settings)
+    await outsider.execute("UPDATE audit_log SET action = 'x.y' WHERE seq IN (1, 100, 300)")
+
+    verdict = await verify(outsider, signer, first=50, last=150)
+
+    assert (verdict.first_seq, verdict.last_seq, verdict.rows) == (41, 160, 120)
+    assert [finding.seq for finding in verdict.findings] == [100]

@@ -38,6 +38,18 @@ class TestEnvironment:
             "MAAS_REDIS__URL",
         }
 
+    def test_names_the_keys_that_there_are(self) -> None:
+        root = Path("/srv/data")
+        environment = Endpoints(
+            folder=DataFolder(root=root, sockets=root / "run"),
+            credentials=CREDENTIALS,
+            has_postgres=False,
+            has_valkey=False,
+            has_audit_key=True,
+        ).environment()
+
+        assert environment["MAAS_AUDIT__SIGNING_KEY_FILE"] == "/srv/data/audit-key.pem"
+
     def test_gives_sqlalchemy_a_socket_folder_with_any_name(
         self, environment: dict[str, str]
     ) -> None:

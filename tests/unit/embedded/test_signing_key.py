@@ -1,7 +1,10 @@
 import stat
 from pathlib import Path
 
-from maas.embedded.signing_key import ensure_signing_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from maas.embedded.signing_key import ensure_audit_key, ensure_signing_key
 from maas.shared.infrastructure.signing_keys import read_private_pem
 
 
@@ -17,6 +20,16 @@ def test_a_first_start_makes_a_private_key(tmp_path: Path) -> None:
     assert not was_exposed
     assert mode_of(path) == 0o600
     assert read_private_pem(path.read_text()).curve.name == "secp256r1"
+
+
+def test_the_audit_trail_has_a_key_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "audit-key.pem"
+
+    was_exposed = ensure_audit_key(path)
+
+    assert not was_exposed
+    assert mode_of(path) == 0o600
+    assert isinstance(load_pem_private_key(path.read_bytes(), None), Ed25519PrivateKey)
 
 
 def test_later_starts_keep_it(tmp_path: Path) -> None:

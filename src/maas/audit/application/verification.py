@@ -171,7 +171,7 @@ class VerificationService:
         )
         verdict.heads = len(options.heads or ())
         if is_whole:
-            _check_keys(kept, check.key_uses, verdict.findings)
+            _check_keys(kept, check)
         if is_whole and not options.is_fast:
             for seq, subject, what in await self.reader.strays(last):
                 verdict.findings.add(seq, subject, what)
@@ -312,13 +312,14 @@ class _HeadCheck:
             self._findings.add(seq_to, place, what)
 
 
-def _check_keys(kept: Sequence[SigningKey], uses: Mapping[str, KeyUse], findings: Findings) -> None:
+def _check_keys(kept: Sequence[SigningKey], check: ChainCheck) -> None:
+    findings = check.findings
     for key in kept:
-        subject, use = f"key {key.key_id}", uses.get(key.key_id)
+        subject, use = f"key {key.key_id}", check.key_uses.get(key.key_id)
         if key_id_of(key.public_key) != key.key_id:
             findings.add(key.first_seq, subject, "its id is not that of its public key")
-        elif use is None:
+        elif key.key_id not in check.named_keys:
             findings.add(key.first_seq, subject, "it signed no checkpoint")
-        elif (key.first_seq, key.created_at) != (use.first_seq, use.first_at):
+        elif use is not None and (key.first_seq, key.created_at) != (use.first_seq, use.first_at):
             what = f"it is not dated as its first checkpoint, which begins at row {use.first_seq}"
             findings.add(use.first_seq, subject, what)

@@ -71,6 +71,7 @@ class ChainCheck:
         self.rows = 0
         self.checkpoints = 0
         self.key_uses: dict[str, KeyUse] = {}
+        self.named_keys: set[str] = set()
         self._keys = keys
         self._is_signed = is_signed
         self._next_seq = start.seq
@@ -125,6 +126,7 @@ class ChainCheck:
         checkpoint, expected = stored.signed.checkpoint, self._next_n
         begins = self._begins_after + 1
         self.checkpoints += 1
+        self.named_keys.add(checkpoint.key_id)
         if checkpoint.n < expected:
             self.findings.add(begins, f"checkpoint {checkpoint.n}", "it is out of order")
             return
