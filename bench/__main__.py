@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.audit import BACKLOG, EVENTS, AuditRow, measure_audit
 from bench.files import FileRow, measure_files
 from bench.login import HOLD_UP_GOAL_MS, LoginRow, measure_logins
 from bench.login import SHARE_GOAL as LOGIN_SHARE_GOAL
@@ -19,7 +20,7 @@ from bench.requests import RequestRow, measure_requests
 from bench.search import MODELS, P95_GOAL_MS, PEOPLE, SearchRow, measure_searches
 from bench.sign_in import GAP_GOAL_MS, SHARE_GOAL, TellingRow, measure_telling
 
-GROUPS = ("start", "requests", "logins", "files", "telling", "search")
+GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search")
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
 FILE_SHARE_GOAL = 0.6
@@ -30,17 +31,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=GROUPS, nargs="+", default=GROUPS, metavar="GROUP",
                         help=f"measure these alone: {', '.join(GROUPS)}")  # fmt: skip
-    wanted = frozenset(parser.parse_args().only)
+    parser.add_argument("--backlog", action="store_true",
+                        help=f"flush {BACKLOG:,} events instead of {EVENTS:,}")  # fmt: skip
+    arguments = parser.parse_args()
+    wanted, events = frozenset(arguments.only), BACKLOG if arguments.backlog else EVENTS
     console = Console(width=100)
     with tempfile.TemporaryDirectory(prefix="maas-bench-") as name:
         folder = Path(name)
         # The private servers run as another user where this one is root.
         folder.chmod(0o711)
-        for table in _measure(wanted, folder, console):
+        for table in _measure(wanted, folder, console, events=events):
             console.print(table)
 
 
-def _measure(wanted: frozenset[str], folder: Path, console: Console) -> Iterator[Table]:
+def _measure(
+    wanted: frozenset[str], folder: Path, console: Console, *, events: int
+) -> Iterator[Table]:
     """Measure group by group; the people of `search` come last, for others would meet them."""
     data = folder / "data"
     with console.status("starting cold"), run_platform(data) as platform:
@@ -61,10 +67,16 @@ def _measure(wanted: frozenset[str], folder: Path, console: Console) -> Iterator
                 files = measure_files(platform, folder)
             yield _file_table(files)
     if "telling" in wanted:
-        free = {"MAAS_AUTH__LOGIN_THROTTLE": "false"}
-        with console.status("what times tell"), run_platform(data, **free) as platform:
+        with (
+            console.status("what times tell"),
+            run_platform(data, MAAS_AUTH__LOGIN_THROTTLE="false") as platform,
+        ):
             telling = measure_telling(platform)
         yield _telling_table(telling)
+    if "audit" in wanted:
+        with console.status("the trail"), run_platform(data) as platform:
+            trail = measure_audit(platform, events=events)
+        yield _audit_table(trail)
     if "search" in wanted:
         with console.status("search"), run_platform(data) as platform:
             found = measure_searches(platform)
@@ -107,6 +119,14 @@ def _login_table(row: LoginRow) -> Table:
     table.add_row(
         "event loop held up, ms", f"{held:.1f}", "", "", f"<= {HOLD_UP_GOAL_MS:.0f}", mark
     )
+    return table
+
+
+def _audit_table(rows: list[AuditRow]) -> Table:
+    table = Table("the trail", "figure", "goal", "", title="The audit trail, on durable servers")
+    for row in rows:
+        mark = "" if row.is_met is None else _mark(is_met=row.is_met)
+        table.add_row(row.name, row.figure, row.goal, mark)
     return table
 
 
