@@ -173,7 +173,9 @@ class TestWalk:
         assert operation["security"] == [{"password": []}, {"bearer": []}, {"apiKey": []}]
         assert operation["x-permissions"] == ["thing:read"]
         assert "security" not in document["paths"]["/health"]["get"]
-        assert "application/problem+json" in operation["responses"]["4XX"]["content"]
+        refusal = operation["responses"]["4XX"]
+        name = refusal["$ref"].rpartition("/")[2]
+        assert "application/problem+json" in document["components"]["responses"][name]["content"]
         assert "HTTPValidationError" not in str(document)
         flow = document["components"]["securitySchemes"]["password"]["flows"]["password"]
         assert flow["tokenUrl"] == "/api/v1/auth/token"
