@@ -25,6 +25,7 @@ from tests.acceptance import (
     starting,
     suites,
     tour,
+    trail,
 )
 from tests.acceptance.verdict import Check, Verdict
 
@@ -101,6 +102,21 @@ CHECKS = [
         name="every route",
         promise="each of them answers as OpenAPI declares, is permissioned, audited, tenant-safe",
         run=suites.every_route,
+    ),
+    Check(
+        name="1,000 tamperings",
+        promise="each change of what was recorded is found and named to its row",
+        run=trail.thousand_tamperings,
+    ),
+    Check(
+        name="check speed",
+        promise="`maas audit verify` goes through 20,000 rows a second or more",
+        run=trail.check_speed,
+    ),
+    Check(
+        name="offline proof",
+        promise="one event and a tenant's export prove themselves with the public key alone",
+        run=trail.offline_proof,
     ),
     Check(
         name="full disk",

@@ -14,7 +14,7 @@ MAX_SECONDS = 600
 
 
 def every_route(folder: Path) -> Verdict:
-    returncode, counts, failed = _run(folder, "tests/e2e/test_every_route.py")
+    returncode, counts, failed = run_tests(folder, "tests/e2e/test_every_route.py")
     return all_of(
         (returncode == 0, f"{failed} of {counts['tests']} tests failed"),
         (counts["routes"] > 0, f"{counts['routes']} routes"),
@@ -24,7 +24,7 @@ def every_route(folder: Path) -> Verdict:
 
 
 def escalation(folder: Path) -> Verdict:
-    returncode, counts, failed = _run(
+    returncode, counts, failed = run_tests(
         folder,
         "tests/unit/user/test_grants.py",
         "tests/e2e/user/test_admin_felt_at_once.py::TestLastAdmin",
@@ -36,7 +36,8 @@ def escalation(folder: Path) -> Verdict:
     )
 
 
-def _run(folder: Path, *selected: str) -> tuple[int, Counter[str], int]:
+def run_tests(folder: Path, *selected: str) -> tuple[int, Counter[str], int]:
+    """Run some tests; return the exit code, what they counted as properties, and the failures."""
     report = folder / "report.xml"
     command = [
         *(sys.executable, "-m", "pytest", *selected, "-q", "-n", "2"),
