@@ -8,15 +8,17 @@ from maas.audit.domain.chain import leaf_of
 from maas.audit.domain.record import MalformedEventError, read_record
 from tests.unit.audit.test_event import make_event, make_personal
 
-PERSONAL = make_personal(email="a@example.com").to_json().encode()
+WHO = make_personal(email="a@example.com")
+PERSONAL = WHO.to_json().encode()
+WRITTEN = make_event(personal=WHO).payload()
 
 
 def changed(**fields: Any) -> bytes:
-    return json.dumps({**json.loads(make_event().payload()), **fields}).encode()
+    return json.dumps({**json.loads(WRITTEN), **fields}).encode()
 
 
 def test_reads_back_what_was_written() -> None:
-    event = make_event(after={"name": "名"})
+    event = make_event(after={"name": "名"}, personal=WHO)
 
     record = read_record(payload=event.payload(), personal=PERSONAL, duration_ms=3)
 
@@ -52,7 +54,16 @@ def test_reads_back_what_was_written() -> None:
         changed(occurred_at="yesterday"),
         changed(actor=None),
         changed(action=7),
-        make_event().payload().replace(b'"outcome"', b'"outcomes"'),
+        changed(outcome="splendid"),
+        changed(outcome=[]),
+        changed(surplus=1),
+        changed(changes={"before": {}}),
+        changed(changes={"before": {}, "after": {"a": 1.5}}),
+        changed(changes={"before": {}, "after": {"a": [[]]}}),
+        changed(commitments={}),
+        changed(id="{00000000-0000-0000-0000-000000000007}"),
+        changed(occurred_at="1969-12-31T23:59:59Z"),
+        WRITTEN.replace(b'"outcome"', b'"outcomes"'),
     ],
     ids=lambda payload: f"{payload[:20]!r}",
 )

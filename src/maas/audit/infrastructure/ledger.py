@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from maas.audit.application.flush import (
@@ -26,6 +27,10 @@ Checkpoint: TypeAlias = Callable[[str], None]
 
 # A flusher that was frozen in mid-transaction holds the head of the chain; no other waits longer.
 IDLE_IN_TRANSACTION_MS: Final = 5_000
+FROZEN_SECONDS: Final = 10.0
+"""A flusher whose transaction is older than this, and that keeps PostgreSQL waiting, is ended."""
+
+APPLICATION: Final = "maas-flush"
 
 OUTAGES: Final = ("08", "25", "28", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE that pass: connections, read-only and idle transactions, logins, conflicts,
@@ -55,6 +60,18 @@ _WAITING: Final = """
     WHERE created_at < clock_timestamp() - interval '1 second'
     ORDER BY created_at, event_id LIMIT $1
 """
+_TAKE_OUT: Final = """
+    DELETE FROM audit_outbox WHERE event_id = ANY($1) RETURNING event_id, payload
+"""
+# Stopped in the middle of a COPY it is not idle, and no time limit of PostgreSQL ends that wait.
+# The session's own user, whom the role may stand for, is the one who may end it.
+_BE_SESSION_USER: Final = "SET LOCAL ROLE NONE"
+_END_FROZEN: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = $1 AND usename = session_user
+        AND pid <> pg_backend_pid() AND wait_event = 'ClientRead'
+        AND xact_start < clock_timestamp() - make_interval(secs => $2)
+"""
 _ENSURE_PARTITIONS: Final = """
     SELECT audit_ensure_partition(class, clock_timestamp() + make_interval(months => ahead))
     FROM unnest($1::text[]) AS class, generate_series(0, 3) AS ahead
@@ -73,6 +90,13 @@ _BURY: Final = """
 """
 
 
+log = structlog.get_logger(__name__)
+
+
+class LockedOutError(LogUnavailableError):
+    """Another flusher holds the head of the chain, for longer than any should."""
+
+
 class MissingPartitionError(Exception):
     """The log has no partition for this month yet."""
 
@@ -89,7 +113,7 @@ class PostgresLedger:
     ) -> None:
         server_settings = {
             **arguments["server_settings"],
-            "application_name": "maas-flush",
+            "application_name": APPLICATION,
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
             "synchronous_commit": "on",
         }
@@ -111,6 +135,9 @@ class PostgresLedger:
     async def append(self, records: Sequence[Record]) -> Appended:
         try:
             return await self._append(records)
+        except LockedOutError:
+            await self._end_frozen()
+            raise
         except MissingPartitionError:
             await self._ensure_partitions()
         try:
@@ -135,10 +162,19 @@ class PostgresLedger:
             async with connection.transaction():
                 self._checkpoint("after_read")
                 written = await _write(connection, records, ids, signer=self._signer)
-                await connection.execute("DELETE FROM audit_outbox WHERE event_id = ANY($1)", ids)
+                kept = await connection.fetch(_TAKE_OUT, ids)
+                _refuse_others_bytes(records, kept)
                 self._checkpoint("after_insert")
             self._checkpoint("after_commit")
         return Appended(written, len(records) - written)
+
+    async def _end_frozen(self) -> None:
+        """End flushers that were stopped in mid-transaction: what they had is delivered again."""
+        async with self._connected() as connection, connection.transaction():
+            await connection.execute(_BE_SESSION_USER)
+            ended = await connection.fetch(_END_FROZEN, APPLICATION, FROZEN_SECONDS)
+        if ended:
+            log.warning("audit_frozen_flusher_ended", count=len(ended))
 
     async def _ensure_partitions(self) -> None:
         async with self._connected() as connection:
@@ -163,6 +199,8 @@ class PostgresLedger:
             asyncpg.ProgramLimitExceededError,
         ) as exc:
             raise UnfitRecordsError(type(exc).__name__) from exc
+        except asyncpg.LockNotAvailableError as exc:
+            raise LockedOutError(type(exc).__name__) from exc
         except asyncpg.PostgresError as exc:
             state = exc.sqlstate or ""
             error = LogUnavailableError if state.startswith(OUTAGES) else LogRefusedError
@@ -232,6 +270,18 @@ async def _write(
         "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", seq, last_hash
     )
     return len(log_rows)
+
+
+def _refuse_others_bytes(records: Sequence[Record], kept: Sequence[asyncpg.Record]) -> None:
+    """Let nothing take an event's place: what the outbox has under its id is the event.
+
+    Whoever may write to Redis could else replace the event of a change before it is recorded.
+    """
+    if not kept:
+        return
+    payloads = {row["event_id"]: row["payload"] for row in kept}
+    if any(payloads.get(item.event_id, item.payload) != item.payload for item in records):
+        raise UnfitRecordsError("other bytes than the outbox has under this id")
 
 
 async def _find_forgotten(
