@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
 from rich.console import Console
 from rich.markup import escape
 
@@ -108,7 +109,7 @@ def main() -> int:
     console.print(f"seed {given.seed} (argon2 parameters are cheap, the login throttle is off)")
     if given.prove_harness:
         extra = {"api": {"CHAOS_OUTBOX": "off"}}
-        played = asyncio.run(_play(["C01", "C07"], seed=given.seed, extra=extra))
+        played = uvloop.run(_play(["C01", "C07"], seed=given.seed, extra=extra))
         found = bool(played.report.figures["lost"] or played.report.figures["silent changes"])
         _show(played, "with the outbox switched off")
         console.print(
@@ -125,7 +126,7 @@ def main() -> int:
     is_whole = True
     for chosen, seed in runs:
         title = "the gate" if chosen == list(GATE) else f"{','.join(chosen)} with seed {seed}"
-        is_whole &= _show(asyncio.run(_play(chosen, seed=seed, extra={})), title)
+        is_whole &= _show(uvloop.run(_play(chosen, seed=seed, extra={})), title)
     if given.all:
         for name, where in ELSEWHERE.items():
             console.print(f"[dim]{name}: {where}[/]")
