@@ -98,7 +98,10 @@ class TestRedactFields:
 class TestRedactTokens:
     @pytest.mark.parametrize(
         "part",
-        [b"password", b"'password':'", rb"\"token\":\"", b"a-", b"://", b"://a:", b"token: "],
+        [
+            *(b"password", b"'password':'", rb"\"token\":\"", b"a-", b"://", b"://a:", b"token: "),
+            *(b"password='", b"input_value=", b"cookie: ", b"authorization:", b"secret="),
+        ],
     )
     def test_takes_linear_time(self, part: bytes) -> None:
         started = time.perf_counter()
@@ -131,6 +134,18 @@ class TestRedactTokens:
         [
             (b"Authorization: Bearer abc.def-ghi", b"Authorization: Bearer [redacted]"),
             (b"Basic dXNlcjpwYXNz", b"Basic [redacted]"),
+            (b"Authorization: abc def", b"Authorization: [redacted]"),
+            (b"proxy-authorization: Digest a=b, c=d", b"proxy-authorization: Digest [redacted]"),
+            (b"Cookie: session=abc; b=c", b"Cookie: [redacted]"),
+            (rb'"Cookie: session=abc; b=c\r\nHost: x"', rb'"Cookie: [redacted]\r\nHost: x"'),
+            (b"{'cookie': 'a=b; c=d', 'e': 1}", b"{'cookie': '[redacted]', 'e': 1}"),
+            (b"[(b'authorization', b'abc')]", b"[(b'authorization', b'[redacted]')]"),
+            (b"a=1&new_password=b&client_secret=c", b"a=1&[redacted]&[redacted]"),
+            (b"connect(password='two words', x=1)", b"connect([redacted], x=1)"),
+            (
+                b"[type=int_parsing, input_value='a b', input_type=str]",
+                b"[type=int_parsing, input_value=[redacted], input_type=str]",
+            ),
             (b"redis://:hunter2@cache:6379/0", b"redis://[redacted]@cache:6379/0"),
             (b"postgresql://u:p@db/x", b"postgresql://[redacted]@db/x"),
             (b"redis://:p@ss:w@cache:6379/0", b"redis://[redacted]@cache:6379/0"),

@@ -38,10 +38,15 @@ _TOKENS = re.compile(
        | \b(?:sk|pk|rk)-[\w-]{16,} | \b(?:hf_|gh[opsu]_|glpat-)[\w-]{16,} | \bAKIA[A-Z0-9]{12,}
        | (?<=://)[^\s/:"\\]*:[^\s/"\\]+(?=@)                        # URL user and password
        | (?<=[Bb]earer[ ])[\w.~+/=-]{6,} | (?<=[Bb]asic[ ])[\w+/=-]{6,}
-       | (?<![\w])(?:password|passwd|pwd|secret|token|access_token|refresh_token|api_key|apikey)
-         =[^\s&"\\]+                                                # query strings
-       | (?P<name>(?<![\w-])(?i:[\w-]{0,32}(?:
+       | (?<=input_value=).{0,400}?(?=,[ ]input_type=)              # what pydantic did not like
+       | (?P<header>(?<![\w-])(?i:(?:set-|proxy-)?(?:cookie|authorization)[ ]?:[ ]?
+           (?:(?:bearer|basic|digest|token)[ ])?))[^\s"'\\][^"\\\r\n]*
+       | (?<![\w-])(?i:[\w-]{0,32}(?:                               # query strings and calls
            password|passwd|pwd|passphrase|secret|token|(?:api|session|secret|private)[_-]?key))
+         =(?:'[^'\\]{0,400}'|[^\s&"\\]+)
+       | (?P<name>(?<![\w-])(?i:[\w-]{0,32}(?:
+           password|passwd|pwd|passphrase|secret|token|(?:api|session|secret|private)[_-]?key
+           |cookie|authorization))
            (?:[ ]?:[ ]?                                               # headers
              | (?P<quote>\\*["'])(?:[ ]?:[ ]?|,[ ]?b)(?P=quote)))     # JSON or reprs, quoted again
          (?(quote)(?:(?!(?<!\\)(?:(?P=quote)|")).)+
@@ -51,11 +56,11 @@ _TOKENS = re.compile(
 )
 _TOKEN_MARKS = (
     b"=", b"eyj", b"maas_", b"mrt_", b"$argon2", b"://", b"earer ", b"asic ", b"k-", b"hf_", b"gh",
-    b"glpat", b"akia", b"pass", b"pwd", b"secret", b"token", b"key",
+    b"glpat", b"akia", b"pass", b"pwd", b"secret", b"token", b"key", b"cookie", b"authorization",
 )  # fmt: skip
 """Some of these stand in every line that `_TOKENS` matches; a search for them costs a tenth."""
 
-_REDACTED_BYTES = rb"\g<name>" + REDACTED.encode()
+_REDACTED_BYTES = rb"\g<name>\g<header>" + REDACTED.encode()
 
 
 _NUMBERS = frozenset({bool, float, int, type(None)})

@@ -26,7 +26,7 @@ from maas.user.application.ports import (
 )
 from maas.user.application.sessions import versions_of
 from maas.user.application.throttle import AttemptOutcome, LoginThrottle
-from maas.user.application.token_pairs import MAX_USER_AGENT_CHARS, SessionOpener, TokenPair
+from maas.user.application.token_pairs import SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
 from maas.user.application.turns import SessionTurns
 from maas.user.domain.session import RotationVerdict, Session
@@ -54,9 +54,12 @@ class SignInService:
             TooManyLoginsError: too soon after a failure; `retry_after` says how long to wait.
         """
         scope = current_scope()
-        scope.actor = Actor("anonymous", None, name=login[:MAX_USER_AGENT_CHARS])
+        scope.actor = Actor("anonymous", None)
         scope.tenant_id = DEFAULT_TENANT_ID
         candidate = await self.queries.find_sign_in(login, current_call().address)
+        if candidate is not None:
+            # A name that nobody has may be a password in the wrong field: it is not kept.
+            scope.actor = Actor("anonymous", None, name=candidate.username)
         if not await self._is_right(candidate, login, password) or candidate is None:
             raise InvalidCredentialsError
         choice = _choose_tenant(candidate, tenant)

@@ -1,0 +1,460 @@
+"""Secrets sent to every route, in every place one can stand, are found nowhere afterwards.
+
+The API and the worker are processes of their own that log everything, or as much as usual. Kept on
+purpose are only a user agent, as a personal field that can be erased, and the name of a file.
+"""
+
+import asyncio
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from maas.audit.infrastructure.stream import STREAM
+from maas.shared.domain.ids import new_id
+from maas.shared.infrastructure.logging import is_secret_name
+from maas.shared.infrastructure.settings import load_settings
+from tests.conftest import ROOT, TEST_SECRET, clone, drop, settings_for
+from tests.e2e.canaries.leaking import WAYS
+from tests.e2e.canaries.places import TOLD_BACK, Canaries, Shot, shots
+from tests.e2e.canaries.sinks import read_logs, read_redis, read_tables
+from tests.e2e.conftest import Person
+from tests.e2e.routes.cases import ROWS
+from tests.e2e.routes.world import API, Case, World, opened_world
+from tests.servers import Servers
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+OWN_REDIS = 48
+START_SECONDS = 60
+SETTLE_SECONDS = 90
+KINDS_PROMISED = 40
+FORMATS = {"DEBUG": "json", "INFO": "console"}
+"""The levels of the two API processes, and how each writes its lines."""
+
+MIN_SECRET_CHARS = 12
+
+STREAM_SINK = f"redis {STREAM}"
+
+KEPT = {
+    # What a browser says of itself: a personal field of the event, apart from what is hashed and
+    # erased with its person, and shown to them in the list of their sessions.
+    "user agent": {
+        *("audit_personal.user_agent", "audit_outbox.personal", STREAM_SINK),
+        "sessions.user_agent",
+    },
+    # What a file is called is what the event is about, and where the answer says it is.
+    "file name": {
+        *("audit_log.payload", "audit_log.resource_id", "audit_outbox.payload", STREAM_SINK),
+        *("version_files.path", "an answer's headers"),
+    },
+}
+"""What may be found, by the place it was put in: everything else is a leak."""
+
+CountUp = Callable[[str, object], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Hunt:
+    """The processes, what was sent to them, and what was found of it."""
+
+    world: World
+    canaries: Canaries
+    clients: Mapping[str, httpx.AsyncClient]
+    environment: Mapping[str, str]
+    folder: Path
+    redis: "Redis"
+    connection: "asyncpg.Connection[asyncpg.Record]"
+    leaks: set[tuple[str, str, str]] = field(default_factory=set)
+    """Place, route and sink."""
+    issued: set[str] = field(default_factory=set)
+    """Tokens and passwords that the platform itself made up."""
+    requests: int = 0
+
+    def note(self, found: set[tuple[str, str]], sink: str) -> None:
+        self.leaks |= {
+            (place, route, sink) for place, route in found if sink not in KEPT.get(place, ())
+        }
+
+    def summary(self) -> dict[str, list[str]]:
+        """Tell of each place in which sinks it was found, with a route that this was seen at."""
+        seen = {(place, sink): route for place, route, sink in sorted(self.leaks)}
+        told: dict[str, list[str]] = {}
+        for (place, sink), route in seen.items():
+            told.setdefault(place, []).append(f"{sink} ({route})")
+        return told
+
+    async def heard(self, answer: httpx.Response) -> None:
+        """Look through an answer, and remember the secrets that it hands out."""
+        body = await answer.aread()
+        self.requests += 1
+        headers = repr(answer.headers.raw).encode()
+        if not answer.is_success:
+            found = self.canaries.found_in(body)
+            self.note({each for each in found if each[0] not in TOLD_BACK}, "a refusal")
+        self.note(self.canaries.found_in(headers), "an answer's headers")
+        if body and answer.headers.get("content-type", "").startswith("application/json"):
+            self.issued |= set(secrets_in(answer.json()))
+
+    async def send(self, client: httpx.AsyncClient, key: str, case: Case, shot: Shot) -> None:
+        route = self.world.routes[key]
+        path = route.path
+        for name, value in (case.values if shot.values is None else shot.values).items():
+            path = path.replace(f"{{{name}}}", value)
+        headers = {
+            **(case.credentials if shot.has_credentials else {}),
+            **case.headers,
+            **shot.headers,
+        }
+        sent: dict[str, Any] = {"content": shot.content or case.content}
+        if sent["content"] is None:
+            sent = {"data": case.form} if case.form is not None else {"json": case.json}
+        await client.request(route.method, f"{path}{shot.query}", headers=headers, **sent)
+
+    async def look(self) -> None:
+        """Read through all that is left of what was done."""
+        texts = await read_tables(self.connection)
+        texts |= await read_redis(self.redis)
+        texts |= read_logs(self.folder)
+        for sink, text in texts.items():
+            self.note(self.canaries.found_in(text), sink)
+            self.leaks |= {("issued", "", sink) for each in self.issued if each.encode() in text}
+
+
+def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    """Find what stands under a secret's name, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from secrets_in(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from secrets_in(inner, name)
+    elif is_secret_name(name) or name == "link":
+        yield from [value] if isinstance(value, str) and len(value) >= MIN_SECRET_CHARS else []
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(
+    words: list[str], environment: Mapping[str, str], folder: Path, name: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a module of ours with what it says in a file, away from a checkout's `.env`."""
+    with (folder / f"{name}.log").open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGTERM)
+        try:
+            running.wait(20)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+async def until_ready(client: httpx.AsyncClient, api: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert api.poll() is None, "the API ended"
+        with suppress(httpx.HTTPError):
+            if (await client.get("/health/live")).is_success:
+                return
+        await asyncio.sleep(0.1)
+    pytest.fail("the API did not start")
+
+
+@pytest.fixture(scope="module")
+def database_name(servers: Servers, worker_number: int) -> Iterator[str]:
+    name = f"maas_canaries_{worker_number}"
+    asyncio.run(clone(servers, name))
+    yield name
+    asyncio.run(drop(servers, name))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hunt(
+    servers: Servers,
+    database_name: str,
+    worker_number: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Hunt]:
+    folder, number = tmp_path_factory.mktemp("canaries"), OWN_REDIS + worker_number
+    base: dict[str, Any] = settings_for(
+        servers, database_name, number=number, data_dir=folder / "data"
+    )
+    base["auth"] |= {"registration": "open", "login_throttle": False}
+    kept = {name: value for name, value in os.environ.items() if not re.match("MAAS_", name)}
+    environment = {
+        **kept,
+        "MAAS_ENVIRONMENT": "test",
+        "MAAS_SECRET_KEY": TEST_SECRET,
+        "MAAS_DATA_DIR": str(folder / "data"),
+        **{f"MAAS_DATABASE__{name.upper()}": url for name, url in base["database"].items()},
+        **{f"MAAS_REDIS__{name.upper()}": str(value) for name, value in base["redis"].items()},
+        **{f"MAAS_AUTH__{name.upper()}": str(value) for name, value in base["auth"].items()},
+    }
+    connection = await servers.connect(database_name)
+    redis = Redis.from_url(servers.redis_url(number))
+    ports = {level: free_port() for level in FORMATS}
+    (one, other), canaries = FORMATS, Canaries()
+
+    def api(level: str) -> Any:
+        words = ["tests.e2e.canaries.leaking", str(ports[level])]
+        own = {**environment, "MAAS_LOG_LEVEL": level, "MAAS_LOG_FORMAT": FORMATS[level]}
+        return process(words, own, folder, f"api-{level.lower()}")
+
+    def client(level: str) -> httpx.AsyncClient:
+        url = f"http://127.0.0.1:{ports[level]}"
+        return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+
+    with api(one) as first, api(other) as second:
+        async with (
+            client(one) as chatty,
+            client(other) as usual,
+            opened_world(load_settings(**base), connection) as world,
+        ):
+            await until_ready(chatty, first)
+            await until_ready(usual, second)
+            # Also what the rows of the walk prepare is said to the process that logs everything.
+            world.client = chatty
+            hunt = Hunt(
+                world=world,
+                canaries=canaries,
+                clients={one: chatty, other: usual},
+                environment=environment,
+                folder=folder,
+                redis=redis,
+                connection=connection,
+            )
+            for each in hunt.clients.values():
+                each.event_hooks["response"].append(hunt.heard)
+            yield hunt
+    await redis.aclose()
+    await connection.close()
+
+
+async def test_no_secret_is_found_anywhere(hunt: Hunt, record_property: CountUp) -> None:
+    await send_to_every_route(hunt)
+    await use_secrets_as_meant(hunt)
+    await fail_with_secrets(hunt)
+    await hunt.look()
+    await flush(hunt)
+    await hunt.look()
+
+    assert hunt.summary() == {}
+    assert len(hunt.canaries.kinds) >= KINDS_PROMISED
+    assert len(hunt.issued) > len(ROWS)
+    await check_that_sinks_were_full(hunt)
+    record_property("kinds", len(hunt.canaries.kinds))
+    record_property("canaries", len(hunt.canaries.places))
+    record_property("issued", len(hunt.issued))
+    record_property("routes", len(hunt.world.routes))
+    record_property("requests", hunt.requests)
+
+
+async def send_to_every_route(hunt: Hunt) -> None:
+    client = hunt.clients["DEBUG"]
+    for key in hunt.world.routes:
+        case = await case_of(hunt.world, key)
+        aimed = list(shots(hunt.canaries, key, case))
+        # The first may succeed and end what the others act on: they are to be refused anyway.
+        await hunt.send(client, key, case, aimed[0])
+        await asyncio.gather(*(hunt.send(client, key, case, shot) for shot in aimed[1:]))
+
+
+async def case_of(world: World, key: str) -> Case:
+    """Make the walk's case; a route that it has none for yet is sent what names nothing."""
+    if key in ROWS:
+        return await ROWS[key](world)
+    values = dict.fromkeys(re.findall(r"{(\w+)}", key), str(new_id()))
+    return Case(caller=world.root, values=values)
+
+
+async def use_secrets_as_meant(hunt: Hunt) -> None:
+    """Register, sign in, change and reset with passwords that are canaries, and make them wrong."""
+    world, made = hunt.world, hunt.canaries.make
+    for client in hunt.clients.values():
+        name = world.name()
+        first, second, third = (
+            made(f"password that is {at}", "") for at in ("set", "new", "reset")
+        )
+        email = f"{name}@example.com"
+        account = {"username": name, "email": email, "password": first}
+
+        async def post(path: str, body: Any, *, status: int = 200, **sent: Any) -> Any:
+            answer = await client.post(f"{API}{path}", json=body, **sent)  # noqa: B023  called at once
+            assert answer.status_code == status, answer.text
+            return answer.json() if answer.content else None
+
+        await post("/auth/register", account, status=202)
+        link = await read_link(hunt, email)
+        await post("/auth/email/verify", {"token": link}, status=204)
+        tokens = await post("/auth/login", {"username": name, "password": first})
+        person = Person(name, tokens["access_token"], tokens["refresh_token"])
+        wrong = {"username": name, "password": made("wrong password", "")}
+        await post("/auth/login", wrong, status=401)
+        stray = {"username": made("password typed as the name", ""), "password": "x" * 12}
+        await post("/auth/login", stray, status=401)
+        form = await client.post(f"{API}/auth/token", data={"username": name, "password": first})
+        assert form.status_code == 200, form.text
+        change = {"current_password": first, "new_password": second}
+        await post("/users/password", change, status=204, headers=person.headers)
+        await post("/auth/password/forgot", {"email": email}, status=202)
+        link = await read_link(hunt, email)
+        await post("/auth/password/reset", {"token": link, "new_password": third}, status=204)
+        await post("/auth/password/reset", {"token": link, "new_password": third}, status=422)
+        headers = world.root.headers
+        other = world.name()
+        body = {"username": other, "email": f"{other}@example.com", "roles": ["user"]}
+        by_admin = {**body, "password": made("password by an administrator", "")}
+        await post("/admin/users", by_admin, status=201, headers=headers)
+
+
+async def read_link(hunt: Hunt, email: str) -> str:
+    """Read the one link that was mailed to somebody, and throw the mail away."""
+    link = await hunt.world.mailed_link(email)
+    hunt.issued.add(link)
+    for mail in (hunt.folder / "data" / "mail").glob("*.eml"):
+        mail.unlink()
+    return link
+
+
+async def fail_with_secrets(hunt: Hunt) -> None:
+    """Have exceptions nobody expects carry secrets in their messages."""
+    for client in hunt.clients.values():
+        for way in WAYS:
+            key = f"failing: {way}"
+            made = hunt.canaries.make
+            body = {
+                "password": made("failing: password", key),
+                "new_password": made("failing: new password", key) + "'\" \\",
+                "refresh_token": f"mrt_{made('failing: refresh token', key)}",
+                "api_key": made("failing: API key", key),
+                "client_secret": made("failing: secret", key),
+            }
+            basic = base64.b64encode(f"user:{made('failing: basic', key)}".encode()).decode()
+            for authorization in (
+                f"Bearer {made('failing: bearer', key)}",
+                f"Basic {basic}",
+                made("failing: credential", key),
+            ):
+                answer = await client.post(
+                    f"/planted/failing/{way}",
+                    json=body,
+                    headers={
+                        "Authorization": authorization,
+                        "X-API-Key": made("failing: X-API-Key", key),
+                        "Cookie": f"session={made('failing: cookie', key)}; a=b",
+                    },
+                )
+                assert answer.status_code in {500, 503}, answer.text
+        await fail_in_the_database(hunt, client)
+
+
+async def fail_in_the_database(hunt: Hunt, client: httpx.AsyncClient) -> None:
+    """Have PostgreSQL repeat a value in its message and its detail, as it does of broken rules."""
+    for state, status in (("P0001", 500), ("53300", 503)):
+        await hunt.connection.execute(
+            f"""CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                RAISE EXCEPTION USING ERRCODE = '{state}', MESSAGE = 'no ' || NEW.description,
+                    DETAIL = 'Failing row contains (' || NEW.description || ').';
+                END $$;
+                CREATE TRIGGER planted BEFORE INSERT ON models
+                FOR EACH ROW EXECUTE FUNCTION planted()"""
+        )
+        body = {
+            "name": f"acme/{hunt.world.name()}",
+            "framework": "gguf",
+            "description": hunt.canaries.key("failing: in PostgreSQL", f"failing: {state}"),
+        }
+        answer = await client.post(f"{API}/models", json=body, headers=hunt.world.root.headers)
+        assert answer.status_code == status, answer.text
+        await hunt.connection.execute("DROP TRIGGER planted ON models; DROP FUNCTION planted")
+
+
+async def flush(hunt: Hunt) -> None:
+    """Let a worker with its clock take everything to the log, as noisily as it can."""
+    noisy = {**hunt.environment, "MAAS_LOG_LEVEL": "DEBUG"}
+    with (
+        process(["maas.cli", "worker", "--concurrency", "1"], noisy, hunt.folder, "worker"),
+        process(["maas.cli", "beat"], noisy, hunt.folder, "beat"),
+    ):
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while await hunt.redis.xlen(STREAM) or await hunt.connection.fetchval(
+            "SELECT EXISTS (SELECT FROM audit_outbox)"
+        ):
+            assert time.monotonic() < deadline, "the trail did not come to rest"
+            await asyncio.sleep(0.2)
+        await hunt.look()
+
+
+async def check_that_sinks_were_full(hunt: Hunt) -> None:
+    """Make sure that there was something to look through."""
+    for name in ("api-debug.log", "api-info.log", "worker.log"):
+        assert (hunt.folder / name).stat().st_size > 0, name
+    log = (hunt.folder / "api-info.log").read_bytes()
+    assert b"Traceback" in log
+    assert b"request_served" in log
+    assert await hunt.connection.fetchval("SELECT count(*) FROM audit_log") > len(ROWS)
+    kept = await hunt.connection.fetchval(
+        "SELECT count(*) FROM audit_personal WHERE user_agent LIKE 'agent/1 (zqcanary%'"
+    )
+    assert kept > 0
+
+
+async def test_a_secret_that_leaks_would_be_found(hunt: Hunt) -> None:
+    hunt.leaks.clear()
+    word = hunt.canaries.make("planted", "leaking")
+
+    for client in hunt.clients.values():
+        await client.post("/planted/leaking", json={"word": word})
+    await hunt.look()
+    await hunt.world.flushing.service.run()
+    await hunt.look()
+
+    assert {sink for place, _, sink in hunt.leaks if place == "planted"} >= {
+        *("api-debug.log", "api-info.log", STREAM_SINK),
+        *("audit_log.payload", "audit_log.reason"),
+    }
+
+
+async def test_a_secret_that_is_encoded_would_be_found() -> None:
+    canaries = Canaries()
+    secret = canaries.make("x", "y").encode()
+
+    for skip in range(3):
+        assert canaries.found_in(b"> " + base64.b64encode(b"u" * skip + secret))
+    assert canaries.found_in(b"\\x" + secret.hex().encode())
+    assert canaries.found_in(secret[:-4]) == {("x", "y")}
+    assert canaries.found_in(b"nothing here") == set()
