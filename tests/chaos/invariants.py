@@ -345,6 +345,8 @@ async def _ask_whether_live(
     try:
         status = await get(url)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        # It may have been killed this very moment, and nobody has noticed yet.
+        await asyncio.sleep(0.5)
         is_same = pid is not None and (api.pid, api.starts) == (pid, starts)
         if is_same and api.wanted and not is_frozen(pid or 0):
             book.violate(f"{api.name} is up, and not live: {type(exc).__name__}")
