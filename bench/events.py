@@ -69,12 +69,14 @@ def make_events(count: int, *, seed: int) -> Iterator[tuple[QueuedEvent, bool]]:
     weights = [kind.share for kind in KINDS]
     for number in range(count):
         (kind,) = chance.choices(KINDS, weights)
-        who = None if kind.reason == "invalid-credentials" else chance.choice(people)
+        where = chance.randrange(ACTORS)
+        who = None if kind.reason == "invalid-credentials" else people[where]
         call = Call(
             request_id=str(new_id()),
             recorder=recorder,
-            address=f"10.{number % 7}.{chance.randrange(256)}.{chance.randrange(256)}",
-            user_agent=chance.choice(AGENTS),
+            # Offices, and people at home: few addresses make most of the events.
+            address=f"10.0.{where % 8}.{where % 250}" if where % 4 else f"2001:db8::{where:x}",
+            user_agent=AGENTS[where % len(AGENTS)],
             principal=who,
             tenant_id=DEFAULT_TENANT_ID,
         )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tests.acceptance import (
+    canaries,
     faults,
     hostile,
     isolation,
@@ -117,6 +118,11 @@ CHECKS = [
         name="offline proof",
         promise="one event and a tenant's export prove themselves with the public key alone",
         run=trail.offline_proof,
+    ),
+    Check(
+        name="canaries",
+        promise="secrets in 40 and more places of every route, 0 found in anything kept or written",
+        run=canaries.hunt,
     ),
     Check(
         name="full disk",
