@@ -336,6 +336,11 @@ async def one_event(world: World) -> Case:
     return Case(caller=world.root, values={"id": event}, missing={"id": str(new_id())})
 
 
+async def signed(world: World) -> Case:
+    await world.flushing.service.run()
+    return Case(caller=world.root)
+
+
 ROWS: dict[str, Make] = {
     "POST /auth/register": register,
     "POST /auth/login": login,
@@ -400,5 +405,9 @@ ROWS: dict[str, Make] = {
     "DELETE /models/{model_id}/versions/{version}/files/{path}": on_file,
     "GET /audit/logs": plain(),
     "GET /audit/logs/{id}": one_event,
+    "GET /audit/logs/{id}/proof": one_event,
+    "GET /audit/logs/export": plain(),
+    "GET /audit/head": signed,
+    "GET /audit/checkpoints": plain(),
 }
 """Under `/api/v1`, in the order of the design's table; a route without a row fails the walk."""
