@@ -123,8 +123,8 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
     signed = fields["checkpoint"]
     _say("PROOF", "green", f"ok: event {fields['event_id']} is row {fields['seq']:,}")
     output.print(
-        f"Recorded {fields['recorded_at']}; signed in checkpoint {signed['n']:,} of "
-        f"{signed['recorded_at']} with the key {signed['key_id']}.",
+        f"Recorded by {signed['recorded_at']}, when checkpoint {signed['n']:,} was signed with "
+        f"the key {signed['key_id']}.",
         highlight=False,
         soft_wrap=True,
         style="dim",
@@ -174,7 +174,7 @@ def _check_export(path: Path, public_keys: list[Path] | None) -> int:
         _say("COMPLETENESS", "yellow", text)
     rows = counts.events + counts.others
     output.print(f"{rows:,} rows in {seconds:.1f} s.", highlight=False, style="dim")
-    return 0
+    return 0 if check.is_attested else EXIT_UNCHECKED
 
 
 def _exit_code(verdict: Any) -> int:

@@ -155,9 +155,13 @@ async def test_a_proof_is_checked_without_a_server(
     written = run("audit", "prove", event_id, "--out", str(proof), given=settings_of_worker)
     changed = tmp_path / "changed.json"
     changed.write_text(proof.read_text().replace("model.created", "model.deleted"))
+    predated = tmp_path / "predated.json"
+    claimed = "1999-01-01T00:00:00.000000Z"
+    predated.write_text(json.dumps({**json.loads(proof.read_text()), "recorded_at": claimed}))
     key = ("--public-key", str(public_key))
 
     good = run("audit", "verify", "--proof", str(proof), *key, given={})
+    told = run("audit", "verify", "--proof", str(predated), *key, given={})
     bad = run("audit", "verify", "--proof", str(changed), *key, given={})
     without = run("audit", "verify", "--proof", str(proof), given={})
     odd = run("audit", "verify", "--proof", str(public_key), *key, given={})
@@ -165,6 +169,7 @@ async def test_a_proof_is_checked_without_a_server(
     assert written.returncode == 0, written.stderr
     assert (good.returncode, bad.returncode) == (0, 2)
     assert f"ok: event {event_id} is row 14" in good.stdout
+    assert claimed not in told.stdout, "what nothing proves is not said"
     assert "BROKEN: its leaf is not the hash of its payload" in bad.stdout
     assert (without.returncode, odd.returncode) == (1, 1)
     assert "give --public-key" in without.stderr
@@ -191,11 +196,16 @@ async def test_an_export_is_checked_without_a_server(
         lines = b"".join([chunk async for chunk in exports.export(DEFAULT_TENANT_ID)])
     path.write_bytes(lines)
     cut.write_bytes(lines[:-100])
+    unsigned = tmp_path / "unsigned.ndjson"
+    *before, end = lines.splitlines(keepends=True)
+    stripped = {**json.loads(end), "key_id": None, "signature": None}
+    unsigned.write_bytes(b"".join(before) + json.dumps(stripped).encode() + b"\n")
     key = ("--public-key", str(public_key))
 
     good = run("audit", "verify", "--export", str(path), *key, given={})
     bad = run("audit", "verify", "--export", str(cut), *key, given={})
     odd = run("audit", "verify", "--export", str(public_key), *key, given={})
+    some = run("audit", "verify", "--export", str(unsigned), *key, given={})
 
     assert good.returncode == 0, good.stdout + good.stderr
     assert "INTEGRITY    ok: rows 1 to 30, 3 checkpoints signed by 1 key" in good.stdout
@@ -204,3 +214,5 @@ async def test_an_export_is_checked_without_a_server(
     assert "the last line is missing: the file was cut off" in bad.stdout
     assert odd.returncode == 1
     assert "line 1 is no line of an export" in odd.stderr
+    assert some.returncode == 1
+    assert "COMPLETENESS unknown" in some.stdout

@@ -136,7 +136,7 @@ async def edit_personal(t: Tamperer) -> Expected:
     event_id = (await t.row("audit_log", "seq", seq))["event_id"]
     await t.set("audit_personal", "event_id", event_id, column)
     if column == "event_id":
-        return Expected(f"audit_personal.event_id of {seq}", subject="personal fields of")
+        return Expected(f"audit_personal.event_id of {seq}", frozenset({seq}))
     return Expected(f"audit_personal.{column} of {seq}", frozenset({seq}))
 
 

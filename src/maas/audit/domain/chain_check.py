@@ -26,6 +26,7 @@ SignatureCheck: TypeAlias = Callable[[bytes, bytes, bytes], bool]
 """Takes a public key, a signature and the message."""
 
 _SEQ: Final = itemgetter(0)
+_MAX_BRANCHES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ class ChainCheck:
             else:
                 self.findings.add_row(seq, "its hash does not follow from the row before it")
                 self._bad.add(seq)
-                previous = (stored, *computed)
+                previous = _some(stored, computed)
             self._pending.append(row)
             expected = seq + 1
         self.rows += len(rows)
@@ -227,3 +228,14 @@ class ChainCheck:
                 spell_rows(checkpoint.seq_from, checkpoint.seq_to),
                 f"not what was signed in checkpoint {checkpoint.n}",
             )
+
+
+def _some(stored: bytes, computed: Sequence[bytes]) -> tuple[bytes, ...]:
+    """List what the next row may follow from; the last is what it would be had nothing changed.
+
+    After many bad rows in a row not all can be kept: each would cost as much as all before it.
+    """
+    branches = (stored, *computed)
+    if len(branches) <= _MAX_BRANCHES:
+        return branches
+    return (*branches[: _MAX_BRANCHES - 1], branches[-1])

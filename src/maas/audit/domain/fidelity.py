@@ -11,7 +11,10 @@ from maas.audit.domain.event import canonical_address
 from maas.audit.domain.retention import classify
 
 LogRow: TypeAlias = Sequence[Any]
-"""The columns of `COLUMNS`, then those of `PERSONAL`, ids as text; all null without the latter."""
+"""The columns of `COLUMNS`, then those of `PERSONAL`, ids as text; null where those are gone.
+
+Last of all, whether somebody asked for the actor's personal fields to be erased.
+"""
 
 COLUMNS: Final = (
     "seq", "recorded_at", "payload", "retention_class", "occurred_at", "event_id", "tenant_id",
@@ -35,7 +38,7 @@ def is_erased(row: LogRow) -> bool:
 
 
 def find_difference(row: LogRow) -> str | None:
-    """Say what differs; a row without personal fields has had them erased."""
+    """Say what differs; a row may lack its personal fields where they were to be erased."""
     try:
         return _find_difference(row)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -60,12 +63,12 @@ def _find_difference(row: LogRow) -> str | None:
     if row[3] != classify(hashed["action"]):
         return _spell("retention_class")
     if is_erased(row):
-        return None
+        return None if row[-1] else "its personal fields are gone, and nobody asked for that"
     return _find_personal(row, tenant_id=hashed["tenant_id"], commitments=hashed["commitments"])
 
 
 def _find_personal(row: LogRow, *, tenant_id: str, commitments: Mapping[str, str]) -> str | None:
-    _, kept_tenant, salt, *values = row[_FIRST_PERSONAL:]
+    _, kept_tenant, salt, *values = row[_FIRST_PERSONAL:-1]
     if kept_tenant != tenant_id and not _is_same_id(kept_tenant, tenant_id):
         return "its personal fields are another tenant's"
     personal = dict(zip(_COMMITTED, values, strict=True), salt=salt)

@@ -29,8 +29,9 @@ _LOG: Final = """
         l.tenant_id::text, l.actor_kind, l.actor_id::text, l.session_id::text, l.api_key_id::text,
         l.action, l.resource_kind, l.resource_id, l.outcome, l.reason, l.request_id,
         p.event_id::text, p.tenant_id::text, p.salt, p.actor_name, p.email, host(p.address),
-        p.user_agent
+        p.user_agent, e.actor_id IS NOT NULL
     FROM audit_log AS l LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
+        LEFT JOIN audit_erasures AS e ON e.actor_id = l.actor_id
     WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq
 """
 _CHECKPOINTS: Final = f"""
@@ -39,6 +40,9 @@ _CHECKPOINTS: Final = f"""
 _COVERING: Final = """
     SELECT n, seq_from, seq_to, previous FROM audit_checkpoints
     WHERE seq_to >= $1 ORDER BY seq_to LIMIT 1
+"""
+_BEFORE: Final = """
+    SELECT n, seq_to, hash FROM audit_checkpoints WHERE seq_to < $1 ORDER BY seq_to DESC LIMIT 1
 """
 _STRAY_ROWS: Final = """
     SELECT seq FROM audit_log WHERE seq < 1 OR seq > $1 ORDER BY seq LIMIT $2
@@ -116,15 +120,17 @@ class PostgresTrailReader:
         row = await self._connection.fetchrow(_COVERING, seq)
         if row is None or row["seq_from"] <= 1:
             return Start()
+        first, n, previous = row["seq_from"], row["n"], row["previous"]
+        if first > seq:
+            # The one that covered it is gone, which has to be said: begin where that one began.
+            last = await self._connection.fetchrow(_BEFORE, seq)
+            if last is None:
+                return Start()
+            first, n, previous = last["seq_to"] + 1, last["n"] + 1, last["hash"]
         before = await self._connection.fetchval(
-            "SELECT row_hash FROM audit_chain WHERE seq = $1", row["seq_from"] - 1
+            "SELECT row_hash FROM audit_chain WHERE seq = $1", first - 1
         )
-        return Start(
-            seq=row["seq_from"],
-            n=row["n"],
-            row_hash=before or b"",
-            checkpoint_hash=row["previous"],
-        )
+        return Start(seq=first, n=n, row_hash=before or b"", checkpoint_hash=previous)
 
     async def find_end(self, seq: int) -> int | None:
         row = await self._connection.fetchrow(_COVERING, seq)
