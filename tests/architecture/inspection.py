@@ -10,6 +10,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -267,9 +268,15 @@ def _constants(folder: Path) -> Iterator[tuple[Place, str, str]]:
 
 def _nodes(folder: Path) -> Iterator[tuple[Place, ast.AST]]:
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _walk(path, path.stat().st_mtime_ns):
             line = getattr(node, "lineno", 0)
             yield Place(str(path.relative_to(folder.parent)), line), node
+
+
+@cache
+def _walk(path: Path, _changed_at: int) -> list[ast.AST]:
+    """Parse a file once: each of these tests looks through all the source."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _name_of(node: ast.expr) -> str | None:

@@ -96,6 +96,9 @@ log = structlog.get_logger(__name__)
 class LockedOutError(LogUnavailableError):
     """Another flusher holds the head of the chain, for longer than any should."""
 
+    code = "audit-log-held"
+    title = "Another flusher holds the audit log"
+
 
 class MissingPartitionError(Exception):
     """The log has no partition for this month yet."""
