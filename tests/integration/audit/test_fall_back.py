@@ -177,6 +177,16 @@ class TestRefusal:
         assert [(row["action"], row["outcome"]) for row in rows] == [("audit.gap", "failure")]
         assert json.loads(rows[0]["payload"])["changes"]["after"] == {"unrecorded": 2}
 
+    async def test_a_gap_is_audited_by_a_process_that_stops(
+        self, make_settings: MakeSettings, trail: Trail
+    ) -> None:
+        async with audit_over(make_settings(redis={"url": NOWHERE}), None) as audit:
+            audit.gap.widen()
+
+        await trail.age()
+        await trail.flush().run()
+        assert await trail.superuser.fetchval("SELECT action FROM audit_log") == "audit.gap"
+
 
 class ErrorServer:
     """Speaks enough of the protocol to be connected to, and answers XADD with an error."""

@@ -181,6 +181,14 @@ class TestAppend:
 
 
 class TestDrain:
+    async def test_of_what_cannot_be_opened_keeps_nothing_else_back(self, tmp_path: Path) -> None:
+        event, elsewhere = make_event(), Elsewhere()
+        await abandon(tmp_path, event)
+        tmp_path.joinpath("0-no-file.spool").mkdir()
+
+        assert await drain_abandoned(tmp_path, elsewhere.take) == 1
+        assert elsewhere.events == [event]
+
     async def test_keeps_all_while_nobody_takes_them(self, tmp_path: Path) -> None:
         spool, elsewhere, event = Spool(tmp_path, max_bytes=ROOM), Elsewhere(), make_event()
         await spool.append(event)

@@ -57,6 +57,7 @@ class AuditRecorder:
         self._database = database
         self._spool = spool
         self._gap = gap
+        self._telling: tuple[int, QueuedEvent] | None = None
 
     async def record(self, *, action: str, outcome: Outcome, reason: str | None = None) -> None:
         """Return once the event is durable; an open scope says what it is about.
@@ -86,15 +87,24 @@ class AuditRecorder:
         Raises:
             AuditUnavailableError: there is still no place for it; the count stays.
         """
+        # The same event until somebody says that it is kept: it may have been, unsaid.
+        self._telling = self._telling or self._tell_gap()
+        if self._telling is None:
+            return
+        missing, event = self._telling
+        await self._keep(event)
+        self._telling = None
+        self._gap.count -= missing
+
+    def _tell_gap(self) -> tuple[int, QueuedEvent] | None:
         missing = self._gap.count
         if not missing:
-            return
+            return None
         scope = AuditScope(GAP_ACTION, outcome="failure", reason="audit-unavailable")
         scope.actor = Actor("system", None, name="recorder")
         scope.change(TRAIL, "recorder", after={"unrecorded": missing})
         call = Call(request_id=new_id().hex, recorder=self)
-        await self._keep(self._composer.compose(scope, call))
-        self._gap.count -= missing
+        return missing, self._composer.compose(scope, call)
 
     async def _keep(self, event: QueuedEvent) -> None:
         try:

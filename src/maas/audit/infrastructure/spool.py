@@ -337,6 +337,12 @@ def _claimed(path: Path) -> Iterator[int | None]:
     except FileNotFoundError:
         yield None
         return
+    except OSError as exc:
+        # Another user's, say: it must not keep the others' events from being handed over.
+        reason = errno.errorcode.get(exc.errno or 0)
+        log.error("audit_spool_unreadable", file=path.name, error=reason)  # noqa: TRY400  the reason is all there is to say
+        yield None
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

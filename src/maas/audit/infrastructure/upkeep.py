@@ -13,6 +13,7 @@ from maas.audit.infrastructure.spool import Deliver, Spool, drain_abandoned
 from maas.shared.domain.errors import UnavailableError
 
 INTERVAL_SECONDS: Final = 5.0
+LAST_WORD_SECONDS: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,10 @@ class Upkeep:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
+        # The count is a number in memory: nobody could report it later.
+        with suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._recorder.report_gap()
 
     async def turn(self) -> None:
         """Drain, report and look once; what is down stays for the next turn."""
