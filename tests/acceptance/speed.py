@@ -37,4 +37,4 @@ def _figure(row: list[str]) -> str:
     for cell in row[1:]:
         if re.fullmatch(r"[\d.]+x|\d+%", cell):
             return cell
-    return f"{row[1]} s"
+    return row[1] if " " in row[1] else f"{row[1]} s"
