@@ -27,6 +27,8 @@ SHOWN: Final = 5
 GROWTH_BYTES: Final = 50 * 1024 * 1024
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STREAM: Final = "maas:v1:audit:events"
+INCOMPLETE: Final = 2
+SOUND: Final = "INTEGRITY    ok"
 
 Found: TypeAlias = dict[str, list[str]]
 
@@ -142,7 +144,7 @@ async def verify(
     report.check("I8", book.violations)
     known = {row["request_id"] for row in rows}
     report.check("I8", [f"{each} was accepted, then dropped" for each in book.dropped & known])
-    await _check_product_verdict(report, cluster)
+    await _check_product_verdict(report, cluster, dead_letters=dead_letters)
     if before:
         report.check("I10", _growth(cluster, before))
     report.check("I11", await asyncio.to_thread(_find_canary, cluster))
@@ -276,8 +278,8 @@ def _pending(cluster: Cluster) -> list[str]:
     return [f"{summary['pending']} entries are pending"] if summary["pending"] else []
 
 
-async def _check_product_verdict(report: Report, cluster: Cluster) -> None:
-    """Ask `maas audit verify`, which an auditor would."""
+async def _check_product_verdict(report: Report, cluster: Cluster, *, dead_letters: int) -> None:
+    """Ask `maas audit verify`, which an auditor would; what was buried makes it incomplete."""
     done = await asyncio.to_thread(
         subprocess.run,
         [*map(str, cluster.apis[0].command[:3]), "audit", "verify"],
@@ -288,7 +290,8 @@ async def _check_product_verdict(report: Report, cluster: Cluster) -> None:
         cwd="/",
     )
     report.figures["audit verify"] = f"exit {done.returncode}"
-    if done.returncode:
+    is_buried = dead_letters > 0 and done.returncode == INCOMPLETE and SOUND in done.stdout
+    if done.returncode and not is_buried:
         report.check("I5", [f"`maas audit verify` says {(done.stdout + done.stderr)[-400:]}"])
 
 
