@@ -15,27 +15,23 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
 from maas.audit.infrastructure.stream import STREAM
-from maas.shared.domain.ids import new_id
-from maas.shared.infrastructure.logging import is_secret_name
 from maas.shared.infrastructure.settings import load_settings
 from tests.conftest import ROOT, TEST_SECRET, clone, drop, settings_for
+from tests.e2e.canaries.hunt import PLANTED, STREAM_SINK, Hunt
 from tests.e2e.canaries.leaking import WAYS
-from tests.e2e.canaries.places import TOLD_BACK, Canaries, Shot, shots
-from tests.e2e.canaries.sinks import read_logs, read_redis, read_tables
+from tests.e2e.canaries.places import Canaries, shots
 from tests.e2e.conftest import Person
 from tests.e2e.routes.cases import ROWS
-from tests.e2e.routes.world import API, Case, World, opened_world
+from tests.e2e.routes.world import API, opened_world
 from tests.servers import Servers
 
 pytestmark = [
@@ -51,105 +47,8 @@ KINDS_PROMISED = 40
 FORMATS = {"DEBUG": "json", "INFO": "console"}
 """The levels of the two API processes, and how each writes its lines."""
 
-MIN_SECRET_CHARS = 12
-
-STREAM_SINK = f"redis {STREAM}"
-
-KEPT = {
-    # What a browser says of itself: a personal field of the event, apart from what is hashed and
-    # erased with its person, and shown to them in the list of their sessions.
-    "user agent": {
-        *("audit_personal.user_agent", "audit_outbox.personal", STREAM_SINK),
-        "sessions.user_agent",
-    },
-    # What a file is called is what the event is about, and where the answer says it is.
-    "file name": {
-        *("audit_log.payload", "audit_log.resource_id", "audit_outbox.payload", STREAM_SINK),
-        *("version_files.path", "an answer's headers"),
-    },
-}
-"""What may be found, by the place it was put in: everything else is a leak."""
 
 CountUp = Callable[[str, object], None]
-
-
-@dataclass(slots=True, kw_only=True)
-class Hunt:
-    """The processes, what was sent to them, and what was found of it."""
-
-    world: World
-    canaries: Canaries
-    clients: Mapping[str, httpx.AsyncClient]
-    environment: Mapping[str, str]
-    folder: Path
-    redis: "Redis"
-    connection: "asyncpg.Connection[asyncpg.Record]"
-    leaks: set[tuple[str, str, str]] = field(default_factory=set)
-    """Place, route and sink."""
-    issued: set[str] = field(default_factory=set)
-    """Tokens and passwords that the platform itself made up."""
-    requests: int = 0
-
-    def note(self, found: set[tuple[str, str]], sink: str) -> None:
-        self.leaks |= {
-            (place, route, sink) for place, route in found if sink not in KEPT.get(place, ())
-        }
-
-    def summary(self) -> dict[str, list[str]]:
-        """Tell of each place in which sinks it was found, with a route that this was seen at."""
-        seen = {(place, sink): route for place, route, sink in sorted(self.leaks)}
-        told: dict[str, list[str]] = {}
-        for (place, sink), route in seen.items():
-            told.setdefault(place, []).append(f"{sink} ({route})")
-        return told
-
-    async def heard(self, answer: httpx.Response) -> None:
-        """Look through an answer, and remember the secrets that it hands out."""
-        body = await answer.aread()
-        self.requests += 1
-        headers = repr(answer.headers.raw).encode()
-        if not answer.is_success:
-            found = self.canaries.found_in(body)
-            self.note({each for each in found if each[0] not in TOLD_BACK}, "a refusal")
-        self.note(self.canaries.found_in(headers), "an answer's headers")
-        if body and answer.headers.get("content-type", "").startswith("application/json"):
-            self.issued |= set(secrets_in(answer.json()))
-
-    async def send(self, client: httpx.AsyncClient, key: str, case: Case, shot: Shot) -> None:
-        route = self.world.routes[key]
-        path = route.path
-        for name, value in (case.values if shot.values is None else shot.values).items():
-            path = path.replace(f"{{{name}}}", value)
-        headers = {
-            **(case.credentials if shot.has_credentials else {}),
-            **case.headers,
-            **shot.headers,
-        }
-        sent: dict[str, Any] = {"content": shot.content or case.content}
-        if sent["content"] is None:
-            sent = {"data": case.form} if case.form is not None else {"json": case.json}
-        await client.request(route.method, f"{path}{shot.query}", headers=headers, **sent)
-
-    async def look(self) -> None:
-        """Read through all that is left of what was done."""
-        texts = await read_tables(self.connection)
-        texts |= await read_redis(self.redis)
-        texts |= read_logs(self.folder)
-        for sink, text in texts.items():
-            self.note(self.canaries.found_in(text), sink)
-            self.leaks |= {("issued", "", sink) for each in self.issued if each.encode() in text}
-
-
-def secrets_in(value: Any, name: str = "") -> Iterator[str]:
-    """Find what stands under a secret's name, at any depth."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from secrets_in(inner, key)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from secrets_in(inner, name)
-    elif is_secret_name(name) or name == "link":
-        yield from [value] if isinstance(value, str) and len(value) >= MIN_SECRET_CHARS else []
 
 
 def free_port() -> int:
@@ -286,19 +185,11 @@ async def test_no_secret_is_found_anywhere(hunt: Hunt, record_property: CountUp)
 async def send_to_every_route(hunt: Hunt) -> None:
     client = hunt.clients["DEBUG"]
     for key in hunt.world.routes:
-        case = await case_of(hunt.world, key)
+        case = await ROWS[key](hunt.world)
         aimed = list(shots(hunt.canaries, key, case))
         # The first may succeed and end what the others act on: they are to be refused anyway.
         await hunt.send(client, key, case, aimed[0])
         await asyncio.gather(*(hunt.send(client, key, case, shot) for shot in aimed[1:]))
-
-
-async def case_of(world: World, key: str) -> Case:
-    """Make the walk's case; a route that it has none for yet is sent what names nothing."""
-    if key in ROWS:
-        return await ROWS[key](world)
-    values = dict.fromkeys(re.findall(r"{(\w+)}", key), str(new_id()))
-    return Case(caller=world.root, values=values)
 
 
 async def use_secrets_as_meant(hunt: Hunt) -> None:
@@ -435,7 +326,7 @@ async def check_that_sinks_were_full(hunt: Hunt) -> None:
 
 async def test_a_secret_that_leaks_would_be_found(hunt: Hunt) -> None:
     hunt.leaks.clear()
-    word = hunt.canaries.make("planted", "leaking")
+    word = hunt.canaries.make(PLANTED, "leaking")
 
     for client in hunt.clients.values():
         await client.post("/planted/leaking", json={"word": word})
@@ -443,7 +334,7 @@ async def test_a_secret_that_leaks_would_be_found(hunt: Hunt) -> None:
     await hunt.world.flushing.service.run()
     await hunt.look()
 
-    assert {sink for place, _, sink in hunt.leaks if place == "planted"} >= {
+    assert {sink for place, _, sink in hunt.leaks if place == PLANTED} >= {
         *("api-debug.log", "api-info.log", STREAM_SINK),
         *("audit_log.payload", "audit_log.reason"),
     }
