@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from tests.integration.embedded.platforms import Launcher, Platform, copy_folder
 MEMORY = Path("/dev/shm")  # noqa: S108  mkdtemp makes a folder of our own in it
 DISK = Path("/tmp")  # noqa: S108  likewise
 ROOM_BYTES = 2 * 1024**3
+
+# Under `nohup` this is ignored, which children inherit: then none could be told of a closed terminal.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts or mounts")
 
