@@ -13,7 +13,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108  mkdtemp makes a folder of our own in it
 DISK = Path("/tmp")  # noqa: S108  likewise
 ROOM_BYTES = 2 * 1024**3
 
-# Under `nohup` this is ignored, which children inherit: then none could be told of a closed terminal.
+# Under `nohup` this is ignored, and children inherit that: none would hear of a closed terminal.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
