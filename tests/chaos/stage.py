@@ -14,7 +14,7 @@ from tests.chaos.invariants import watch_liveness
 from tests.chaos.load import Book, Client, keep_signed_in, make_clients, open_http
 from tests.chaos.programs import Program
 
-CLIENTS = 16
+CLIENTS = 40
 SETTING_UP_SECONDS = 120.0
 
 
