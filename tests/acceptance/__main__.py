@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from tests.acceptance import (
     canaries,
+    chaos,
     faults,
     hostile,
     isolation,
@@ -82,6 +83,30 @@ CHECKS = [
         name="a minute without Redis",
         promise="sign-ins and reads within 500 ms, limits hold, nothing lost or let in",
         run=revocation.a_minute_without_redis,
+        is_slow=True,
+    ),
+    Check(
+        name="chaos",
+        promise="nothing lost, doubled or made up over 40 faults and 30,000 acts",
+        run=chaos.gate,
+        is_slow=True,
+    ),
+    Check(
+        name="chaos without the outbox",
+        promise="the harness sees the losses of the usual pipeline",
+        run=chaos.finds_losses,
+        is_slow=True,
+    ),
+    Check(
+        name="every fault",
+        promise="each row of the fault matrix by itself",
+        run=chaos.every_fault,
+        is_slow=True,
+    ),
+    Check(
+        name="ten minutes without Valkey",
+        promise="events seen within 10 s, none lost, drained within a minute of its return",
+        run=chaos.ten_minutes_without_redis,
         is_slow=True,
     ),
     Check(
