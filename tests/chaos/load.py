@@ -90,13 +90,13 @@ class Book:
         self._note(id=request_id, kind=kind, status=status, unknown=True)
         self.violations.append(f"{request_id}: {kind} was answered {status}: {body}")
 
-    def was_refused(self, request_id: str, kind: Kind) -> None:
-        """Note a 503: it is no answer to what was asked, and the act may have happened."""
-        self.counts[kind, 503] += 1
+    def was_refused(self, request_id: str, kind: Kind, status: int) -> None:
+        """Note an outage or a full disk: no answer to what was asked, which may have happened."""
+        self.counts[kind, status] += 1
         self.refused += 1
         self.unknown[request_id] = kind
-        self._note(id=request_id, kind=kind, status=503, unknown=True)
-        self._judge_outage(request_id, "503")
+        self._note(id=request_id, kind=kind, status=status, unknown=True)
+        self._judge_outage(request_id, str(status))
 
     def lost(self, request_id: str, kind: Kind, why: str) -> None:
         """Note a request nobody heard the end of."""
@@ -121,7 +121,7 @@ class Book:
 
 
 class UnansweredError(Exception):
-    """The act's end is not known: no answer, or a 503."""
+    """The act's end is not known: no answer, or one that tells of an outage."""
 
 
 @dataclass(slots=True)
@@ -185,10 +185,10 @@ class Client:
             raise UnansweredError from None
         if headers.get("X-Request-ID") != request_id:
             self.book.violate(f"{request_id} came back as {headers.get('X-Request-ID')}")
-        if status == 503:
-            if "Retry-After" not in headers:
-                self.book.violate(f"{request_id}: 503 without Retry-After: {body}")
-            self.book.was_refused(request_id, kind)
+        if status == 503 and "Retry-After" not in headers:
+            self.book.violate(f"{request_id}: 503 without Retry-After: {body}")
+        if status in {503, 507}:
+            self.book.was_refused(request_id, kind, status)
             raise UnansweredError
         self.book.heard(request_id, kind, status, body)
         return status, body, headers
