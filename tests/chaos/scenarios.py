@@ -524,7 +524,7 @@ def at_random(seconds: float) -> Play:
             for failure in done:
                 if isinstance(failure, Exception):
                     stage.notes.append(f"(the fault itself failed: {failure!r:.200})")
-            await asyncio.sleep(stage.dice.uniform(0.5, 1.3))
+            await asyncio.sleep(stage.dice.uniform(1.2, 2.4))
         stage.cluster.heal()
         await stage.cluster.wait_until_well()
         stage.book.fault_ends = time.monotonic()
