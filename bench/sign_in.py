@@ -80,6 +80,6 @@ def _measure(
                 message = f"{path} answered {answer.status_code}"
                 raise RuntimeError(message)
             # The first few warm the connection and the caches up.
-            if number >= 5:  # noqa: PLR2004
+            if number >= 5:  # noqa: PLR2004  as many as that takes
                 samples[is_known].append(took)
     return TellingRow(title, statistics.median(samples[True]), statistics.median(samples[False]))
