@@ -22,6 +22,7 @@ import uvloop
 CHUNK_BYTES = 64 * 1024
 BACKLOG = 512
 COMMAND_SECONDS = 5.0
+TURNS_TO_BEGIN = 3
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time to linger: closing sends RST."""
 
@@ -104,11 +105,13 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._wait_for(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(COMMAND_SECONDS)
-        self._loop.close()
-        self._holder.close()
+        try:
+            self._wait_for(self._close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(COMMAND_SECONDS)
+            self._loop.close()
+            self._holder.close()
 
     @property
     def connections(self) -> int:
@@ -173,7 +176,12 @@ class FaultProxy:
                 link.client.write_eof()
 
     async def _close(self) -> None:
+        self._faults = Faults(accepting="reset")
         await self._stop_listening()
+        # Who was accepted a moment ago has a task that has not begun: cancelled now, it would
+        # leave its connection open.
+        for _ in range(TURNS_TO_BEGIN):
+            await asyncio.sleep(0)
         await self._reset()
         for task in list(self._tasks):
             task.cancel()
@@ -270,7 +278,8 @@ def _bind(port: int) -> socket.socket:
 def _reset(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
     if connection is not None and connection.family != socket.AF_UNIX:
-        with suppress(OSError):
+        # uvloop says ValueError where the connection has ended by itself: its descriptor is -1.
+        with suppress(OSError, ValueError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     writer.transport.abort()
 

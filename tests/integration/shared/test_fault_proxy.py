@@ -1,8 +1,9 @@
 """The proxy fails as it is told: a chaos run through one that does not shows nothing."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -77,6 +78,18 @@ async def test_it_leads_to_a_unix_socket_too() -> None:
                 with pytest.raises(ConnectionResetError):
                     await client.ask(b"hello")
         server.close()
+
+
+def test_who_was_accepted_a_moment_ago_is_let_go_when_it_closes() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        for _ in range(20):
+            with FaultProxy(upstream.getsockname()) as proxy:
+                clients = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(5)]
+
+            for client in clients:
+                with client, suppress(ConnectionResetError):
+                    # An open connection would keep this waiting until the test's time is up.
+                    assert client.recv(1) == b""
 
 
 async def test_latency_is_added_each_way(proxy: FaultProxy) -> None:
