@@ -221,10 +221,12 @@ class FaultProxy:
             link.reset()
         finally:
             self._links.discard(link)
-            for each in (writer, to_server):
-                each.close()
-                with suppress(OSError):
-                    await each.wait_closed()
+            # Both before either is waited for: that wait is where closing the proxy cancels.
+            writer.close()
+            to_server.close()
+            await asyncio.gather(
+                writer.wait_closed(), to_server.wait_closed(), return_exceptions=True
+            )
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._upstream, Path):

@@ -1,6 +1,7 @@
 """The proxy fails as it is told: a chaos run through one that does not shows nothing."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -90,6 +91,22 @@ def test_who_was_accepted_a_moment_ago_is_let_go_when_it_closes() -> None:
                 with client, suppress(ConnectionResetError):
                     # An open connection would keep this waiting until the test's time is up.
                     assert client.recv(1) == b""
+
+
+async def test_who_leaves_as_it_closes_is_let_go_on_both_sides(upstream: tuple[str, int]) -> None:
+    for turns in range(100):
+        with FaultProxy(upstream) as proxy:
+            clients = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(3)]
+            for reader, writer in clients:
+                writer.write(b"x")
+                await reader.readexactly(1)
+                writer.close()
+            # As many turns of this loop as it takes to meet the proxy in each of its waits.
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+
+    # What was left open complains when it is collected, and that fails the test.
+    gc.collect()
 
 
 async def test_latency_is_added_each_way(proxy: FaultProxy) -> None:
