@@ -58,6 +58,7 @@ FLAT_NAMES: Mapping[str, str] = {
 
 MIN_SECRET_CHARS = 32
 MIN_SECRET_DISTINCT = 12
+MAX_PORT = 65_535
 
 
 def _split_commas(value: object) -> object:
@@ -72,6 +73,10 @@ def _has_good_port(rest: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_PORT
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -276,9 +281,37 @@ class AuditSettings(_Section):
     spool_max_bytes: int = Field(64 * 1024**2, ge=1024**2)
     high_water: int = Field(100_000, ge=1)
     retention_days: int | None = Field(None, ge=30, le=36_500)
+    retention_days_security: int | None = Field(None, ge=30, le=36_500)
+    retention_days_operations: int | None = Field(None, ge=30, le=36_500)
+    retention_days_usage: int | None = Field(None, ge=30, le=36_500)
+    archive_dir: str | None = Field(None, min_length=1)
     signing_key: SecretStr | None = None
     signing_key_file: Path | None = None
     head_file: str | None = Field(None, min_length=1)
+    exports_at_once: int = Field(4, ge=1, le=100)
+
+
+class OutgoingSettings(_Section):
+    allowed_private_targets: CommaList = ()
+    allowed_ports: CommaList = ("443", "8443")
+
+    @field_validator("allowed_private_targets")
+    @classmethod
+    def _name_a_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for target in value:
+            host, _, port = target.rpartition(":")
+            if not host or "/" in target or "@" in target or not _is_port(port):
+                message = "use exact targets, host:port, with commas between them"
+                raise ValueError(message)
+        return value
+
+    @field_validator("allowed_ports")
+    @classmethod
+    def _are_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(_is_port(port) for port in value):
+            message = "use ports, 1 to 65535, with commas between them"
+            raise ValueError(message)
+        return value
 
 
 class StorageSettings(_Section):
@@ -355,6 +388,7 @@ class Settings(_Sources):
     mail: MailSettings = MailSettings()
     audit: AuditSettings = AuditSettings()
     storage: StorageSettings = StorageSettings()
+    outgoing: OutgoingSettings = OutgoingSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
 
     @property

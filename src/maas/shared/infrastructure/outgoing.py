@@ -1,0 +1,262 @@
+"""Calls to addresses that somebody else chose: guarded against being turned inwards.
+
+A URL names https, a port of the list and a public address. A literal address is checked as it
+stands; a name is resolved once, every address it has is checked, and one of those is connected to.
+Only targets of the operator's list, each an exact `host:port`, may lie anywhere and speak http.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal, TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from typing_extensions import override
+
+from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
+
+OutgoingFault: TypeAlias = Literal[
+    "refused-target", "dns", "connect", "tls", "timeout", "protocol", "too-large"
+]
+Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE", "HEAD"]
+
+CHUNK_BYTES: Final = 16 * 1024
+MAX_CONNECTIONS: Final = 100
+MAX_CONNECTIONS_A_HOST: Final = 20
+
+
+class OutgoingError(Exception):
+    """The call did not come to an answer; the message is fit for whoever chose the address."""
+
+    def __init__(self, fault: OutgoingFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingLimits:
+    """How long each phase may take, and how much may come; `total` covers the body as well."""
+
+    connect: timedelta = timedelta(seconds=5)
+    idle: timedelta = timedelta(seconds=60)
+    total: timedelta | None = None
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingAnswer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    took: timedelta
+
+
+class OutgoingResponse:
+    """An answer whose head is there; its body comes as it is read, up to the limit.
+
+    Bytes are as they were sent: nothing is decompressed, and nothing compressed was asked for.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Read on.
+
+        Raises:
+            OutgoingError: it is larger than the limit, too slow, or breaks off.
+        """
+        read = 0
+        with _explained():
+            async for chunk in self._response.content.iter_chunked(CHUNK_BYTES):
+                read += len(chunk)
+                if read > self._max_bytes:
+                    raise OutgoingError(
+                        "too-large", f"The answer is longer than {self._max_bytes} bytes."
+                    )
+                yield chunk
+
+
+class OutgoingClient:
+    """One session for all calls of a process, opened when first needed: `close()` it.
+
+    Cookies are not kept, the environment's proxies not used, and redirects not followed: what a
+    redirect names has not been checked.
+    """
+
+    def __init__(self, targets: Targets, *, resolver: AbstractResolver | None = None) -> None:
+        self._targets = targets
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: Method,
+        url: str,
+        *,
+        limits: OutgoingLimits,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> AsyncIterator[OutgoingResponse]:
+        """Send a request, and give the answer as soon as its head is there.
+
+        Raises:
+            OutgoingError: the target is refused, or there is no answer.
+        """
+        with _explained():
+            target = self._targets.check(url)
+            response = await self._get_session().request(
+                method,
+                target,
+                data=body,
+                headers={**(headers or {}), "Accept-Encoding": "identity"},
+                allow_redirects=False,
+                timeout=_timeout(limits),
+            )
+        try:
+            yield OutgoingResponse(response, max_bytes=limits.max_bytes)
+        finally:
+            # What was not read is not waited for.
+            response.close()
+
+    async def send(
+        self,
+        method: Method,
+        url: str,
+        *,
+        limits: OutgoingLimits,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> OutgoingAnswer:
+        """Send a request and read the whole answer.
+
+        Raises:
+            OutgoingError: the target is refused, there is no answer, or it is too large.
+        """
+        begun = time.monotonic()
+        async with self.open(method, url, limits=limits, headers=headers, body=body) as response:
+            parts = [chunk async for chunk in response.chunks()]
+        return OutgoingAnswer(
+            status=response.status,
+            headers=response.headers,
+            body=b"".join(parts),
+            took=timedelta(seconds=time.monotonic() - begun),
+        )
+
+    def _get_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                resolver=GuardedResolver(
+                    self._targets, self._resolver or aiohttp.ThreadedResolver()
+                ),
+                # An address is good for the connection it was checked for.
+                use_dns_cache=False,
+                limit=MAX_CONNECTIONS,
+                limit_per_host=MAX_CONNECTIONS_A_HOST,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "maas"},
+            )
+        return self._session
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves a name to addresses that may be connected to, or to none."""
+
+    def __init__(self, targets: Targets, resolver: AbstractResolver) -> None:
+        self._targets = targets
+        self._resolver = resolver
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Resolve a name.
+
+        Raises:
+            RefusedTargetError: one of its addresses is not public.
+        """
+        found = await self._resolver.resolve(host, port, family=family)
+        self._targets.check_addresses(host, port, [each["host"] for each in found])
+        return found
+
+    @override
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _timeout(limits: OutgoingLimits) -> aiohttp.ClientTimeout:
+    connect = limits.connect.total_seconds()
+    return aiohttp.ClientTimeout(
+        total=None if limits.total is None else limits.total.total_seconds(),
+        connect=connect,
+        sock_connect=connect,
+        sock_read=limits.idle.total_seconds(),
+    )
+
+
+_FAULTS: Final[Sequence[tuple[type[Exception], OutgoingFault, str]]] = (
+    (
+        aiohttp.ClientConnectorDNSError,
+        "dns",
+        "The host's name cannot be resolved: is it spelled right?",
+    ),
+    (aiohttp.ClientSSLError, "tls", "TLS failed: does the host speak it on this port?"),
+    (ssl.SSLError, "tls", "TLS broke off."),
+    (
+        aiohttp.ConnectionTimeoutError,
+        "timeout",
+        "The host could not be reached in time: is it up, and is a firewall between?",
+    ),
+    (TimeoutError, "timeout", "The host did not answer in time."),
+    (
+        aiohttp.ClientConnectorError,
+        "connect",
+        "No connection to the host: does it listen on this port?",
+    ),
+    (aiohttp.ClientError, "protocol", "The connection broke off, or the answer is not HTTP."),
+    (OSError, "connect", "No connection to the host."),
+    (ValueError, "protocol", "The request cannot be sent so."),
+)
+"""The first that fits is told; what is told quotes neither the URL nor the answer."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OutgoingError:
+        raise
+    except RefusedTargetError as exc:
+        raise OutgoingError("refused-target", exc.message) from exc
+    except aiohttp.ClientConnectorCertificateError as exc:
+        reason = getattr(exc.certificate_error, "verify_message", "") or "it is not valid"
+        raise OutgoingError("tls", f"The host's certificate is refused: {reason}.") from exc
+    except (aiohttp.ClientError, ValueError, OSError) as exc:
+        fault, message = next((f, m) for kind, f, m in _FAULTS if isinstance(exc, kind))
+        raise OutgoingError(fault, message) from exc
