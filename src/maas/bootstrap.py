@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from maas.audit.infrastructure import checkpoint_tables, erasure_table
+from maas.audit.infrastructure import checkpoint_tables, erasure_table, tombstone_tables
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_audit, load_configured_signer
@@ -36,6 +36,7 @@ TABLES = (
     mail_tables,
     model_tables,
     sign_in_tables,
+    tombstone_tables,
     user_tables,
 )
 """Named so that every table is known to the metadata, whoever asks for it."""

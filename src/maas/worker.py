@@ -22,7 +22,9 @@ from maas.audit.interface.tasks import (
     FLUSH_SERVICE,
     HEAD_SERVICE,
     PRUNE_SERVICE,
+    RETENTION_SERVICE,
 )
+from maas.audit.retention_wiring import retain
 from maas.audit.wiring import (
     FlushContext,
     build_flush,
@@ -64,6 +66,7 @@ T = TypeVar("T")
 MAIL_INTERVAL: Final = timedelta(seconds=5)
 HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
+RETENTION_INTERVAL: Final = timedelta(minutes=15)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
 """Loggers with lines for every tick: three a second, day and night, that tell nothing."""
@@ -179,6 +182,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": HEAD_INTERVAL,
                 "options": {"expires": HEAD_INTERVAL.total_seconds()},
             },
+            "audit.retain": {
+                "task": "audit.retain",
+                "schedule": RETENTION_INTERVAL,
+                "options": {"expires": RETENTION_INTERVAL.total_seconds()},
+            },
             "audit.erase_personal": {
                 "task": "audit.erase_personal",
                 "schedule": ERASURE_INTERVAL,
@@ -236,6 +244,7 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         ERASURE_SERVICE: erase,
         HEAD_SERVICE: lambda: soon(heads.export()),
         PRUNE_SERVICE: forget,
+        RETENTION_SERVICE: lambda: soon(retain(settings, clock=SystemClock())).has_more,
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,

@@ -18,6 +18,7 @@ from maas.audit.domain.chain_check import (
 from maas.audit.domain.checkpoint import SignedCheckpoint, key_id_of
 from maas.audit.domain.fidelity import LogRow, find_difference, is_erased
 from maas.audit.domain.findings import Findings
+from maas.audit.domain.tombstone_check import StoredTombstone, TombstoneCheck
 
 PAGE_ROWS: Final = 5_000
 PAGE_CHECKPOINTS: Final = 2_000
@@ -73,6 +74,10 @@ class TrailReader(Protocol):
         """Read the checkpoints whose `n` is greater."""
         ...
 
+    async def tombstones(self) -> list[StoredTombstone]:
+        """Read the tombstones of rows that were dropped from the log, in order of `n`."""
+        ...
+
     async def find_start(self, seq: int) -> Start:
         """Find where the checkpoint that covers a row begins; the first row if none does."""
         ...
@@ -118,6 +123,8 @@ class Verdict:
     head_findings: Findings = field(default_factory=Findings)
     gaps: list[Gap] = field(default_factory=list)
     erased: int = 0
+    dropped: int = 0
+    tombstones: int = 0
     seconds: float = 0.0
 
     @property
@@ -151,10 +158,18 @@ class VerificationService:
         check = ChainCheck(
             keys=keys, is_signed=self.is_signed, findings=verdict.findings, start=start
         )
+        buried = TombstoneCheck(
+            await self.reader.tombstones(),
+            keys=keys,
+            is_signed=self.is_signed,
+            findings=verdict.findings,
+            first_seq=start.seq,
+        )
         heads = _HeadCheck(options.heads or (), keys, self.is_signed, verdict.head_findings)
         run = _Run(
             reader=self.reader,
             check=check,
+            buried=buried,
             heads=heads,
             verdict=verdict,
             is_fast=options.is_fast,
@@ -162,6 +177,8 @@ class VerificationService:
         )
         await run.follow(start, last, is_to_end=last == bounds.last_seq)
         check.finish(head=bounds.head if last == bounds.last_seq else None)
+        buried.finish(is_to_end=last == bounds.last_seq and not options.is_fast)
+        verdict.tombstones = buried.tombstones
         heads.finish(is_whole=is_whole)
         verdict.first_seq, verdict.last_seq = start.seq, last
         verdict.rows, verdict.checkpoints, verdict.keys = (
@@ -193,6 +210,7 @@ class _Run:
 
     reader: TrailReader
     check: ChainCheck
+    buried: TombstoneCheck
     heads: "_HeadCheck"
     verdict: Verdict
     is_fast: bool
@@ -208,7 +226,9 @@ class _Run:
             upto = rows[-1][0]
             await self._take_checkpoints(upto)
             if not self.is_fast:
+                self.buried.take_rows(rows)
                 self._compare(rows, await self.reader.log(after, upto))
+                self.buried.forget_before(upto + 1)
             self.check.take_rows(rows)
             after = upto
             self.on_progress(after - start.seq + 1, total)
@@ -246,7 +266,9 @@ class _Run:
                 fault = self._find_fault(row, kept) if found == 1 else "in the log more than once"
                 if fault is not None:
                     findings.add_row(seq, fault)
-            if not found:
+            if not found and self.buried.covers(seq):
+                self.verdict.dropped += 1
+            elif not found:
                 findings.add_row(seq, "missing from the log")
 
     def _find_fault(self, row: ChainRow, kept: LogRow) -> str | None:
@@ -256,7 +278,7 @@ class _Run:
         if kept[1] != recorded_at:
             return "its column recorded_at is not that of the chain"
         self.verdict.erased += is_erased(kept)
-        return find_difference(kept)
+        return find_difference(kept, is_dropping=self.buried.covers(kept[0]))
 
 
 class _HeadCheck:

@@ -37,15 +37,18 @@ def is_erased(row: LogRow) -> bool:
     return row[_FIRST_PERSONAL] is None
 
 
-def find_difference(row: LogRow) -> str | None:
-    """Say what differs; a row may lack its personal fields where they were to be erased."""
+def find_difference(row: LogRow, *, is_dropping: bool = False) -> str | None:
+    """Say what differs; a row may lack its personal fields where they were to be erased.
+
+    They are the first to go of a row that is to be dropped.
+    """
     try:
-        return _find_difference(row)
+        return _find_difference(row, is_dropping=is_dropping)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "its payload is no event"
 
 
-def _find_difference(row: LogRow) -> str | None:
+def _find_difference(row: LogRow, *, is_dropping: bool) -> str | None:
     hashed: dict[str, Any] = json.loads(row[2])
     actor, resource = hashed["actor"], hashed["resource"]
     said = (
@@ -63,7 +66,8 @@ def _find_difference(row: LogRow) -> str | None:
     if row[3] != classify(hashed["action"]):
         return _spell("retention_class")
     if is_erased(row):
-        return None if row[-1] else "its personal fields are gone, and nobody asked for that"
+        is_meant = is_dropping or row[-1]
+        return None if is_meant else "its personal fields are gone, and nobody asked for that"
     return _find_personal(row, tenant_id=hashed["tenant_id"], commitments=hashed["commitments"])
 
 

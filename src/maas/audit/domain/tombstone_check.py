@@ -59,7 +59,6 @@ class TombstoneCheck:
         first_seq: int = 1,
     ) -> None:
         self.tombstones = 0
-        self.dropped = 0
         self.named_keys: set[str] = set()
         self._findings = findings
         self._keys = keys
@@ -154,7 +153,6 @@ class TombstoneCheck:
 
     def _close(self, opened: _Open) -> None:
         tombstone = opened.tombstone
-        self.dropped += opened.count
         if not opened.is_whole:
             return
         if opened.count != tombstone.rows or opened.digest.digest() != tombstone.digest:

@@ -10,8 +10,10 @@ from maas.audit.application.flush import LogUnavailableError
 from maas.audit.application.verification import ChainBounds, Gap, SigningKey
 from maas.audit.domain.chain_check import ChainRow, Start, StoredCheckpoint
 from maas.audit.domain.fidelity import LogRow
+from maas.audit.domain.tombstone_check import StoredTombstone
 from maas.audit.infrastructure.checkpoints import COLUMNS, read_row
 from maas.audit.infrastructure.recorder import GAP_ACTION
+from maas.audit.infrastructure.retention import LIST_TOMBSTONES, read_tombstone
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
@@ -19,6 +21,8 @@ from maas.shared.infrastructure.settings import DatabaseSettings
 MAX_STRAYS: Final = 21
 WAIT_SECONDS: Final = 60
 
+# Before the snapshot is taken: what it shows is then dropped by nobody until it ends.
+_HOLD_PARTITIONS: Final = "LOCK TABLE audit_log IN ACCESS SHARE MODE"
 _CHAIN: Final = """
     SELECT seq, recorded_at, leaf, row_hash FROM audit_chain
     WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3
@@ -116,6 +120,10 @@ class PostgresTrailReader:
         rows = await self._connection.fetch(_CHECKPOINTS, after, limit)
         return [StoredCheckpoint(signed=read_row(row), hash=row["hash"]) for row in rows]
 
+    async def tombstones(self) -> list[StoredTombstone]:
+        rows = await self._connection.fetch(LIST_TOMBSTONES)
+        return [read_tombstone(row) for row in rows]
+
     async def find_start(self, seq: int) -> Start:
         row = await self._connection.fetchrow(_COVERING, seq)
         if row is None or row["seq_from"] <= 1:
@@ -180,6 +188,7 @@ async def open_snapshot(
         connection = await asyncpg.connect(**arguments)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute(_HOLD_PARTITIONS)
                 yield connection
         finally:
             await connection.close()

@@ -14,8 +14,10 @@ FLUSH_SERVICE = "audit_flush"
 ERASURE_SERVICE = "audit_erasure"
 PRUNE_SERVICE = "audit_prune"
 HEAD_SERVICE = "audit_head"
+RETENTION_SERVICE = "audit_retention"
 
 PRUNE_AGAIN_SECONDS = 600
+RETAIN_AGAIN_SECONDS = 600
 
 
 @shared_task(name="audit.flush", bind=True, acks_late=True)
@@ -43,3 +45,11 @@ def export_head(self: "Task[..., None]") -> None:
 def erase_personal(self: "Task[..., None]") -> None:
     """Erase what is asked for; running twice changes nothing more."""
     cast("Callable[[], int]", service_of(self, ERASURE_SERVICE))()
+
+
+@shared_task(name="audit.retain", bind=True, acks_late=True)
+def retain_audit(self: "Task[..., None]") -> None:
+    """Drop what the policy no longer keeps, slice by slice, and come again while there is more."""
+    has_more = cast("Callable[[], bool]", service_of(self, RETENTION_SERVICE))()
+    if has_more:
+        self.apply_async(expires=RETAIN_AGAIN_SECONDS)

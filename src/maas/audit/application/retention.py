@@ -1,0 +1,376 @@
+"""Retention: events leave the log a month and a class at a time, under a signed tombstone.
+
+Each partition goes through the same steps, and a run may end after any of them, or be killed in
+the middle of one: read and checked against the chain, slice by slice, into the archive; a tombstone
+signed; the personal fields erased; the partition dropped, with an event that says so.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from hashlib import sha256
+from typing import Final, Literal, Protocol, TypeAlias
+
+import structlog
+
+from maas.audit.domain.chain import leaf_of
+from maas.audit.domain.retention_policy import Partition, RetentionPolicy
+from maas.audit.domain.tombstone import GENESIS, ArchiveFile, SignedTombstone, Tombstone
+from maas.audit.domain.tombstone_check import StoredTombstone
+from maas.audit.domain.tombstone_rows import RowDigest, RowSet, unpack_rows
+from maas.shared.domain.errors import ConflictError, UnavailableError
+
+RUN_SECONDS: Final = 30.0
+PERSONAL_SLICE: Final = 5_000
+PATIENCE_SECONDS: Final = (0.2, 0.6, 1.2)
+"""Pauses between attempts to drop: others use the log, and nobody is to wait for this."""
+
+Fate: TypeAlias = Literal["dropped", "put_off", "unfinished", "refused"]
+
+log = structlog.get_logger(__name__)
+
+
+class LogBusyError(UnavailableError):
+    """Somebody reads the log for longer than anybody should be kept waiting."""
+
+    code = "audit-log-busy"
+    title = "The audit log is in use, so nothing was dropped"
+
+
+class ArchiveError(UnavailableError):
+    code = "audit-archive-unwritable"
+    title = "The archive cannot be written, so nothing was dropped"
+
+
+class UnsoundPartitionError(ConflictError):
+    code = "audit-partition-unsound"
+    title = "The partition does not match the chain, so it was not dropped"
+
+
+class UnknownSignerError(ConflictError):
+    code = "audit-signer-unknown"
+    title = "The key in use has signed no checkpoint yet, so nothing was dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a partition, with the chain's row of the same number beside it."""
+
+    seq: int
+    recorded_at: datetime
+    duration_ms: int | None
+    payload: bytes
+    chained_at: datetime | None
+    leaf: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a partition has come; `size` is the archive's so far, `bits` the rows', packed."""
+
+    after: int = 0
+    rows: int = 0
+    first: int = 0
+    blocks: tuple[bytes, ...] = ()
+    bits: bytes = b""
+    size: int = 0
+    forgotten: int = 0
+
+
+class RetentionLog(Protocol):
+    """The log as retention sees it; each method is one transaction.
+
+    Raises, each of them:
+        LogUnavailableError: the database does not answer.
+    """
+
+    def exclusively(self) -> AbstractAsyncContextManager[bool]:
+        """Keep others from the same work meanwhile; tell whether nobody else is at it."""
+        ...
+
+    async def now(self) -> datetime: ...
+
+    async def partitions(self) -> list[Partition]:
+        """List the partitions, oldest first."""
+        ...
+
+    async def ensure_ahead(self) -> None:
+        """Make the partitions of this month and the next three."""
+        ...
+
+    async def read_block(self, partition: Partition, after: int) -> list[Row]:
+        """Read the rows of the next block that has any; none at the end."""
+        ...
+
+    async def find_tombstone(self, partition: Partition) -> int | None:
+        """Find the tombstone whose rows the partition has."""
+        ...
+
+    async def last_tombstone(self) -> tuple[int, bytes] | None: ...
+
+    async def bury(self, stored: StoredTombstone) -> None:
+        """Keep a tombstone.
+
+        Raises:
+            UnknownSignerError: its key has signed nothing yet.
+        """
+        ...
+
+    async def forget_personal(self, partition: Partition, after: int, limit: int) -> int | None:
+        """Erase the personal fields of the next rows, and tell the last; nothing at the end."""
+        ...
+
+    async def drop(self, partition: Partition, tombstone: int | None) -> bool:
+        """Drop a partition, with its event; tell whether it was there.
+
+        Raises:
+            LogBusyError: somebody has it in use.
+        """
+        ...
+
+
+class Archive(Protocol):
+    """Where a partition's events go, and how far it has come.
+
+    Raises, each of them:
+        ArchiveError: the disk is full, or the folder cannot be written.
+    """
+
+    def load(self, partition: Partition) -> Progress: ...
+
+    def append(self, partition: Partition, progress: Progress, rows: Sequence[Row]) -> Progress:
+        """Write rows for good, and note the progress with the new size."""
+        ...
+
+    def note(self, partition: Partition, progress: Progress) -> None: ...
+
+    def finish(self, partition: Partition, progress: Progress, digest: bytes) -> ArchiveFile | None:
+        """Give the file its name; nothing where no archive is kept."""
+        ...
+
+    def discard(self, partition: Partition) -> None:
+        """Forget the progress; the archive stays."""
+        ...
+
+
+class Signer(Protocol):
+    @property
+    def key_id(self) -> str: ...
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a partition in one run; `why` says it for people."""
+
+    partition: Partition
+    fate: Fate
+    why: str = ""
+    is_unsound: bool = False
+
+
+@dataclass(slots=True)
+class RetentionReport:
+    is_alone: bool = True
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another run would go on at once."""
+        return any(outcome.fate == "unfinished" for outcome in self.outcomes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionService:
+    log: RetentionLog
+    archive: Archive
+    signer: Signer
+    policy: RetentionPolicy
+    actor: str
+    run_seconds: float | None = RUN_SECONDS
+    patience: Sequence[float] = PATIENCE_SECONDS
+
+    async def run(self) -> RetentionReport:
+        """Make partitions ahead and drop what is due, oldest first, until the time is up.
+
+        Raises:
+            LogUnavailableError: the database does not answer; the next run goes on from there.
+        """
+        report = RetentionReport()
+        until = None if self.run_seconds is None else time.monotonic() + self.run_seconds
+        async with self.log.exclusively() as is_alone:
+            if not is_alone:
+                report.is_alone = False
+                return report
+            await self.log.ensure_ahead()
+            now = await self.log.now()
+            for partition in await self.log.partitions():
+                if self.policy.is_due(partition, at=now):
+                    outcome = await self._try(partition, now, until)
+                    report.outcomes.append(outcome)
+        return report
+
+    async def _try(self, partition: Partition, now: datetime, until: float | None) -> Outcome:
+        try:
+            outcome = await self._retain(partition, now, until)
+        except LogBusyError as exc:
+            outcome = Outcome(partition=partition, fate="put_off", why=exc.detail)
+        except (ArchiveError, UnsoundPartitionError, UnknownSignerError) as exc:
+            outcome = Outcome(
+                partition=partition,
+                fate="refused",
+                why=exc.detail,
+                is_unsound=isinstance(exc, UnsoundPartitionError),
+            )
+        write = log.error if outcome.fate == "refused" else log.info
+        write(
+            "audit_partition_retained",
+            retention_class=partition.retention_class,
+            period=partition.period.isoformat(),
+            fate=outcome.fate,
+            why=outcome.why,
+        )
+        return outcome
+
+    async def _retain(self, partition: Partition, now: datetime, until: float | None) -> Outcome:
+        progress = self.archive.load(partition)
+        tombstone = await self.log.find_tombstone(partition)
+        if tombstone is None:
+            while rows := await self.log.read_block(partition, progress.after):
+                progress = self.archive.append(partition, _follow(progress, rows), rows)
+                if _is_over(until):
+                    return _unfinished(partition, progress)
+            if progress.rows:
+                tombstone = await self._bury(partition, progress, now)
+        while tombstone is not None:
+            last = await self.log.forget_personal(partition, progress.forgotten, PERSONAL_SLICE)
+            if last is None:
+                break
+            progress = replace(progress, forgotten=last)
+            self.archive.note(partition, progress)
+            if _is_over(until):
+                return _unfinished(partition, progress)
+        await self._drop(partition, tombstone)
+        self.archive.discard(partition)
+        return Outcome(partition=partition, fate="dropped")
+
+    async def _bury(self, partition: Partition, progress: Progress, now: datetime) -> int:
+        digest = RowDigest(progress.blocks).digest()
+        archived = self.archive.finish(partition, progress, digest)
+        n, previous = await self.log.last_tombstone() or (0, GENESIS)
+        tombstone = Tombstone(
+            n=n + 1,
+            retention_class=partition.retention_class,
+            period=partition.period,
+            rows=progress.rows,
+            first_seq=progress.first,
+            last_seq=progress.after,
+            members=sha256(progress.bits).digest(),
+            digest=digest,
+            archive=archived,
+            policy_days=self.policy.days[partition.retention_class],
+            actor=self.actor,
+            decided_at=now,
+            key_id=self.signer.key_id,
+            previous=previous,
+        )
+        signed = SignedTombstone(
+            tombstone=tombstone, signature=self.signer.sign(tombstone.to_bytes())
+        )
+        stored = StoredTombstone(signed=signed, packed=progress.bits, hash=tombstone.hash())
+        await self.log.bury(stored)
+        return tombstone.n
+
+    async def _drop(self, partition: Partition, tombstone: int | None) -> None:
+        for pause in self.patience:
+            try:
+                await self.log.drop(partition, tombstone)
+            except LogBusyError:
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self.log.drop(partition, tombstone)
+
+
+def _follow(progress: Progress, rows: Sequence[Row]) -> Progress:
+    """Take a block's rows into the digest, having held each against the chain.
+
+    Raises:
+        UnsoundPartitionError: one is not what was chained.
+    """
+    first = progress.first or rows[0].seq
+    digest, members, last = RowDigest(progress.blocks), RowSet(first), progress.after
+    if progress.bits:
+        members = unpack_rows(progress.bits, first_seq=first, last_seq=progress.after)
+    for row in rows:
+        is_chained = (
+            row.leaf is not None
+            and row.seq > last
+            and row.chained_at == row.recorded_at
+            and leaf_of(row.payload) == row.leaf
+        )
+        if not is_chained or row.leaf is None:
+            message = f"Row {row.seq} is not what was chained: see `maas audit verify`."
+            raise UnsoundPartitionError(message)
+        digest.take(row.seq, row.leaf)
+        members.add(row.seq)
+        last = row.seq
+    digest.close_block()
+    return replace(
+        progress,
+        after=last,
+        rows=progress.rows + len(rows),
+        first=first,
+        blocks=tuple(digest.blocks),
+        bits=members.pack(),
+    )
+
+
+def _is_over(until: float | None) -> bool:
+    return until is not None and time.monotonic() > until
+
+
+def _unfinished(partition: Partition, progress: Progress) -> Outcome:
+    why = f"{progress.rows:,} rows read so far; the next run goes on"
+    return Outcome(partition=partition, fate="unfinished", why=why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What the policy means for a partition; `until` is empty where it is kept for ever."""
+
+    partition: Partition
+    is_due: bool
+    until: datetime | None
+
+
+def foresee(
+    partitions: Sequence[Partition], policy: RetentionPolicy, *, at: datetime
+) -> list[Prospect]:
+    """Tell what would go now, and what stays until when."""
+    return [
+        Prospect(
+            partition=partition,
+            is_due=policy.is_due(partition, at=at),
+            until=policy.kept_until(partition),
+        )
+        for partition in partitions
+    ]
+
+
+def months_ahead(partitions: Sequence[Partition], retention_class: str, *, month: date) -> int:
+    """Count the months after this one that have a partition, without a gap."""
+    present = {p.period for p in partitions if p.retention_class == retention_class}
+    ahead = 0
+    while _month_later(month, ahead + 1) in present:
+        ahead += 1
+    return ahead
+
+
+def _month_later(month: date, by: int) -> date:
+    years, index = divmod(month.month - 1 + by, 12)
+    return date(month.year + years, index + 1, 1)

@@ -1,0 +1,45 @@
+"""How long the log keeps events, and what that means for its partitions: a class, a month."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from maas.audit.domain.retention import RetentionClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Events of one class that were recorded in one month; `rows` is an estimate, if known."""
+
+    retention_class: RetentionClass
+    period: date
+    rows: int | None
+    size_bytes: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.retention_class} {self.period:%Y-%m}"
+
+    @property
+    def ends_at(self) -> datetime:
+        return datetime.combine(month_after(self.period), time.min, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """Days by class, counted from the end of the month; a class without any is kept for ever."""
+
+    days: Mapping[RetentionClass, int]
+
+    def kept_until(self, partition: Partition) -> datetime | None:
+        days = self.days.get(partition.retention_class)
+        return None if days is None else partition.ends_at + timedelta(days=days)
+
+    def is_due(self, partition: Partition, *, at: datetime) -> bool:
+        until = self.kept_until(partition)
+        return until is not None and until <= at
+
+
+def month_after(period: date) -> date:
+    """Name the first day of the next month."""
+    return (period.replace(day=28) + timedelta(days=4)).replace(day=1)

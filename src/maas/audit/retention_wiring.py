@@ -1,0 +1,95 @@
+"""Builds retention: for the worker's task, and for the command of those who run it by hand."""
+
+import asyncio
+from dataclasses import dataclass
+
+from maas.audit.application.events import EventComposer
+from maas.audit.application.retention import (
+    RUN_SECONDS,
+    Prospect,
+    RetentionReport,
+    RetentionService,
+    foresee,
+)
+from maas.audit.domain.retention import RETENTION_CLASSES
+from maas.audit.domain.retention_policy import RetentionPolicy
+from maas.audit.infrastructure.archive import archive_folder, find_archive_fault, open_archive
+from maas.audit.infrastructure.retention import open_retention_log
+from maas.audit.wiring import load_configured_signer
+from maas.shared.domain.clock import Clock
+from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, AuditSettings, Settings
+
+
+def read_policy(settings: AuditSettings) -> RetentionPolicy:
+    """Say for how many days each class is kept; those without a number are kept for ever."""
+    own = {
+        "security": settings.retention_days_security,
+        "operations": settings.retention_days_operations,
+        "usage": settings.retention_days_usage,
+    }
+    days = {name: own[name] or settings.retention_days for name in RETENTION_CLASSES}
+    return RetentionPolicy({name: count for name, count in days.items() if count is not None})
+
+
+async def retain(
+    settings: Settings,
+    *,
+    clock: Clock,
+    actor: str = "worker",
+    run_seconds: float | None = RUN_SECONDS,
+) -> RetentionReport:
+    """Make partitions ahead and drop those that are due, over connections of its own.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+    async with open_retention_log(settings.database, composer=EventComposer(clock)) as log:
+        service = RetentionService(
+            log=log,
+            archive=open_archive(settings.audit.archive_dir, data_dir=data_dir),
+            signer=load_configured_signer(settings),
+            policy=read_policy(settings.audit),
+            actor=actor,
+            run_seconds=run_seconds,
+        )
+        return await service.run()
+
+
+async def foresee_retention(settings: Settings, *, clock: Clock) -> list[Prospect]:
+    """Tell what retention would drop now, and what stays until when; nothing is changed.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    async with open_retention_log(settings.database, composer=EventComposer(clock)) as log:
+        return foresee(await log.partitions(), read_policy(settings.audit), at=await log.now())
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedArchive:
+    """What came of checking the archive of tombstone `n`."""
+
+    n: int
+    name: str | None
+    fault: str | None
+
+
+async def check_archives(settings: Settings, *, clock: Clock) -> list[CheckedArchive]:
+    """Hold every archive against its tombstone; of the tombstones `verify_trail` judges.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+    folder = archive_folder(settings.audit.archive_dir, data_dir=data_dir)
+    async with open_retention_log(settings.database, composer=EventComposer(clock)) as log:
+        tombstones = [stored.signed.tombstone for stored in await log.tombstones()]
+    return [
+        CheckedArchive(
+            each.n,
+            None if each.archive is None else each.archive.name,
+            await asyncio.to_thread(find_archive_fault, folder, each),
+        )
+        for each in tombstones
+    ]
