@@ -4,14 +4,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,10 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from maas.audit_export_commands import check_export, resume, say, say_broken, spell_count
+from maas.audit_retention_commands import retention
 from maas.shared.domain.errors import MaasError
 from maas.terminal import errors, fail, load, output, read_settings
 
 audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
+audit.command("resume")(resume)
+audit.command("retention")(retention)
 
 EXIT_UNCHECKED, EXIT_BROKEN, EXIT_HEAD = 1, 2, 3
 MAX_LISTED = 21
@@ -57,7 +60,11 @@ def verify(
     public_key: Keys = None,
     proof: Annotated[
         Path | None,
-        typer.Option("--proof", metavar="FILE", help="Check this proof instead, with no server."),
+        typer.Option(
+            "--proof",
+            metavar="FILE",
+            help="Check this proof instead, with no server; with --export, against it.",
+        ),
     ] = None,
     export: Annotated[
         Path | None,
@@ -70,10 +77,10 @@ def verify(
     Ends with 0 if so, 2 if something was changed or is missing, 3 if only an exported head is not
     on the chain (its end was cut off), 1 if it could not be checked.
     """
+    if export is not None:
+        raise typer.Exit(check_export(export, proof, _read_keys(public_key)))
     if proof is not None:
         raise typer.Exit(_check_proof(proof, public_key))
-    if export is not None:
-        raise typer.Exit(_check_export(export, public_key))
     verification = load("maas.audit.application.verification")
     keys, heads, unreadable = _read_keys(public_key), None, 0
     if head is not None:
@@ -118,10 +125,10 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
     except (ValueError, RecursionError) as exc:
         raise fail(f"{path} is no proof: {exc}") from None
     if fault is not None:
-        _say("PROOF", "red", f"BROKEN: {fault}")
+        say("PROOF", "red", f"BROKEN: {fault}")
         return EXIT_BROKEN
     signed = fields["checkpoint"]
-    _say("PROOF", "green", f"ok: event {fields['event_id']} is row {fields['seq']:,}")
+    say("PROOF", "green", f"ok: event {fields['event_id']} is row {fields['seq']:,}")
     output.print(
         f"Recorded by {signed['recorded_at']}, when checkpoint {signed['n']:,} was signed with "
         f"the key {signed['key_id']}.",
@@ -130,51 +137,6 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
         style="dim",
     )
     return 0
-
-
-def _check_export(path: Path, public_keys: list[Path] | None) -> int:
-    """Check an export under the keys that are trusted, and under no other."""
-    keys = _read_keys(public_keys)
-    if keys is None:
-        message = "an export says nothing without a key to trust: give --public-key"
-        raise fail(message)
-    domain, begun = load("maas.audit.domain.export"), time.monotonic()
-    check = domain.ExportCheck(
-        keys=keys, is_signed=load("maas.audit.infrastructure.signing:is_signed_by")
-    )
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    # Torn: what is missing after it is said at the end.
-                    break
-                try:
-                    check.take(line)
-                except domain.MalformedExportError as exc:
-                    raise fail(f"{path} line {number} is no line of an export: {exc}") from None
-    except OSError as exc:
-        raise fail(f"{path} cannot be read: {exc.strerror}") from None
-    check.finish()
-    counts, seconds = check.counts, time.monotonic() - begun
-    if check.findings:
-        _say_broken(list(check.findings), check.findings.count)
-        return EXIT_BROKEN
-    keys_used = _count(len(check.chain.key_uses), "key")
-    _say(
-        "INTEGRITY",
-        "green",
-        f"ok: rows 1 to {check.seq_to:,}, {_count(counts.checkpoints, 'checkpoint')} signed by "
-        f"{keys_used}",
-    )
-    if check.is_attested:
-        text = f"ok: all {_count(counts.events, 'event')} of tenant {check.tenant_id}, as signed"
-        _say("COMPLETENESS", "green", text)
-    else:
-        text = "unknown: the last line is not signed, so events of the tenant may be left out"
-        _say("COMPLETENESS", "yellow", text)
-    rows = counts.events + counts.others
-    output.print(f"{rows:,} rows in {seconds:.1f} s.", highlight=False, style="dim")
-    return 0 if check.is_attested else EXIT_UNCHECKED
 
 
 def _exit_code(verdict: Any) -> int:
@@ -217,56 +179,39 @@ def _print_verdict(verdict: Any, seconds: float, *, is_trusting: bool, unreadabl
     bad = [*verdict.findings, *verdict.head_findings]
     count = verdict.findings.count + verdict.head_findings.count
     if not bad:
-        _say("INTEGRITY", "green", f"ok: {_spell_checked(verdict)}")
+        say("INTEGRITY", "green", f"ok: {_spell_checked(verdict)}")
     else:
-        _say_broken(bad, count)
+        say_broken(bad, count)
     if verdict.gaps:
         gaps = "; ".join(f"{gap.count:,} {gap.what}" for gap in verdict.gaps)
-        _say("COMPLETENESS", "red", f"INCOMPLETE: {gaps}")
+        say("COMPLETENESS", "red", f"INCOMPLETE: {gaps}")
     else:
-        _say("COMPLETENESS", "green", "ok: nothing waits, nothing was set aside, no id twice")
+        say("COMPLETENESS", "green", "ok: nothing waits, nothing was set aside, no id twice")
     notes = [f"{verdict.rows:,} rows in {seconds:.1f} s ({verdict.rows / seconds:,.0f}/s)."]
     if verdict.erased:
-        notes.append(f"{_count(verdict.erased, 'event')} had the personal fields erased.")
+        notes.append(f"{spell_count(verdict.erased, 'event')} had the personal fields erased.")
+    if verdict.dropped:
+        under = spell_count(verdict.tombstones, "tombstone")
+        notes.append(f"{spell_count(verdict.dropped, 'event')} were dropped, under {under}.")
     if is_trusting and verdict.checkpoints:
         notes.append("The keys are the database's own; --public-key checks with yours.")
     if unreadable:
-        notes.append(f"{_count(unreadable, 'line')} of the heads could not be read.")
+        notes.append(f"{spell_count(unreadable, 'line')} of the heads could not be read.")
     output.print("\n".join(notes), highlight=False, soft_wrap=True, style="dim")
-
-
-def _say_broken(bad: Sequence[Any], count: int) -> None:
-    where = f"the first is {bad[0].subject}: {bad[0].what}"
-    _say("INTEGRITY", "red", f"BROKEN in {_count(count, 'place')}; {where}")
-    for finding in bad[:MAX_LISTED]:
-        line = f"  {escape(finding.subject)}: {escape(finding.what)}"
-        output.print(line, highlight=False, soft_wrap=True)
-    if count > MAX_LISTED:
-        output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
 
 
 def _spell_checked(verdict: Any) -> str:
     if not verdict.rows:
         return "there are no rows yet"
     signed = ", ".join(sorted(verdict.keys))
-    keys = _count(len(verdict.keys), "key")
+    keys = spell_count(len(verdict.keys), "key")
     parts = [
         f"rows {verdict.first_seq:,} to {verdict.last_seq:,}",
-        f"{_count(verdict.checkpoints, 'checkpoint')} signed by {keys} ({signed})",
+        f"{spell_count(verdict.checkpoints, 'checkpoint')} signed by {keys} ({signed})",
     ]
     if verdict.heads:
-        parts.append(f"{_count(verdict.heads, 'exported head')} on the chain")
+        parts.append(f"{spell_count(verdict.heads, 'exported head')} on the chain")
     return ", ".join(parts)
-
-
-def _say(title: str, colour: str, text: str) -> None:
-    output.print(
-        f"[bold]{title:<13}[/][{colour}]{escape(text)}[/]", highlight=False, soft_wrap=True
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _print_json(verdict: Any, seconds: float) -> None:
@@ -288,6 +233,8 @@ def _print_json(verdict: Any, seconds: float) -> None:
         "checkpoints": verdict.checkpoints,
         "heads": verdict.heads,
         "erased": verdict.erased,
+        "dropped": verdict.dropped,
+        "tombstones": verdict.tombstones,
         "keys": {
             key_id: {"first_seq": use.first_seq, "checkpoints": use.checkpoints}
             for key_id, use in verdict.keys.items()

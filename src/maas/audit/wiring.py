@@ -8,6 +8,9 @@ from uuid import UUID
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.export import ExportService
+from maas.audit.application.export_slots import ExportSlots
+from maas.audit.application.export_tables import TableService
+from maas.audit.application.exports import Exports
 from maas.audit.application.flush import FlushService
 from maas.audit.application.heads import HeadService
 from maas.audit.application.verification import (
@@ -29,6 +32,7 @@ from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
+from maas.audit.infrastructure.parquet_encoder import open_encoder
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.infrastructure.recorder import AuditRecorder, Gap
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by, load_signer
@@ -118,15 +122,24 @@ def build_audit(
         state={
             "audit_queries": PostgresAuditQueries(database),
             "audit_evidence": PostgresEvidence(database),
-            "audit_exports": ExportService(
-                reader=PostgresExportReader(database), clock=clock, signer=signer
-            ),
+            "audit_exports": _exports(database, clock=clock, settings=settings, signer=signer),
         },
         upkeep=Upkeep(spool=spool, folder=folder, keep=keep, recorder=audit_recorder, watch=watch),
         watch=watch,
         gap=gap,
         _stream=stream,
         _spool=spool,
+    )
+
+
+def _exports(
+    database: Database, *, clock: Clock, settings: AuditSettings, signer: Ed25519Signer | None
+) -> Exports:
+    reader = PostgresExportReader(database)
+    return Exports(
+        lines=ExportService(reader=reader, clock=clock, signer=signer),
+        tables=TableService(reader=reader, open_encoder=open_encoder),
+        slots=ExportSlots(settings.exports_at_once),
     )
 
 

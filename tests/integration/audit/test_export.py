@@ -9,7 +9,10 @@ import httpx
 import pytest
 
 from maas.audit.application.export import ExportService
-from maas.audit.domain.export import ExportCheck, MalformedExportError
+from maas.audit.application.export_ports import ExportRequest
+from maas.audit.application.exports import Exports
+from maas.audit.domain.export import MalformedExportError
+from maas.audit.domain.export_check import ExportCheck
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
 from maas.audit.public import Actor
 from maas.audit.wiring import AuditContext, load_configured_signer
@@ -48,11 +51,13 @@ async def recorded(trail: Trail) -> Trail:
 
 @pytest.fixture
 def exports(audit: AuditContext, signer: Ed25519Signer) -> ExportService:
-    return replace(cast("ExportService", audit.state["audit_exports"]), signer=signer, page_rows=7)
+    made = cast("Exports", audit.state["audit_exports"])
+    return replace(made.lines, signer=signer, page_rows=7)
 
 
 async def lines_of(exports: ExportService, tenant_id: TenantId = DEFAULT_TENANT_ID) -> list[bytes]:
-    content = b"".join([chunk async for chunk in exports.export(tenant_id)])
+    header = await exports.begin(ExportRequest(tenant_id=tenant_id))
+    content = b"".join([chunk async for chunk in exports.lines(header)])
     return content.splitlines(keepends=True)
 
 
@@ -139,7 +144,8 @@ async def test_of_nothing_is_whole_too(
 async def test_of_what_came_after_its_beginning_nothing_is_in_it(
     recorded: Trail, exports: ExportService, signer: Ed25519Signer
 ) -> None:
-    chunks = exports.export(DEFAULT_TENANT_ID)
+    header = await exports.begin(ExportRequest(tenant_id=DEFAULT_TENANT_ID))
+    chunks = exports.lines(header)
     content = await anext(chunks)
     late = recorded.make()
     await recorded.add(late)
@@ -181,9 +187,15 @@ def passed_off(lines: list[dict[str, Any]]) -> None:
         (lambda lines: lines.remove(first(lines, "other")), "missing from the chain"),
         (lambda lines: first(lines, "checkpoint").update(n=9), "checkpoints 1 to 8"),
         (lambda lines: first(lines, "end").update(events=1), "its counts"),
+        (lambda lines: first(lines, "mark").update(cursor="x.y"), "its digest"),
+        (lambda lines: lines.remove(first(lines, "mark")), "its digest"),
+        (lambda lines: first(lines, "key").update(first_seq=2), "its digest"),
+        (lambda lines: first(lines, "header").update(filter={"action": "x"}), "its digest"),
+        (lambda lines: first(lines, "header").update(seq_to=22), "the chain ends at row 30"),
+        (lambda lines: first(lines, "header")["start"].update(row_hash="01" * 32), "no other"),
         (lambda lines: lines.pop(), "the last line is missing"),
         (lambda lines: first(lines, "header").update(tenant_id=str(new_id())), "another tenant's"),
-        (passed_off, "its counts or its SHA-256"),
+        (passed_off, "its counts or its digest"),
     ],
 )
 async def test_a_change_is_found(

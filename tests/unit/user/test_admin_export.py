@@ -1,6 +1,6 @@
 import pytest
 
-from maas.user.interface.admin_export import harmless
+from maas.shared.domain.spreadsheet import harmless
 
 
 @pytest.mark.parametrize(

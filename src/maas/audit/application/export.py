@@ -1,63 +1,49 @@
 """Exporting one tenant's events, with all it takes to check them elsewhere."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Final, Protocol
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
 
-from maas.audit.application.proofs import CheckpointDetails, NoCheckpointError
-from maas.audit.domain.chain_check import ChainRow
+from maas.audit.application.export_cursor import ExportCursor, read_cursor, spell_cursor
+from maas.audit.application.export_ports import (
+    PAGE_ROWS,
+    ExportPage,
+    ExportReader,
+    ExportRequest,
+    PageRequest,
+    StatementSigner,
+)
+from maas.audit.application.queries import EventFilter
 from maas.audit.domain.event import spell_instant
-from maas.audit.domain.export import VERSION, Counts, spell_line, spell_statement
+from maas.audit.domain.export import (
+    Counts,
+    Digest,
+    Header,
+    spell_line,
+    spell_mark,
+    spell_statement,
+)
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import TenantId
 
-PAGE_ROWS: Final = 2_000
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportedEvent:
-    """What an event's line holds beside its row of the chain; `personal` is null once erased."""
+@dataclass(slots=True, kw_only=True)
+class _Text:
+    """What was spelled so far, as far as the rest depends on it."""
 
-    payload: bytes
-    duration_ms: int | None
-    personal: Mapping[str, str] | None
+    counts: Counts = field(default_factory=Counts)
+    digest: Digest = field(default_factory=Digest)
+    after: int
+    after_n: int
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportPage:
-    """A stretch of the chain; `events` are the tenant's own, by `seq`."""
-
-    rows: Sequence[ChainRow]
-    events: Mapping[int, ExportedEvent]
-    checkpoints: Sequence[CheckpointDetails]
-
-
-class ExportReader(Protocol):
-    async def keys(self) -> Sequence[Mapping[str, Any]]:
-        """List every public key that signed, as lines hold them."""
-        ...
-
-    async def head(self) -> CheckpointDetails:
-        """Show the newest checkpoint.
-
-        Raises:
-            NoCheckpointError: there is none yet.
-        """
-        ...
-
-    async def page(
-        self, tenant_id: TenantId, *, after: int, upto: int, after_n: int, limit: int
-    ) -> ExportPage:
-        """Read the next rows, and the checkpoints that begin among them."""
-        ...
-
-
-class StatementSigner(Protocol):
-    @property
-    def key_id(self) -> str: ...
-
-    def sign(self, message: bytes) -> bytes: ...
+    def add(self, text: bytes) -> bytes:
+        self.digest.update(text)
+        return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +51,8 @@ class ExportService:
     """Reads page by page: no transaction and no connection is held while a client is slow.
 
     What is recorded never changes, so pages of different moments fit together; rows that come after
-    the first page was asked for are left to the next export.
+    the first page was asked for are left to the next export. Lines are spelled in a thread: the
+    event loop has others to serve.
     """
 
     reader: ExportReader
@@ -73,83 +60,128 @@ class ExportService:
     signer: StatementSigner | None
     page_rows: int = PAGE_ROWS
 
-    async def export(self, tenant_id: TenantId) -> AsyncIterator[bytes]:
-        """Spell the lines, some thousand at a time."""
-        keys, seq_to = await self.reader.keys(), 0
-        try:
-            seq_to = (await self.reader.head()).signed.checkpoint.seq_to
-        except NoCheckpointError:
-            keys = []
-        counts, digest = Counts(), sha256()
-        header = {
-            "v": VERSION,
-            "tenant_id": str(tenant_id),
-            "seq_to": seq_to,
-            "exported_at": spell_instant(self.clock.now()),
-        }
-        chunk = spell_line("header", header) + b"".join(spell_line("key", key) for key in keys)
-        after = after_n = 0
-        while True:
-            digest.update(chunk)
-            yield chunk
-            if after >= seq_to:
-                break
-            page = await self.reader.page(
-                tenant_id, after=after, upto=seq_to, after_n=after_n, limit=self.page_rows
-            )
-            chunk = b"".join(_lines(page, counts))
-            after = page.rows[-1][0] if page.rows else seq_to
-            if page.checkpoints:
-                after_n = page.checkpoints[-1].signed.checkpoint.n
-        yield self._end(tenant_id, seq_to, counts, digest.digest(), keys)
-
-    def _end(
-        self,
-        tenant_id: TenantId,
-        seq_to: int,
-        counts: Counts,
-        digest: bytes,
-        keys: Sequence[Mapping[str, Any]],
-    ) -> bytes:
-        """Spell the last line, signed unless this process has another key than the flush."""
-        signer = self.signer
-        if signer is not None and all(key["key_id"] != signer.key_id for key in keys):
-            signer = None
-        statement = spell_statement(
-            tenant_id=str(tenant_id), seq_to=seq_to, counts=counts, digest=digest
+    async def begin(self, request: ExportRequest) -> Header:
+        """Find the stretch of the chain that was asked for, as it is now."""
+        stretch = await self.reader.find_stretch(*request.recorded, request.upto_seq)
+        return Header(
+            tenant_id=str(request.tenant_id),
+            content=request.content,
+            since=request.wanted.since,
+            until=request.wanted.until,
+            wanted=request.filters,
+            start=stretch.start,
+            seq_to=stretch.seq_to,
+            exported_at=self.clock.now(),
         )
+
+    async def lines(self, header: Header) -> AsyncIterator[bytes]:
+        """Spell the lines, some thousand at a time."""
+        keys, start = await self.reader.keys(), header.start
+        text = _Text(after=start.seq - 1, after_n=start.n - 1)
+        first = spell_line("header", header.to_mapping())
+        yield text.add(first + b"".join(spell_line("key", key) for key in keys))
+        async for chunk in self._rest(header, text):
+            yield chunk
+
+    def read_cursor(self, tenant_id: TenantId, cursor: str) -> ExportCursor:
+        """Read a cursor of one of the tenant's exports.
+
+        Raises:
+            ExportCursorError: it is none, another tenant's, or too old.
+        """
+        return read_cursor(cursor, tenant_id=tenant_id, signer=self.signer, now=self.clock.now())
+
+    async def resume(self, read: ExportCursor, cursor: str) -> AsyncIterator[bytes]:
+        """Spell what follows the mark with this cursor."""
+        text = _Text(
+            counts=read.counts, digest=Digest(read.digest), after=read.after, after_n=read.after_n
+        )
+        text.add(spell_mark(read.after, cursor))
+        async for chunk in self._rest(read.header, text):
+            yield chunk
+
+    async def _rest(self, header: Header, text: _Text) -> AsyncIterator[bytes]:
+        """Spell page after page, a mark between two, and the end."""
+        request = request_of(header)
+        while text.after < header.seq_to:
+            wanted = PageRequest(
+                after=text.after, after_n=text.after_n, upto=header.seq_to, limit=self.page_rows
+            )
+            page = await self.reader.page(request, wanted)
+            yield await asyncio.to_thread(self._spell_page, header, page, text)
+        yield await self._end(header, text)
+
+    def _spell_page(self, header: Header, page: ExportPage, text: _Text) -> bytes:
+        lines = text.add(b"".join(_lines(page, text.counts)))
+        # Rows that are missing at the end would be asked for again and again.
+        text.after = page.rows[-1][0] if page.rows else header.seq_to
+        if page.checkpoints:
+            text.after_n = page.checkpoints[-1].signed.checkpoint.n
+        if self.signer is None or text.after >= header.seq_to:
+            return lines
+        cursor = ExportCursor(
+            header=header,
+            after=text.after,
+            after_n=text.after_n,
+            counts=text.counts,
+            digest=text.digest.close_piece(),
+        )
+        return lines + text.add(spell_mark(text.after, spell_cursor(cursor, self.signer)))
+
+    async def _end(self, header: Header, text: _Text) -> bytes:
+        """Spell the last line, signed unless this process has another key than the flush."""
+        signer, counts = self.signer, text.counts
+        keys = await self.reader.keys()
+        if signer is not None and keys and all(key["key_id"] != signer.key_id for key in keys):
+            signer = None
+        digest = text.digest.close_piece()
+        statement = spell_statement(header, counts, digest)
         fields = {
-            "events": counts.events,
-            "others": counts.others,
-            "checkpoints": counts.checkpoints,
-            "sha256": digest.hex(),
+            **counts.to_mapping(),
+            "digest": digest.hex(),
             "key_id": None if signer is None else signer.key_id,
             "signature": None if signer is None else signer.sign(statement).hex(),
         }
         return spell_line("end", fields)
 
 
+def request_of(header: Header) -> ExportRequest:
+    """Turn a header back into what was asked for; its stretch is known by then."""
+    fields: dict[str, Any] = {**header.wanted}
+    if "actor_id" in fields:
+        fields["actor_id"] = UUID(fields["actor_id"])
+    return ExportRequest(
+        tenant_id=TenantId(UUID(header.tenant_id)),
+        wanted=EventFilter(**fields, since=header.since, until=header.until),
+        content=header.content,
+    )
+
+
 def _lines(page: ExportPage, counts: Counts) -> Iterable[bytes]:
     for details in page.checkpoints:
         counts.checkpoints += 1
-        fields = {**details.signed.to_mapping(), "hash": details.hash.hex()}
-        yield spell_line("checkpoint", fields)
+        yield spell_line("checkpoint", {**details.signed.to_mapping(), "hash": details.hash.hex()})
+    at, spelled = None, ""
     for seq, recorded_at, leaf, row_hash in page.rows:
-        fields = {
-            "seq": seq,
-            "recorded_at": spell_instant(recorded_at),
-            "leaf": leaf.hex(),
-            "row_hash": row_hash.hex(),
-        }
-        event = page.events.get(seq)
-        if event is None:
+        if recorded_at != at:
+            at, spelled = recorded_at, spell_instant(recorded_at)
+        row = (
+            f'"seq":{seq},"recorded_at":"{spelled}",'
+            f'"leaf":"{leaf.hex()}","row_hash":"{row_hash.hex()}"'
+        )
+        if seq not in page.events:
             counts.others += 1
-            yield spell_line("other", fields)
+            yield b'{"type":"other",%b}\n' % row.encode()
             continue
         counts.events += 1
-        own = {
-            "payload": event.payload.decode(errors="replace"),
-            "duration_ms": event.duration_ms,
-            "personal": event.personal,
-        }
-        yield spell_line("event", {**fields, **own})
+        event = page.events[seq]
+        if event is None:
+            yield b'{"type":"own",%b}\n' % row.encode()
+            continue
+        payload = _encode(event.payload.decode(errors="replace"))
+        duration_ms, personal = _encode(event.duration_ms), _encode(event.personal)
+        line = (
+            f'{{"type":"event",{row},"payload":{payload},'
+            f'"duration_ms":{duration_ms},"personal":{personal}}}\n'
+        )
+        yield line.encode(errors="replace")

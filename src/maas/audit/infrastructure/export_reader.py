@@ -1,39 +1,68 @@
 """Pages of an export, each read in a transaction of its own, as `maas_app`."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypeAlias
 
-from maas.audit.application.export import ExportedEvent, ExportPage
+import asyncpg
+
+from maas.audit.application.export_ports import (
+    ExportedEvent,
+    ExportPage,
+    ExportRequest,
+    PageRequest,
+    Stretch,
+)
 from maas.audit.application.proofs import CheckpointDetails
+from maas.audit.domain.chain_check import Start
 from maas.audit.domain.event import spell_instant
 from maas.audit.infrastructure.checkpoints import COLUMNS, read_row
-from maas.audit.infrastructure.evidence import PostgresEvidence
-from maas.shared.domain.ids import TenantId
-from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.database import Database, PooledConnection
 
 _KEYS: Final = "SELECT * FROM audit_signing_keys ORDER BY first_seq, key_id"
 _CHAIN: Final = """
     SELECT seq, recorded_at, leaf, row_hash FROM audit_chain
     WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3
 """
-_EVENTS: Final = """
+# The times leave most partitions unread.
+_OWN: Final = """
+    FROM audit_log AS l {join}
+    WHERE l.tenant_id = $1 AND l.seq > $2 AND l.seq <= $3
+        AND l.recorded_at >= $4 AND l.recorded_at <= $5{conditions}
+"""
+_FULL: Final = """
     SELECT l.seq, l.payload, l.duration_ms, p.event_id AS known, p.actor_name, p.email,
         host(p.address) AS address, p.user_agent, p.salt
-    FROM audit_log AS l LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
-    WHERE l.tenant_id = $1 AND l.seq > $2 AND l.seq <= $3
 """
+_JOIN: Final = "LEFT JOIN audit_personal AS p ON p.event_id = l.event_id"
 _CHECKPOINTS: Final = f"""
     SELECT {", ".join(COLUMNS)} FROM audit_checkpoints
     WHERE n > $1 AND seq_from <= $2 ORDER BY n LIMIT $3
 """  # noqa: S608  fixed words, no input
+_HEAD: Final = "SELECT n, seq_to, head, hash FROM audit_checkpoints ORDER BY n DESC LIMIT 1"
+_COVERING: Final = """
+    SELECT n, seq_from, seq_to FROM audit_checkpoints WHERE seq_to >= $1 ORDER BY seq_to LIMIT 1
+"""
+_BEFORE: Final = "SELECT head, hash FROM audit_checkpoints WHERE n = $1"
+_RECORDED_AT: Final = "SELECT recorded_at FROM audit_chain WHERE seq = $1"
+
+# How much of the log a filter leaves decides between the indexes, so the values come first.
+_PLAN_BY_VALUE: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 _PERSONAL: Final = ("actor_name", "email", "address", "user_agent")
+_EQUAL: Final = ("actor_id", "resource_kind", "resource_id", "outcome", "request_id")
+_FIXED: Final = 5
+"""So many arguments come before those of the conditions."""
+
+_LAST_CHARACTER: Final = "\U0010ffff"
+
+_Rows: TypeAlias = Sequence[asyncpg.Record]
 
 
 class PostgresExportReader:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._evidence = PostgresEvidence(database)
 
     async def keys(self) -> Sequence[Mapping[str, Any]]:
         async with self._database.acquire() as connection:
@@ -48,26 +77,118 @@ class PostgresExportReader:
             for row in rows
         ]
 
-    async def head(self) -> CheckpointDetails:
-        return await self._evidence.get_head()
+    async def find_stretch(
+        self, recorded_from: datetime | None, recorded_to: datetime | None, upto_seq: int | None
+    ) -> Stretch:
+        async with self._database.acquire() as connection:
+            head = await connection.fetchrow(_HEAD)
+            if head is None:
+                return Stretch(start=Start(), seq_to=0)
+            last = head["seq_to"]
+            after = Start(
+                seq=last + 1, n=head["n"] + 1, row_hash=head["head"], checkpoint_hash=head["hash"]
+            )
+            first, final = 1, last if upto_seq is None else min(upto_seq, last)
+            if recorded_from is not None:
+                first = await _find_row(connection, last, recorded_from, is_after=False)
+            if recorded_to is not None:
+                beyond = await _find_row(connection, last, recorded_to, is_after=True)
+                final = min(final, beyond - 1)
+            start = after if first > last else await _start_of(connection, first)
+            if final >= start.seq:
+                covering = await connection.fetchrow(_COVERING, final)
+                final = last if covering is None else covering["seq_to"]
+        return Stretch(start=start, seq_to=max(final, start.seq - 1))
 
-    async def page(
-        self, tenant_id: TenantId, *, after: int, upto: int, after_n: int, limit: int
-    ) -> ExportPage:
-        async with self._database.tenant(tenant_id) as connection:
-            rows = await connection.fetch(_CHAIN, after, upto, limit)
-            last = rows[-1]["seq"] if rows else upto
-            events = await connection.fetch(_EVENTS, tenant_id, after, last)
-            # No checkpoint is empty, so no more of them begin among these rows.
-            signed = await connection.fetch(_CHECKPOINTS, after_n, last, limit)
-        return ExportPage(
-            rows=[tuple(row) for row in rows],
-            events={row["seq"]: _event(row) for row in events},
-            checkpoints=[
-                CheckpointDetails(signed=read_row(row), hash=row["hash"], public_key=b"")
-                for row in signed
-            ],
-        )
+    async def page(self, request: ExportRequest, page: PageRequest) -> ExportPage:
+        is_full = request.content == "full"
+        own, arguments = _own(request)
+        signed: _Rows = []
+        async with self._database.tenant(request.tenant_id) as connection:
+            rows = await connection.fetch(_CHAIN, page.after, page.upto, page.limit)
+            last = rows[-1]["seq"] if rows else page.upto
+            # The clock that gave them may have been set back between two of them.
+            times = [row["recorded_at"] for row in rows]
+            events: _Rows = []
+            if times:
+                await connection.execute(_PLAN_BY_VALUE)
+                query = (_FULL + own.replace("{join}", _JOIN)) if is_full else "SELECT l.seq" + own
+                bounds = (request.tenant_id, page.after, last, min(times), max(times))
+                events = await connection.fetch(query.replace("{join}", ""), *bounds, *arguments)
+            if page.after_n is not None:
+                # No checkpoint is empty, so no more of them begin among these rows.
+                signed = await connection.fetch(_CHECKPOINTS, page.after_n, last, page.limit)
+        return await asyncio.to_thread(_page, rows, events, signed, is_full=is_full)
+
+
+async def _find_row(
+    connection: PooledConnection, last: int, at: datetime, *, is_after: bool
+) -> int:
+    """Find the first row recorded then or later, or later than then; behind the last if none.
+
+    Rows are recorded in order of time, unless PostgreSQL's clock was set back: then it is one of
+    the rows around.
+    """
+    low, high = 1, last + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = await connection.fetchval(_RECORDED_AT, middle)
+        if found is not None and (found <= at if is_after else found < at):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+async def _start_of(connection: PooledConnection, seq: int) -> Start:
+    """Begin at the first row of the checkpoint that covers this one."""
+    covering = await connection.fetchrow(_COVERING, seq)
+    if covering is None or covering["n"] == 1:
+        return Start()
+    before = await connection.fetchrow(_BEFORE, covering["n"] - 1)
+    if before is None:
+        # Somebody took it out: what remains is told from the first row on.
+        return Start()
+    return Start(
+        seq=covering["seq_from"],
+        n=covering["n"],
+        row_hash=before["head"],
+        checkpoint_hash=before["hash"],
+    )
+
+
+def _own(request: ExportRequest) -> tuple[str, list[object]]:
+    """Spell what the wanted events have in common; values never enter the text."""
+    wanted, arguments = request.wanted, list[object]()
+    texts = [""]
+    for text, value in (
+        *((f"l.{column} = {{}}", getattr(wanted, column)) for column in _EQUAL),
+        *_of_action(wanted.action),
+        ("l.occurred_at >= {}", wanted.since),
+        ("l.occurred_at < {}", wanted.until),
+    ):
+        if value is not None:
+            arguments.append(value)
+            texts.append(text.format(f"${_FIXED + len(arguments)}"))
+    return _OWN.replace("{conditions}", " AND ".join(texts)), arguments
+
+
+def _of_action(action: str | None) -> list[tuple[str, str | None]]:
+    if action is None or not action.endswith("*"):
+        return [("l.action = {}", action)]
+    prefix = action.removesuffix("*")
+    return [("l.action >= {}", prefix), ("l.action < {}", prefix + _LAST_CHARACTER)]
+
+
+def _page(rows: _Rows, events: _Rows, signed: _Rows, *, is_full: bool) -> ExportPage:
+    return ExportPage(
+        rows=[tuple(row) for row in rows],
+        events={row["seq"]: _event(row) if is_full else None for row in events},
+        checkpoints=[
+            CheckpointDetails(signed=read_row(row), hash=row["hash"], public_key=b"")
+            for row in signed
+        ],
+    )
 
 
 def _event(row: Any) -> ExportedEvent:

@@ -4,7 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from maas.audit.application.export import ExportService
+from maas.audit.application.exports import Exports as AuditExports
 from maas.audit.application.proofs import EvidenceQueries
 from maas.audit.application.queries import AuditQueries
 
@@ -20,9 +20,9 @@ async def _evidence(request: Request) -> EvidenceQueries:
 Evidence = Annotated[EvidenceQueries, Depends(_evidence)]
 
 
-async def _exports(request: Request) -> ExportService:
-    return cast("ExportService", request.state.audit_exports)
+async def _exports(request: Request) -> AuditExports:
+    return cast("AuditExports", request.state.audit_exports)
 
 
-Exports = Annotated[ExportService, Depends(_exports)]
+Exports = Annotated[AuditExports, Depends(_exports)]
 Queries = Annotated[AuditQueries, Depends(_queries)]

@@ -9,6 +9,7 @@ from starlette.responses import StreamingResponse
 
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Position
+from maas.shared.domain.spreadsheet import harmless
 from maas.user.application.admin_ports import DirectoryQueries, MemberDetails, MemberFilter
 
 ROWS_AT_ONCE = 1_000
@@ -30,9 +31,6 @@ EXPORTED = {
     },
 }
 """The export in OpenAPI."""
-
-# What begins like this is a formula to a spreadsheet, full-width forms included.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  meant
 
 
 async def answer_export(
@@ -77,11 +75,6 @@ def _row(member: MemberDetails) -> Sequence[str]:
         member.created_at.isoformat().replace("+00:00", "Z"),
     )
     return [harmless(value) for value in values]
-
-
-def harmless(value: str) -> str:
-    """Keep a spreadsheet from reading a value as a formula: an apostrophe says it is text."""
-    return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
 
 
 def _spell(rows: Iterable[Sequence[str]]) -> bytes:

@@ -1,0 +1,80 @@
+"""Checks the rows of a CSV or Parquet export, alone or beside a proof."""
+
+from collections.abc import Iterator, Mapping
+
+from maas.audit.domain.chain_check import ChainRow
+from maas.audit.domain.event import spell_instant
+from maas.audit.domain.export_columns import find_row_fault
+from maas.audit.domain.findings import Findings, spell_rows
+
+
+class TableCheck:
+    """Takes rows in the order of `seq`, their values as text; memory does not grow with them.
+
+    `own` are the chain's rows of the events that have to be there, in the same order.
+    """
+
+    def __init__(
+        self, *, findings: Findings, own: Iterator[ChainRow] | None, is_guarded: bool
+    ) -> None:
+        self.findings = findings
+        self.rows = 0
+        self._own = own
+        self._is_guarded = is_guarded
+        self._last_seq = 0
+        self._expected: ChainRow | None = None
+
+    def take(self, values: Mapping[str, str | None]) -> None:
+        """Take the next row."""
+        self.rows += 1
+        text = values["seq"] or ""
+        # Digits of other scripts are numbers too, and spelled by nobody here.
+        if not (text.isascii() and text.isdecimal()):
+            self.findings.add(self._last_seq, f"row {self.rows}", "its seq is no number")
+            return
+        seq = int(text)
+        if seq <= self._last_seq:
+            self.findings.add_row(seq, "it is in the file twice or out of place")
+            return
+        self._last_seq = seq
+        fault = find_row_fault(values, is_guarded=self._is_guarded)
+        if fault is None and self._own is not None:
+            fault = self._find_unproven(seq, values)
+        if fault is not None:
+            self.findings.add_row(seq, fault)
+
+    def finish(self) -> None:
+        """Say what the proof has beyond the last row."""
+        while self._own is not None:
+            row = self._next_own()
+            if row is None:
+                return
+            self._miss(row[0])
+
+    def _find_unproven(self, seq: int, values: Mapping[str, str | None]) -> str | None:
+        """Compare with the proof, up to this row."""
+        row = self._next_own()
+        while row is not None and row[0] < seq:
+            self._miss(row[0])
+            row = self._next_own()
+        if row is None or row[0] > seq:
+            self._expected = row
+            return "the proof names no such event of the tenant"
+        _, recorded_at, leaf, row_hash = row
+        for name, proven in (
+            ("leaf", leaf.hex()),
+            ("row_hash", row_hash.hex()),
+            ("recorded_at", spell_instant(recorded_at)),
+        ):
+            if values[name] != proven:
+                return f"its column {name} is not what was chained"
+        return None
+
+    def _next_own(self) -> ChainRow | None:
+        row, self._expected = self._expected, None
+        if row is None and self._own is not None:
+            row = next(self._own, None)
+        return row
+
+    def _miss(self, seq: int) -> None:
+        self.findings.add(seq, spell_rows(seq, seq), "missing, but the proof names it")
