@@ -31,6 +31,7 @@ from maas.audit.infrastructure.ledger import (
     REMEMBERED,
 )
 from maas.audit.infrastructure.signing import Ed25519Signer, load_signer
+from maas.audit.infrastructure.terms import keep_terms, terms_of
 from maas.embedded.endpoints import find_running
 from maas.embedded.postgres import PORT, SUPERUSER
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId
@@ -44,7 +45,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Progress: TypeAlias = Callable[[str], None]
 
 _TABLES: Final = (
-    "audit_log, audit_chain, audit_personal, audit_dedup, audit_checkpoints, audit_signing_keys"
+    "audit_log, audit_chain, audit_personal, audit_dedup, audit_checkpoints, audit_signing_keys,"
+    " audit_terms"
 )
 _INDEXES: Final = """
     SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition
@@ -224,7 +226,7 @@ async def _copy(wanted: _Slice, batches: Sequence[Batch]) -> None:
             ))  # fmt: skip
             personal_rows.append((
                 item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
-                item.user_agent, item.salt,
+                item.user_agent, item.salt, item.occurred_at,
             ))  # fmt: skip
             if at > wanted.remembered_since:
                 dedup_rows.append((item.event_id, at))
@@ -237,6 +239,8 @@ async def _copy(wanted: _Slice, batches: Sequence[Batch]) -> None:
             ("audit_dedup", DEDUP_COLUMNS, dedup_rows),
         ):
             await connection.copy_records_to_table(table, records=rows, columns=columns)
+        records = [item for batch in batches for item in batch.records]
+        await keep_terms(connection, terms_of(records, erased=()))
     finally:
         await connection.close()
 

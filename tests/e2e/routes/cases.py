@@ -405,6 +405,7 @@ ROWS: dict[str, Make] = {
     "DELETE /models/{model_id}/versions/{version}/files/{path}": on_file,
     "GET /audit/logs": plain(),
     "GET /audit/logs/{id}": one_event,
+    "GET /audit/logs/{id}/neighbours": one_event,
     "GET /audit/logs/{id}/proof": one_event,
     "GET /audit/logs/export": plain(),
     "GET /audit/head": signed,

@@ -21,6 +21,7 @@ from maas.audit.domain.chain import micros, row_hash
 from maas.audit.domain.record import Record
 from maas.audit.domain.retention import RETENTION_CLASSES
 from maas.audit.infrastructure.checkpoints import Batch, Last, Signer, write_checkpoints
+from maas.audit.infrastructure.terms import keep_terms, terms_of
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Checkpoint: TypeAlias = Callable[[str], None]
@@ -43,7 +44,7 @@ LOG_COLUMNS: Final = (
 )  # fmt: skip
 CHAIN_COLUMNS: Final = ("seq", "recorded_at", "leaf", "row_hash")
 PERSONAL_COLUMNS: Final = (
-    "event_id", "tenant_id", "actor_name", "email", "address", "user_agent", "salt",
+    "event_id", "tenant_id", "actor_name", "email", "address", "user_agent", "salt", "occurred_at",
 )  # fmt: skip
 DEDUP_COLUMNS: Final = ("event_id", "recorded_at")
 
@@ -231,10 +232,12 @@ async def _write(
     erased = await _find_erased(connection, records)
     at, seq, last_hash = micros(recorded_at), head["seq"], head["hash"]
     log_rows, chain_rows, personal_rows, dedup_rows = [], [], [], []
+    fresh: list[Record] = []
     for item in records:
         if item.event_id in seen:
             continue
         seen.add(item.event_id)
+        fresh.append(item)
         seq += 1
         last_hash = row_hash(last_hash, seq=seq, recorded_micros=at, leaf=item.leaf)
         log_rows.append((
@@ -247,7 +250,7 @@ async def _write(
         if item.actor_id not in erased:
             personal_rows.append((
                 item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
-                item.user_agent, item.salt,
+                item.user_agent, item.salt, item.occurred_at,
             ))  # fmt: skip
         dedup_rows.append((item.event_id, recorded_at))
     if not log_rows:
@@ -263,6 +266,7 @@ async def _write(
         except (ValueError, TypeError, OverflowError) as exc:
             # The client could not even spell a value; asyncpg gives such errors no class.
             raise UnfitRecordsError(type(exc).__name__) from exc
+    await keep_terms(connection, terms_of(fresh, erased=erased))
     await write_checkpoints(
         connection,
         Batch(head["seq"] + 1, recorded_at, [row[2] for row in chain_rows], last_hash),

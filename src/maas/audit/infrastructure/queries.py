@@ -1,140 +1,294 @@
-"""Reads of the log: keyset pages over indexes that begin with the tenant."""
+"""Reads of the log: keyset pages over indexes that begin with the tenant.
+
+What one index answers is asked in one statement; what several values mean (a prefix, a network, a
+text) is read as a stream for each value. Everything else is looked for in stretches of time, each
+longer than the one before, and only for so long: then the page is short and says where to go on.
+"""
 
 import json
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
 from maas.audit.application.queries import (
+    NEIGHBOURS,
     ActorDetails,
     AuditEventNotFoundError,
     ChangeDetails,
     EventDetails,
     EventFilter,
+    EventNeighbours,
+    Order,
     ResourceDetails,
 )
+from maas.audit.infrastructure.conditions import (
+    DIRECTIONS,
+    Arguments,
+    Stretch,
+    in_columns,
+    in_stretch,
+    within,
+)
+from maas.audit.infrastructure.streams import Stream, find_streams, is_alone, keys_of
+from maas.audit.infrastructure.words import Words, find_words
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest, Position
-from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.database import Database, PooledConnection
+
+PATIENCE: Final = timedelta(seconds=1)
+"""How long a page of what no index answers is looked for, before it is given as it is."""
+
+FIRST_STRETCH: Final = 500
+"""So many events the first stretch of time has; each later one is eight times as long."""
+
+GROWTH: Final = 8
+QUICK_SECONDS: Final = 0.05
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 # How common a value is decides between two good plans, so none is made before the values are known.
 _PLAN_BY_VALUE: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
-_LAST_CHARACTER: Final = "\U0010ffff"
-
+_COLUMNS: Final = """
+    l.*, p.actor_name, p.email, host(p.address) AS address, p.user_agent, c.leaf, c.row_hash
+"""
 _SELECT: Final = """
-    SELECT l.*, p.actor_name, p.email, host(p.address) AS address, p.user_agent, c.leaf, c.row_hash
+    SELECT {columns}
     FROM (
         SELECT * FROM audit_log AS l WHERE {conditions}
-        ORDER BY l.occurred_at DESC, l.event_id DESC LIMIT {limit}
+        ORDER BY l.occurred_at {direction}, l.event_id {direction} LIMIT {limit}
     ) AS l
     JOIN audit_chain AS c ON c.seq = l.seq
     LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
-    ORDER BY l.occurred_at DESC, l.event_id DESC
+    ORDER BY l.occurred_at {direction}, l.event_id {direction}
 """
+# Each key is looked up by itself; a list of all events would be the other way.
+_SELECT_KEYS: Final = """
+    SELECT {columns}
+    FROM ({keys}) AS k
+    CROSS JOIN LATERAL (
+        SELECT * FROM audit_log
+        WHERE tenant_id = {tenant} AND occurred_at = k.occurred_at AND event_id = k.event_id LIMIT 1
+    ) AS l
+    JOIN audit_chain AS c ON c.seq = l.seq
+    LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
+    ORDER BY l.occurred_at {direction}, l.event_id {direction}
+"""
+_BOUNDS: Final = "SELECT min(occurred_at), max(occurred_at) FROM audit_log WHERE tenant_id = $1"
 
 
-class _Conditions:
-    """Collects conditions and their arguments; values never enter the text."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What one page is to have."""
 
-    def __init__(self, tenant_id: TenantId) -> None:
-        self.arguments: list[object] = []
-        self._texts: list[str] = []
-        self.add("l.tenant_id = {}", tenant_id)
-
-    def add(self, text: str, *values: object) -> None:
-        first = len(self.arguments) + 1
-        self._texts.append(text.format(*(f"${first + index}" for index in range(len(values)))))
-        self.arguments.extend(values)
-
-    def add_equal(self, column: str, value: object | None) -> None:
-        if value is not None:
-            self.add(f"l.{column} = {{}}", value)
+    tenant_id: TenantId
+    wanted: EventFilter
+    words: Words
+    order: Order
+    page: PageRequest
 
     @property
-    def text(self) -> str:
-        return " AND ".join(self._texts)
+    def stretch(self) -> Stretch:
+        return Stretch(self.wanted.since, self.wanted.until, self.page.after)
 
 
 class PostgresAuditQueries:
     """Reads as `maas_app`: the filter by tenant is doubled by row-level security."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, patience: timedelta = PATIENCE) -> None:
         self._database = database
+        self._patience = patience
 
     async def list_events(
-        self, tenant_id: TenantId, *, wanted: EventFilter, page: PageRequest
+        self,
+        tenant_id: TenantId,
+        *,
+        wanted: EventFilter,
+        page: PageRequest,
+        order: Order = "newest",
     ) -> Page[EventDetails]:
-        conditions = _conditions(tenant_id, wanted)
         async with self._database.tenant(tenant_id) as connection:
             await connection.execute(_PLAN_BY_VALUE)
-            total = None
-            if page.include_total:
-                total = await connection.fetchval(
-                    f"SELECT count(*) FROM audit_log AS l WHERE {conditions.text}",  # noqa: S608  fixed words, no input
-                    *conditions.arguments,
-                )
-            if page.after is not None:
-                conditions.add(
-                    "(l.occurred_at, l.event_id) < ({}, {})", page.after.at, page.after.id
-                )
-            query = _SELECT.format(conditions=conditions.text, limit=page.limit + 1)
-            rows = await connection.fetch(query, *conditions.arguments)
-        return _page(rows, page=page, total=total)
+            words = await find_words(connection, tenant_id, wanted)
+            question = _Question(tenant_id, wanted, words, order, page)
+            total = await _count(connection, question) if page.include_total else None
+            if is_alone(wanted) and words.actions is None:
+                rows, reached = await _read(connection, question, page.limit + 1), None
+            elif (streams := find_streams(wanted, words)) is not None:
+                rows, reached = await _read_streams(connection, question, streams), None
+            else:
+                rows, reached = await self._search(connection, question)
+        return _page(rows, limit=page.limit, reached=reached, total=total)
 
     async def get_event(self, tenant_id: TenantId, event_id: UUID) -> EventDetails:
-        conditions = _Conditions(tenant_id)
-        conditions.add("l.event_id = {}", event_id)
         async with self._database.tenant(tenant_id) as connection:
-            query = _SELECT.format(conditions=conditions.text, limit=1)
-            row = await connection.fetchrow(query, *conditions.arguments)
-        if row is None:
-            raise AuditEventNotFoundError
-        return _details(row)
+            return await _get(connection, tenant_id, event_id)
+
+    async def get_neighbours(self, tenant_id: TenantId, event_id: UUID) -> EventNeighbours:
+        async with self._database.tenant(tenant_id) as connection:
+            await connection.execute(_PLAN_BY_VALUE)
+            event = await _get(connection, tenant_id, event_id)
+            if event.session_id is not None:
+                around = EventFilter(session_id=event.session_id)
+            else:
+                around = EventFilter(actor_id=event.actor.id)
+            request = EventFilter(request_id=event.request_id)
+            position = Position(at=event.occurred_at, id=event.id)
+
+            async def near(wanted: EventFilter, order: Order) -> list[EventDetails]:
+                page = PageRequest(limit=NEIGHBOURS, after=position)
+                question = _Question(tenant_id, wanted, Words(), order, page)
+                rows = await _read(connection, question, NEIGHBOURS)
+                found = [_details(row) for row in rows]
+                return found if order == "oldest" else found[::-1]
+
+            has_others = event.session_id is not None or event.actor.id is not None
+            return EventNeighbours(
+                event=event,
+                request=[*await near(request, "newest"), *await near(request, "oldest")],
+                before=await near(around, "newest") if has_others else [],
+                after=await near(around, "oldest") if has_others else [],
+            )
+
+    async def _search(
+        self, connection: PooledConnection, question: _Question
+    ) -> tuple[list[asyncpg.Record], Position | None]:
+        """Look through one stretch after the other; tell how far that came, if not to the end."""
+        limit, rows = question.page.limit + 1, list[asyncpg.Record]()
+        whole = await _whole_stretch(connection, question)
+        if whole is None:
+            return rows, None
+        is_newest = question.order == "newest"
+        since, until = whole
+        length = await _first_length(connection, question, whole)
+        began = time.monotonic()
+        while since < until:
+            step = min(length, until - since)
+            stretch = (until - step, until) if is_newest else (since, since + step)
+            asked = time.monotonic()
+            rows += await _read(connection, question, limit - len(rows), stretch)
+            since, until = (since, stretch[0]) if is_newest else (stretch[1], until)
+            if len(rows) == limit:
+                break
+            now = time.monotonic()
+            if now - began > self._patience.total_seconds() and since < until:
+                # No event has this id, so that the next page begins right at the edge.
+                return rows, Position(at=stretch[0] if is_newest else stretch[1], id=UUID(int=0))
+            if now - asked < QUICK_SECONDS:
+                length *= GROWTH
+        return rows, None
 
 
-def _conditions(tenant_id: TenantId, wanted: EventFilter) -> _Conditions:
-    conditions = _Conditions(tenant_id)
-    for column in ("actor_id", "resource_kind", "resource_id", "request_id"):
-        conditions.add_equal(column, getattr(wanted, column))
-    if wanted.outcome is not None:
-        # In the text, one of three words: only so does the partial index of failures serve.
-        conditions.add(f"l.outcome = '{wanted.outcome}'")
-    if wanted.action is not None:
-        _add_action(conditions, wanted.action)
-    if wanted.since is not None:
-        conditions.add("l.occurred_at >= {}", wanted.since)
-    if wanted.until is not None:
-        conditions.add("l.occurred_at < {}", wanted.until)
-    if wanted.address is not None:
-        # A range, for row-level security lets `<<=` near no index.
-        conditions.add(
-            "l.event_id IN (SELECT event_id FROM audit_personal"
-            " WHERE tenant_id = {} AND address >= {} AND address <= {})",
-            tenant_id,
-            wanted.address.network_address,
-            wanted.address.broadcast_address,
-        )
-    return conditions
+async def _whole_stretch(
+    connection: PooledConnection, question: _Question
+) -> tuple[datetime, datetime] | None:
+    """Find from when to when there is anything that may be wanted."""
+    first, last = await connection.fetchrow(_BOUNDS, question.tenant_id) or (None, None)
+    if first is None or last is None:
+        return None
+    wanted, after = question.wanted, question.page.after
+    since = max(first, wanted.since or first)
+    until = min(last + _MICROSECOND, wanted.until or last + _MICROSECOND)
+    if after is not None and question.order == "newest":
+        until = min(until, after.at + _MICROSECOND)
+    elif after is not None:
+        since = max(since, after.at)
+    return since, until
 
 
-def _add_action(conditions: _Conditions, action: str) -> None:
-    prefix = action.removesuffix("*")
-    if prefix == action:
-        conditions.add("l.action = {}", action)
-    elif prefix:
-        conditions.add("l.action >= {} AND l.action < {}", prefix, prefix + _LAST_CHARACTER)
+async def _first_length(
+    connection: PooledConnection, question: _Question, whole: tuple[datetime, datetime]
+) -> timedelta:
+    """Measure how long it took for a few hundred events, where the search begins."""
+    arguments, direction = Arguments(), DIRECTIONS[question.order]
+    texts = in_columns(question.tenant_id, EventFilter(), arguments)
+    texts += within("l", Stretch(*whole), question.order, arguments)
+    reached = await connection.fetchval(
+        f"SELECT l.occurred_at FROM audit_log AS l WHERE {' AND '.join(texts)}"  # noqa: S608  fixed words, no input
+        f" ORDER BY l.occurred_at {direction}, l.event_id {direction}"
+        f" OFFSET {FIRST_STRETCH} LIMIT 1",
+        *arguments.values,
+    )
+    since, until = whole
+    if reached is None:
+        return until - since
+    length: timedelta = until - reached if question.order == "newest" else reached - since
+    return max(length, timedelta(milliseconds=1))
+
+
+async def _read(
+    connection: PooledConnection,
+    question: _Question,
+    limit: int,
+    bounds: tuple[datetime, datetime] | None = None,
+) -> list[asyncpg.Record]:
+    """Read the first events of a stretch that have all that is wanted."""
+    stretch = question.stretch
+    if bounds is not None:
+        stretch = replace(stretch, since=bounds[0], until=bounds[1])
+    arguments = Arguments()
+    conditions = in_stretch(
+        question.tenant_id, question.wanted, stretch, question.order,
+        words=question.words, arguments=arguments,
+    )  # fmt: skip
+    query = _SELECT.format(
+        columns=_COLUMNS, conditions=conditions, direction=DIRECTIONS[question.order], limit=limit
+    )
+    return list(await connection.fetch(query, *arguments.values))
+
+
+async def _read_streams(
+    connection: PooledConnection, question: _Question, streams: Sequence[Stream]
+) -> list[asyncpg.Record]:
+    if not streams:
+        return []
+    arguments = Arguments()
+    tenant = arguments.put("{}", question.tenant_id)
+    keys = keys_of(
+        question.tenant_id, streams, question.stretch, question.order,
+        limit=question.page.limit + 1, arguments=arguments,
+    )  # fmt: skip
+    query = _SELECT_KEYS.format(
+        columns=_COLUMNS, keys=keys, tenant=tenant, direction=DIRECTIONS[question.order]
+    )
+    return list(await connection.fetch(query, *arguments.values))
+
+
+async def _count(connection: PooledConnection, question: _Question) -> int:
+    arguments, wanted = Arguments(), question.wanted
+    conditions = in_stretch(
+        question.tenant_id, wanted, Stretch(wanted.since, wanted.until), question.order,
+        words=question.words, arguments=arguments,
+    )  # fmt: skip
+    total: int = await connection.fetchval(
+        f"SELECT count(*) FROM audit_log AS l WHERE {conditions}",  # noqa: S608  fixed words, no input
+        *arguments.values,
+    )
+    return total
+
+
+async def _get(connection: PooledConnection, tenant_id: TenantId, event_id: UUID) -> EventDetails:
+    query = _SELECT.format(
+        columns=_COLUMNS, conditions="l.tenant_id = $1 AND l.event_id = $2", direction="DESC",
+        limit=1,
+    )  # fmt: skip
+    row = await connection.fetchrow(query, tenant_id, event_id)
+    if row is None:
+        raise AuditEventNotFoundError
+    return _details(row)
 
 
 def _page(
-    rows: Sequence[asyncpg.Record], *, page: PageRequest, total: int | None
+    rows: Sequence[asyncpg.Record], *, limit: int, reached: Position | None, total: int | None
 ) -> Page[EventDetails]:
-    items = [_details(row) for row in rows[: page.limit]]
-    last = items[-1] if len(rows) > page.limit else None
-    position = None if last is None else Position(at=last.occurred_at, id=last.id)
-    return Page(items=items, next=position, total=total)
+    items = [_details(row) for row in rows[:limit]]
+    if len(rows) > limit:
+        reached = Position(at=items[-1].occurred_at, id=items[-1].id)
+    return Page(items=items, next=reached, total=total)
 
 
 def _details(row: asyncpg.Record) -> EventDetails:

@@ -71,7 +71,52 @@ audit_log = Table(
         "occurred_at",
         "event_id",
     ),
-    Index(None, "tenant_id", "request_id"),
+    Index("ix_audit_log_request", "tenant_id", "request_id", "occurred_at", "event_id"),
+    Index(
+        "ix_audit_log_actor_action", "tenant_id", "actor_id", "action", "occurred_at", "event_id"
+    ),
+    Index(
+        "ix_audit_log_actor_outcome",
+        "tenant_id",
+        "actor_id",
+        "outcome",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("outcome <> 'success'"),
+    ),
+    Index(
+        "ix_audit_log_action_outcome",
+        "tenant_id",
+        "action",
+        "outcome",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("outcome <> 'success'"),
+    ),
+    Index(
+        "ix_audit_log_session",
+        "tenant_id",
+        "session_id",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("session_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_audit_log_api_key",
+        "tenant_id",
+        "api_key_id",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("api_key_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_audit_log_reason",
+        "tenant_id",
+        "reason",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("reason IS NOT NULL"),
+    ),
     Index(
         None,
         "tenant_id",
@@ -119,7 +164,41 @@ audit_personal = Table(
     Column("address", INET),
     Column("user_agent", Text),
     Column("salt", LargeBinary, nullable=False),
-    Index(None, "tenant_id", "address", "event_id"),
+    # When its event was, so that what is found here comes in the order of the list.
+    Column("occurred_at", _instant),
+    Index("ix_audit_personal_address", "tenant_id", "address", "occurred_at", "event_id"),
+    Index(
+        "ix_audit_personal_actor_name",
+        "tenant_id",
+        "actor_name",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("actor_name IS NOT NULL"),
+    ),
+    Index(
+        "ix_audit_personal_email",
+        "tenant_id",
+        "email",
+        "occurred_at",
+        "event_id",
+        postgresql_where=text("email IS NOT NULL"),
+    ),
+)
+
+audit_terms = Table(
+    "audit_terms",
+    _metadata,
+    Column("tenant_id", Uuid, primary_key=True),
+    Column("field", Text, primary_key=True),
+    Column("term", Text(collation="C"), primary_key=True),
+    Column("leads_to", Text(collation="C"), primary_key=True, server_default=text("''")),
+    CheckConstraint("field IN ('action', 'reason', 'name', 'email', 'kind')", name="field"),
+)
+Index(
+    "ix_audit_terms_search",
+    func.search_grams(audit_terms.c.term, text("NULL")),
+    postgresql_using="gin",
+    postgresql_with={"fastupdate": "off"},
 )
 
 audit_dead_letter = Table(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from pydantic import ConfigDict, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
 from maas.shared.interface.types import Instant, ReadModel
@@ -73,3 +73,20 @@ class AuditEventRead(ReadModel):
     duration_ms: int | None
     leaf: str
     row_hash: str
+
+
+class EventNeighboursRead(ReadModel):
+    """An event among others, each list in the order of time."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"event": _EXAMPLE, "request": [], "before": [], "after": []}]
+        },
+    )
+
+    event: AuditEventRead
+    request: list[AuditEventRead] = Field(description="The others of the same request.")
+    before: list[AuditEventRead] = Field(description="Of the same session, else the same actor.")
+    after: list[AuditEventRead] = Field(description="Likewise.")
