@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "audit verify": NOTHING,
     "audit prove": NOTHING,
     "audit key": NOTHING,
+    "audit retention": "audit.partition_dropped",
 }
 
 SQL_BY_HAND: Final = {

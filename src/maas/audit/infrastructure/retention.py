@@ -24,7 +24,7 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID, new_id
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
 
-DROPPED_ACTION: Final = "audit.partition_dropped"
+DROPPED_ACTION = "audit.partition_dropped"
 PARTITION: Final = AuditedResource(
     "audit_partition",
     frozenset({
