@@ -3,78 +3,35 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
 from maas.audit.application.export import ExportService
-from maas.audit.application.export_ports import ExportRequest
-from maas.audit.application.exports import Exports
 from maas.audit.domain.export import MalformedExportError
 from maas.audit.domain.export_check import ExportCheck
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
-from maas.audit.public import Actor
-from maas.audit.wiring import AuditContext, load_configured_signer
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
-from maas.shared.infrastructure.settings import Settings
+from maas.audit.wiring import AuditContext
+from maas.shared.domain.ids import new_id
 from tests.integration.audit.conftest import FakeAuthenticator
+from tests.integration.audit.exporting import (
+    OTHER_TENANT,
+    asked,
+    check_of,
+    first,
+    kinds,
+    lines_of,
+    spelled,
+)
+from tests.integration.audit.exporting import exports as exports  # noqa: PLC0414  a fixture, reused
+from tests.integration.audit.exporting import recorded as recorded  # noqa: PLC0414  likewise
+from tests.integration.audit.exporting import signer as signer  # noqa: PLC0414  likewise
 from tests.integration.audit.helpers import Trail, names
 
 pytestmark = pytest.mark.integration
 
 EXPORT = "/api/v1/audit/logs/export"
-OTHER_TENANT = TenantId(new_id())
-
-
-@pytest.fixture
-def signer(settings: Settings) -> Ed25519Signer:
-    return load_configured_signer(settings)
-
-
-@pytest.fixture
-async def recorded(trail: Trail) -> Trail:
-    """Thirty events, two of three of them the default tenant's, under four checkpoints."""
-    await trail.add(
-        *(
-            trail.make(
-                tenant_id=OTHER_TENANT if number % 3 == 2 else DEFAULT_TENANT_ID,
-                email="ada@example.com",
-                actor=Actor("account", new_id(), "Ada Wong-Ünsal 王"),
-            )
-            for number in range(30)
-        )
-    )
-    await trail.flush(batch_size=8).run()
-    return trail
-
-
-@pytest.fixture
-def exports(audit: AuditContext, signer: Ed25519Signer) -> ExportService:
-    made = cast("Exports", audit.state["audit_exports"])
-    return replace(made.lines, signer=signer, page_rows=7)
-
-
-async def lines_of(exports: ExportService, tenant_id: TenantId = DEFAULT_TENANT_ID) -> list[bytes]:
-    header = await exports.begin(ExportRequest(tenant_id=tenant_id))
-    content = b"".join([chunk async for chunk in exports.lines(header)])
-    return content.splitlines(keepends=True)
-
-
-def check_of(lines: list[bytes], signer: Ed25519Signer) -> ExportCheck:
-    check = ExportCheck(keys={signer.key_id: signer.public_key}, is_signed=is_signed_by)
-    for line in lines:
-        check.take(line)
-    check.finish()
-    return check
-
-
-def kinds(lines: list[bytes]) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for line in lines:
-        kind = json.loads(line)["type"]
-        counted[kind] = counted.get(kind, 0) + 1
-    return counted
 
 
 async def test_over_http_it_is_whole_and_leaves_an_event(
@@ -98,7 +55,7 @@ async def test_over_http_it_is_whole_and_leaves_an_event(
 async def test_holds_the_tenants_events_and_of_others_only_hashes(
     recorded: Trail, exports: ExportService
 ) -> None:
-    lines = [json.loads(line) for line in await lines_of(exports, OTHER_TENANT)]
+    lines = [json.loads(line) for line in await lines_of(exports, asked(OTHER_TENANT))]
 
     own = [json.loads(line["payload"]) for line in lines if line["type"] == "event"]
     assert {event["tenant_id"] for event in own} == {str(OTHER_TENANT)}
@@ -144,7 +101,7 @@ async def test_of_nothing_is_whole_too(
 async def test_of_what_came_after_its_beginning_nothing_is_in_it(
     recorded: Trail, exports: ExportService, signer: Ed25519Signer
 ) -> None:
-    header = await exports.begin(ExportRequest(tenant_id=DEFAULT_TENANT_ID))
+    header = await exports.begin(asked())
     chunks = exports.lines(header)
     content = await anext(chunks)
     late = recorded.make()
@@ -203,18 +160,10 @@ async def test_a_change_is_found(
 ) -> None:
     lines = [json.loads(line) for line in await lines_of(exports)]
     change(lines)
-    spelled = [
-        json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        for line in lines
-    ]
 
-    findings = check_of(spelled, signer).findings
+    findings = check_of(spelled(lines), signer).findings
 
     assert any(found in f"{each.subject} {each.what}" for each in findings), list(findings)
-
-
-def first(lines: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    return next(line for line in lines if line["type"] == kind)
 
 
 @pytest.mark.parametrize(
