@@ -5,10 +5,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from maas.audit.infrastructure import checkpoint_tables, erasure_table, tombstone_tables
+from maas.audit.infrastructure import (
+    checkpoint_tables,
+    erasure_table,
+    rollup_tables,
+    tombstone_tables,
+    watch_tables,
+    webhooks_tables,
+)
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
-from maas.audit.wiring import AuditContext, build_audit, load_configured_signer
+from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
 from maas.model.infrastructure import tables as model_tables
 from maas.model.wiring import build_model
 from maas.shared.application.ports import Authenticator
@@ -35,9 +42,12 @@ TABLES = (
     idempotency_tables,
     mail_tables,
     model_tables,
+    rollup_tables,
     sign_in_tables,
     tombstone_tables,
     user_tables,
+    watch_tables,
+    webhooks_tables,
 )
 """Named so that every table is known to the metadata, whoever asks for it."""
 
@@ -83,6 +93,9 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         kick=TaskSender(settings.redis, task="audit.flush", queue="audit").send,
         signer=load_configured_signer(settings),
     )
+    alerting = build_alerting(
+        settings, database=database, audit=audit.port, idempotency=idempotency, clock=clock
+    )
     user = build_user(
         database=database,
         redis=redis,
@@ -112,9 +125,10 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             recorder=audit.recorder,
             audit=audit,
             accounts=user.accounts,
-            state={**audit.state, **user.state, **model.state},
+            state={**audit.state, **alerting.state, **user.state, **model.state},
         )
     finally:
+        await alerting.close()
         await audit.close()
         user.close()
         await redis.close()

@@ -16,9 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from maas.audit.interface import alerts as audit_alerts
 from maas.audit.interface import evidence as audit_evidence
 from maas.audit.interface import export as audit_export
 from maas.audit.interface import logs as audit_logs
+from maas.audit.interface import rules as audit_rules
+from maas.audit.interface import statistics as audit_statistics
+from maas.audit.interface import webhooks as audit_webhooks
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
 from maas.model.interface import router as models
 from maas.shared.domain.errors import MaasError
@@ -52,6 +56,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     audit_evidence.router,
     audit_export.router,
     audit_logs.router,
+    audit_rules.router,
+    audit_alerts.router,
+    audit_webhooks.router,
+    audit_statistics.router,
 )
 """The routers of all contexts, served under `/api/v1`; their routes are `StrictRoute`s."""
 

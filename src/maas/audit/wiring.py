@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from maas.audit.application.deliveries import DeliveryService
 from maas.audit.application.erasure import ErasureService
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.export import ExportService
@@ -13,6 +14,8 @@ from maas.audit.application.export_tables import TableService
 from maas.audit.application.exports import Exports
 from maas.audit.application.flush import FlushService
 from maas.audit.application.heads import HeadService
+from maas.audit.application.rules import RuleService, WatchUnitOfWork
+from maas.audit.application.statistics import StatisticsService
 from maas.audit.application.verification import (
     Progress,
     Verdict,
@@ -20,11 +23,15 @@ from maas.audit.application.verification import (
     VerifyOptions,
     show_no_progress,
 )
+from maas.audit.application.watch import WatchService
+from maas.audit.application.webhooks import WebhookService
 from maas.audit.domain.checkpoint import SignedCheckpoint
 from maas.audit.domain.proof import Proof
+from maas.audit.infrastructure.alerts import PostgresAlertQueries
 from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog, read_stream_age
 from maas.audit.infrastructure.checkpoints import read_newest
 from maas.audit.infrastructure.dedup import prune_dedup
+from maas.audit.infrastructure.deliveries import open_deliveries
 from maas.audit.infrastructure.erasure import open_personal_fields
 from maas.audit.infrastructure.evidence import PostgresEvidence, read_proof
 from maas.audit.infrastructure.export_reader import PostgresExportReader
@@ -38,21 +45,33 @@ from maas.audit.infrastructure.recorder import AuditRecorder, Gap
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by, load_signer
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.spool import Spool
+from maas.audit.infrastructure.statistics import PostgresRollups
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.sweeper import Sweeper
 from maas.audit.infrastructure.trail_reader import PostgresTrailReader, open_snapshot
 from maas.audit.infrastructure.upkeep import Upkeep
+from maas.audit.infrastructure.watch import open_watch, watch_key
+from maas.audit.infrastructure.webhooks import SqlWatchUnitOfWork
+from maas.audit.infrastructure.webhooks_queries import PostgresWebhookQueries
+from maas.audit.infrastructure.webhooks_sender import (
+    WebhookSecrets,
+    WebhookSender,
+    complain_about,
+)
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database, system_arguments
+from maas.shared.infrastructure.outgoing import OutgoingClient
+from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
     AuditSettings,
     DatabaseSettings,
     Settings,
 )
-from maas.shared.infrastructure.unit_of_work import AuditPort
+from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 
 FLUSH_REDIS = {"timeout_ms": 5_000, "pool_size": 4}
 """A batch is megabytes, and nobody waits for the flush: it has longer than a request does."""
@@ -122,6 +141,7 @@ def build_audit(
         state={
             "audit_queries": PostgresAuditQueries(database),
             "audit_evidence": PostgresEvidence(database),
+            "audit_statistics": StatisticsService(rollups=PostgresRollups(database), clock=clock),
             "audit_exports": _exports(database, clock=clock, settings=settings, signer=signer),
         },
         upkeep=Upkeep(spool=spool, folder=folder, keep=keep, recorder=audit_recorder, watch=watch),
@@ -263,3 +283,88 @@ async def erase_personal_fields(settings: DatabaseSettings, *, clock: Clock) -> 
     """
     async with open_personal_fields(settings, composer=EventComposer(clock)) as personal:
         return await ErasureService(personal=personal).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertingContext:
+    """What administrators set of the watch, and the client that sends their tests."""
+
+    state: Mapping[str, object]
+    _outgoing: OutgoingClient
+
+    async def close(self) -> None:
+        await self._outgoing.close()
+
+
+def build_alerting(
+    settings: Settings,
+    *,
+    database: Database,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+) -> AlertingContext:
+    """Build rules and webhooks as the routes have them; nothing connects yet."""
+
+    def unit_of_work() -> WatchUnitOfWork:
+        return SqlWatchUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    targets = Targets.of(settings.outgoing)
+    outgoing = OutgoingClient(targets)
+    secrets = WebhookSecrets(_sealer(settings))
+    queries = PostgresWebhookQueries(database)
+    webhooks = WebhookService(
+        unit_of_work=unit_of_work,
+        queries=queries,
+        secrets=secrets,
+        sender=WebhookSender(outgoing, secrets),
+        complain=lambda url: complain_about(targets, url),
+        clock=clock,
+    )
+    return AlertingContext(
+        state={
+            "audit_alerts": PostgresAlertQueries(database),
+            "audit_rules": RuleService(unit_of_work=unit_of_work, clock=clock),
+            "audit_webhooks": webhooks,
+            "audit_webhook_queries": queries,
+        },
+        _outgoing=outgoing,
+    )
+
+
+def _sealer(settings: Settings) -> Sealer:
+    keys = [settings.secret_key, settings.auth.previous_secret_key]
+    return Sealer([key.get_secret_value() for key in keys if key is not None])
+
+
+async def watch_trail(settings: Settings, *, clock: Clock, checkpoint: Checkpoint = pass_by) -> int:
+    """Judge what is new in the log, over a connection of its own; tell how many alerts it raised.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    key = watch_key(settings.secret_key.get_secret_value())
+    async with open_watch(settings.database, key=key, clock=clock, checkpoint=checkpoint) as log:
+        return await WatchService(log=log).run()
+
+
+async def deliver_alerts(
+    settings: Settings, *, clock: Clock, checkpoint: Checkpoint = pass_by
+) -> int:
+    """Send what waits for webhooks, unless somebody else is at it; tell how many were taken.
+
+    Raises:
+        LogUnavailableError: PostgreSQL does not answer.
+    """
+    outgoing = OutgoingClient(Targets.of(settings.outgoing))
+    sender = WebhookSender(outgoing, WebhookSecrets(_sealer(settings)))
+    composer = EventComposer(clock)
+    try:
+        async with open_deliveries(
+            settings.database, composer=composer, checkpoint=checkpoint
+        ) as queue:
+            if queue is None:
+                return 0
+            return await DeliveryService(queue=queue, sender=sender, clock=clock).run()
+    finally:
+        await outgoing.close()

@@ -408,6 +408,7 @@ ROWS: dict[str, Make] = {
     "GET /audit/logs/{id}/neighbours": one_event,
     "GET /audit/logs/{id}/proof": one_event,
     "GET /audit/logs/export": plain(),
+    "GET /audit/stats": plain(),
     "GET /audit/head": signed,
     "GET /audit/checkpoints": plain(),
 }

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from maas.audit.application.exports import Exports as AuditExports
 from maas.audit.application.proofs import EvidenceQueries
 from maas.audit.application.queries import AuditQueries
+from maas.audit.application.statistics import StatisticsService
 
 
 async def _queries(request: Request) -> AuditQueries:
@@ -26,3 +27,10 @@ async def _exports(request: Request) -> AuditExports:
 
 Exports = Annotated[AuditExports, Depends(_exports)]
 Queries = Annotated[AuditQueries, Depends(_queries)]
+
+
+async def _statistics(request: Request) -> StatisticsService:
+    return cast("StatisticsService", request.state.audit_statistics)
+
+
+Statistics = Annotated[StatisticsService, Depends(_statistics)]
