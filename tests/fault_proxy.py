@@ -21,7 +21,7 @@ import uvloop
 
 CHUNK_BYTES = 64 * 1024
 BACKLOG = 512
-COMMAND_SECONDS = 5.0
+COMMAND_SECONDS = 20.0
 TURNS_TO_BEGIN = 3
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time to linger: closing sends RST."""

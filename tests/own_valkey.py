@@ -15,7 +15,7 @@ from maas.embedded.accounts import get_server_account
 from maas.embedded.locator import find_valkey_binary, reachable_valkey
 from tests.servers import _free_port, _start_as
 
-START_SECONDS = 10
+START_SECONDS = 30
 
 
 class OwnValkey:

@@ -36,13 +36,13 @@ from tests.servers import Servers
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
 OWN_REDIS = 48
 START_SECONDS = 60
-SETTLE_SECONDS = 90
+SETTLE_SECONDS = 240
 KINDS_PROMISED = 40
 FORMATS = {"DEBUG": "json", "INFO": "console"}
 """The levels of the two API processes, and how each writes its lines."""
@@ -331,7 +331,12 @@ async def test_a_secret_that_leaks_would_be_found(hunt: Hunt) -> None:
     for client in hunt.clients.values():
         await client.post("/planted/leaking", json={"word": word})
     await hunt.look()
-    await hunt.world.flushing.service.run()
+    deadline = time.monotonic() + SETTLE_SECONDS
+    # What a worker of before had taken is delivered again after a while, and by itself.
+    while await hunt.redis.xlen(STREAM):
+        assert time.monotonic() < deadline, "the trail did not come to rest"
+        await hunt.world.flushing.service.run()
+        await asyncio.sleep(0.2)
     await hunt.look()
 
     assert {sink for place, _, sink in hunt.leaks if place == PLANTED} >= {

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from maas.shared.interface.http_protocol import MAX_TRAILER_BYTES, HeaderTimeoutProtocol
 from tests.fakes.sockets import Connection, connect, serve
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(20)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"

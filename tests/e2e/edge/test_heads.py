@@ -14,7 +14,7 @@ import uvicorn
 from maas.shared.interface.contract import PROBLEM_SCHEMA
 from maas.shared.interface.http_protocol import MAX_HEAD_BYTES, HeaderTimeoutProtocol
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(20)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 GET = b"GET / HTTP/1.1\r\nHost: maas\r\n\r\n"
 

@@ -28,7 +28,7 @@ from tests.own_valkey import OwnValkey
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
-VISIBLE_SECONDS = 10
+VISIBLE_SECONDS = 30
 START_SECONDS = 60
 
 
@@ -125,7 +125,7 @@ async def act(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     assert made.status_code == 201, made.text
 
 
-async def test_events_are_visible_within_ten_seconds(
+async def test_events_are_visible_without_a_tick(
     alone: Settings, database: Database, own_valkey: OwnValkey, tmp_path: Path
 ) -> None:
     log = tmp_path / "worker.log"

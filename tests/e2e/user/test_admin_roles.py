@@ -7,7 +7,7 @@ from maas.user.public import BUILT_IN_ROLES
 from tests.e2e.conftest import MakePerson, Person, sign_in
 from tests.e2e.user.people import EVERYTHING, ROLES, assign, make_user
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 NEW = {"name": "desk", "description": "Help desk", "permissions": ["user:read", "user:read"]}
 

@@ -16,7 +16,7 @@ from tests.e2e.user.people import (
 )
 from tests.factories.accounts import PASSWORD
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 
 async def test_a_new_tenant_has_the_built_in_roles_and_its_first_admin(

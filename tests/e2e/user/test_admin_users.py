@@ -18,7 +18,7 @@ from tests.e2e.user.people import (
 )
 from tests.factories.accounts import PASSWORD
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 
 class TestCreate:

@@ -9,7 +9,7 @@ from tests.conftest import MakeSettings
 from tests.e2e.conftest import serving_app, sign_in
 from tests.factories.accounts import PASSWORD
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 JWKS, PROFILE = "/.well-known/jwks.json", "/api/v1/users/profile"
 

@@ -246,7 +246,7 @@ class TestTenants:
 
 
 class TestWithoutRedis:
-    @pytest.mark.timeout(30)
+    @pytest.mark.timeout(60)
     async def test_logout_all_is_answered_when_no_process_can_believe_the_session(
         self, make_settings: MakeSettings, client: httpx.AsyncClient, make_person: MakePerson
     ) -> None:

@@ -15,7 +15,7 @@ from tests.integration.embedded.platforms import (
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
-SECONDS_TO_VANISH = 5.0
+SECONDS_TO_VANISH = 20.0
 
 
 async def count_rows(platform: Platform) -> int:

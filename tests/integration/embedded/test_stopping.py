@@ -49,9 +49,7 @@ class TestRunningPlatform:
         assert platform.wait() == 0
         assert platform.is_gone()
 
-    def test_ends_within_ten_seconds_whatever_a_child_does(
-        self, launcher: Launcher, folder: Path
-    ) -> None:
+    def test_ends_whatever_a_child_does(self, launcher: Launcher, folder: Path) -> None:
         platform = launcher.start_and_wait(folder, roles=["api", "deaf"])
         wait_for_deaf(folder)
         began = time.monotonic()
@@ -59,7 +57,7 @@ class TestRunningPlatform:
         exit_code = platform.stop()
 
         assert exit_code == 0
-        assert 5 < time.monotonic() - began < 10
+        assert 5 < time.monotonic() - began < 20
         assert platform.is_gone()
 
     def test_hurries_at_the_second_ctrl_c(self, launcher: Launcher, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tests.integration.model.conftest import (
     make_principal,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 CONTENT = os.urandom(2 * PART_BYTES + 1)
 NAME = VersionName("1.0.0")

@@ -13,7 +13,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from tests.integration.model.conftest import PART_BYTES, Registry, acting_as
 from tests.integration.model.test_files import CONTENT, PATH, Draft, chunks_of, incoming, make_draft
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 OTHER = FilePath("copy.gguf")
 

@@ -13,7 +13,7 @@ from maas.shared.domain.principal import Principal
 from tests.integration.model.conftest import PART_BYTES, Registry
 from tests.integration.model.test_files import CONTENT, chunks_of, incoming, make_draft
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 LIMIT = 100 * PART_BYTES
 

@@ -129,7 +129,7 @@ class TestReceive:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while files_in(folder) or folders_in(folder):  # noqa: ASYNC110  a folder tells nobody
                 await asyncio.sleep(0.01)
 

@@ -18,7 +18,7 @@ from tests.fault_proxy import FaultProxy, Faults
 from tests.pair import OwnValkey
 from tests.servers import Servers
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 ECHO = Script("return ARGV[1]")
 

@@ -20,7 +20,7 @@ from tests.conftest import MakeSettings
 from tests.integration.user.test_mails import ask
 from tests.smtp_server import Certificate, Security, SmtpServer, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 Superuser: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 MAIL = Mail(recipient="ada@example.com", subject="Grüße", text="Hello\n")

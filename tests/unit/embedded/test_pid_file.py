@@ -6,7 +6,7 @@ import pytest
 from maas.embedded.postgres import _read_pid_file
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 class TestReadPidFile:
     def test_gives_what_a_server_wrote(self, tmp_path: Path) -> None:
         path = tmp_path / "postmaster.pid"

@@ -104,11 +104,12 @@ class TestRedactTokens:
         ],
     )
     def test_takes_linear_time(self, part: bytes) -> None:
-        started = time.perf_counter()
+        # The thread's own time, for a busy machine is nobody's fault; in the square it is minutes.
+        started = time.thread_time()
 
         redact_tokens(part * 20_000)
 
-        assert time.perf_counter() - started < 1
+        assert time.thread_time() - started < 5
 
     @pytest.mark.parametrize(
         "secret",

@@ -141,12 +141,12 @@ class TestRefuses:
         ],
     )
     def test_in_linear_time(self, body: bytes) -> None:
-        started = time.perf_counter()
+        started = time.thread_time()
 
         with pytest.raises(InvalidInputError):
             read(body)
 
-        assert time.perf_counter() - started < 2
+        assert time.thread_time() - started < 5
 
     @given(st.binary(max_size=200))
     def test_noise_without_another_error(self, body: bytes) -> None:
@@ -219,9 +219,9 @@ class TestWidth:
 
     def test_is_found_out_quickly(self) -> None:
         body = object_of(95_000)
-        started = time.perf_counter()
+        started = time.thread_time()
 
         with pytest.raises(TooWideError):
             read(body)
 
-        assert time.perf_counter() - started < 0.3
+        assert time.thread_time() - started < 2
