@@ -57,15 +57,15 @@ class TableService:
     async def csv(self, header: Header, *, after_seq: int | None) -> AsyncIterator[bytes]:
         """Spell CSV (RFC 4180, UTF-8); what goes on after a row begins without names."""
         if after_seq is None:
-            yield _spell_csv([COLUMNS])
+            yield spell_csv([COLUMNS])
         async for page in self._pages(header, after_seq):
-            yield await asyncio.to_thread(_spell_csv_page, page)
+            yield await asyncio.to_thread(spell_csv_page, page)
 
     async def parquet(self, header: Header, *, after_seq: int | None) -> AsyncIterator[bytes]:
         """Spell one whole Parquet file; what goes on after a row is the next file of a data set."""
         async with self.open_encoder(header) as encoder:
             async for page in self._pages(header, after_seq):
-                yield await encoder.add(await asyncio.to_thread(_tabulate, page))
+                yield await encoder.add(await asyncio.to_thread(tabulate_page, page))
             yield await encoder.finish()
 
     async def _pages(self, header: Header, after_seq: int | None) -> AsyncIterator[ExportPage]:
@@ -77,7 +77,7 @@ class TableService:
             yield page
 
 
-def _tabulate(page: ExportPage) -> list[TableRow]:
+def tabulate_page(page: ExportPage) -> list[TableRow]:
     rows = []
     for row in page.rows:
         event = page.events.get(row[0])
@@ -93,8 +93,8 @@ def _tabulate(page: ExportPage) -> list[TableRow]:
     return rows
 
 
-def _spell_csv_page(page: ExportPage) -> bytes:
-    return _spell_csv(_spell_row(row) for row in _tabulate(page))
+def spell_csv_page(page: ExportPage) -> bytes:
+    return spell_csv(_spell_row(row) for row in tabulate_page(page))
 
 
 def _spell_row(row: TableRow) -> Sequence[Any]:
@@ -104,7 +104,7 @@ def _spell_row(row: TableRow) -> Sequence[Any]:
     return [harmless(value) if isinstance(value, str) else value for value in values]
 
 
-def _spell_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+def spell_csv(rows: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerows(rows)
     return buffer.getvalue().encode(errors="replace")

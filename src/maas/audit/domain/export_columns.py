@@ -75,25 +75,30 @@ def _find_row_fault(values: Mapping[str, str | None], *, is_guarded: bool) -> st
             text = spell_instant(value) if name == "occurred_at" else value or ""
             if (harmless(text) if is_guarded else text) != (values[name] or ""):
                 return f"its column {name} is not what the payload says"
-    return _find_personal_fault(values, hashed["commitments"])
+    return _find_personal_fault(values, hashed["commitments"], is_guarded=is_guarded)
 
 
 def _find_personal_fault(
-    values: Mapping[str, str | None], commitments: Mapping[str, str]
+    values: Mapping[str, str | None], commitments: Mapping[str, str], *, is_guarded: bool
 ) -> str | None:
     salt = values["salt"]
     if salt is None:
         is_bare = not any(values[name] for name in _PERSONAL)
         return None if is_bare else "it has personal fields, and no salt to check them with"
     for name in _PERSONAL:
-        value = values[name]
-        # Without a value it may be an empty one, and an apostrophe may be the guard's.
-        others = ["" if value is None else value.removeprefix("'")]
         committed = {name: commitments[name]} if name in commitments else {}
         faults = [
             find_personal_difference({name: each, "salt": bytes.fromhex(salt)}, committed)
-            for each in (value, *others)
+            for each in _meant(values[name], is_guarded=is_guarded)
         ]
         if all(faults):
             return faults[0]
     return None
+
+
+def _meant(value: str | None, *, is_guarded: bool) -> Sequence[str | None]:
+    """List what a cell may stand for: nothing or an empty text, an apostrophe or the guard's."""
+    if value is None:
+        return (None, "")
+    plain = value.removeprefix("'")
+    return (value, plain) if is_guarded and harmless(plain) == value else (value,)

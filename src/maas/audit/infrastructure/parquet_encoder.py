@@ -32,7 +32,7 @@ class ChildEncoder:
         await self._send(_encode(header).encode())
 
     async def add(self, rows: Sequence[TableRow]) -> bytes:
-        await self._send(await asyncio.to_thread(_spell, rows))
+        await self._send(await asyncio.to_thread(spell_rows, rows))
         try:
             size = int.from_bytes(await self._output.readexactly(4), "big")
             return await self._output.readexactly(size)
@@ -75,7 +75,7 @@ async def open_encoder(header: Header) -> AsyncIterator[ParquetEncoder]:
         await child.wait()
 
 
-def _spell(rows: Sequence[TableRow]) -> bytes:
+def spell_rows(rows: Sequence[TableRow]) -> bytes:
     spelled = []
     for row in rows:
         values = list(row)
