@@ -4,7 +4,7 @@ Every delivery may happen twice and any may be lost: tasks are repeatable ticks,
 """
 
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -18,25 +18,31 @@ from typing_extensions import override
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import (
+    DELIVERY_SERVICE,
     ERASURE_SERVICE,
     FLUSH_SERVICE,
     HEAD_SERVICE,
     PRUNE_SERVICE,
     RETENTION_SERVICE,
+    WATCH_SERVICE,
 )
 from maas.audit.retention_wiring import retain
 from maas.audit.wiring import (
     FlushContext,
     build_flush,
     build_head_service,
+    deliver_alerts,
     erase_personal_fields,
     prune,
+    spool_folder,
     sweep_for_ever,
+    watch_trail,
 )
 from maas.shared.infrastructure.background import BackgroundLoop
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.logging import configure_logging
+from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
     AuditSettings,
@@ -56,7 +62,7 @@ from maas.shared.infrastructure.task_queue import (
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
 from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE
-from maas.user.wiring import send_due_mails
+from maas.user.wiring import forget_people, send_due_mails
 
 SOFT_LIMIT_SECONDS: Final = 43
 TIME_LIMIT_SECONDS: Final = 45
@@ -66,6 +72,8 @@ T = TypeVar("T")
 MAIL_INTERVAL: Final = timedelta(seconds=5)
 HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
+WATCH_INTERVAL: Final = timedelta(seconds=3)
+DELIVERY_INTERVAL: Final = timedelta(seconds=3)
 RETENTION_INTERVAL: Final = timedelta(minutes=15)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
@@ -153,7 +161,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
         # Named here, so that a worker started without a list of queues consumes them all.
         "task_queues": [Queue(queue_name(name)) for name in QUEUES],
         "task_default_queue": queue_name("default"),
-        "task_routes": {"audit.*": {"queue": queue_name("audit")}},
+        # Receivers may be slow, and what fills the trail must not wait for them.
+        "task_routes": {
+            "audit.deliver": {"queue": queue_name("default")},
+            "audit.*": {"queue": queue_name("audit")},
+        },
         "worker_hijack_root_logger": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,
@@ -191,6 +203,16 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "task": "audit.erase_personal",
                 "schedule": ERASURE_INTERVAL,
                 "options": {"expires": 2 * ERASURE_INTERVAL.total_seconds()},
+            },
+            "audit.watch": {
+                "task": "audit.watch",
+                "schedule": WATCH_INTERVAL,
+                "options": {"expires": 2 * WATCH_INTERVAL.total_seconds()},
+            },
+            "audit.deliver": {
+                "task": "audit.deliver",
+                "schedule": DELIVERY_INTERVAL,
+                "options": {"expires": 2 * DELIVERY_INTERVAL.total_seconds()},
             },
             "mail.send": {
                 "task": "mail.send",
@@ -237,10 +259,12 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
     heads = build_head_service(settings)
 
     def erase() -> int:
-        return soon(erase_personal_fields(settings.database, clock=SystemClock()))
+        limit = timedelta(seconds=SOFT_LIMIT_SECONDS)
+        return loop.run(lambda context: erase_people(settings, context.redis), time_limit=limit)
 
     return {
         FLUSH_SERVICE: flush,
+        DELIVERY_SERVICE: lambda: soon(deliver_alerts(settings, clock=SystemClock())),
         ERASURE_SERVICE: erase,
         HEAD_SERVICE: lambda: soon(heads.export()),
         PRUNE_SERVICE: forget,
@@ -248,7 +272,24 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
+        WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=SystemClock())),
     }
+
+
+async def erase_people(settings: Settings, redis: RedisGate) -> int:
+    """Erase who is gone from the trail, and from the mails and invitations beside it."""
+    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+
+    async def elsewhere(_names: Sequence[str], emails: Sequence[str]) -> None:
+        await forget_people(settings, data_dir=data_dir, emails=emails)
+
+    return await erase_personal_fields(
+        settings.database,
+        clock=SystemClock(),
+        redis=redis,
+        folder=spool_folder(data_dir),
+        elsewhere=elsewhere,
+    )
 
 
 def create_worker(settings: Settings) -> WorkerApp:

@@ -1,7 +1,9 @@
 """Builds the audit context: the writing side for every process, the flush for the worker."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -28,16 +30,26 @@ from maas.audit.application.webhooks import WebhookService
 from maas.audit.domain.checkpoint import SignedCheckpoint
 from maas.audit.domain.proof import Proof
 from maas.audit.infrastructure.alerts import PostgresAlertQueries
-from maas.audit.infrastructure.backlog import BacklogWatch, read_backlog, read_stream_age
+from maas.audit.infrastructure.backlog import (
+    BacklogWatch,
+    is_stream_past,
+    read_backlog,
+    read_stream_age,
+)
 from maas.audit.infrastructure.checkpoints import read_newest
 from maas.audit.infrastructure.dedup import prune_dedup
 from maas.audit.infrastructure.deliveries import open_deliveries
-from maas.audit.infrastructure.erasure import open_personal_fields
+from maas.audit.infrastructure.erasure import (
+    Elsewhere,
+    forget_nowhere_else,
+    open_personal_fields,
+)
 from maas.audit.infrastructure.evidence import PostgresEvidence, read_proof
 from maas.audit.infrastructure.export_reader import PostgresExportReader
 from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
+from maas.audit.infrastructure.named_people import blacken_torn_spools
 from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
 from maas.audit.infrastructure.parquet_encoder import open_encoder
 from maas.audit.infrastructure.queries import PostgresAuditQueries
@@ -275,13 +287,34 @@ async def verify_trail(
         return await service.verify(options)
 
 
-async def erase_personal_fields(settings: DatabaseSettings, *, clock: Clock) -> int:
+async def erase_personal_fields(
+    settings: DatabaseSettings,
+    *,
+    clock: Clock,
+    redis: RedisGate | None = None,
+    folder: Path | None = None,
+    elsewhere: Elsewhere = forget_nowhere_else,
+) -> int:
     """Erase what the trail knows of those who are gone, over a connection of its own.
+
+    With Redis, it is over only once the stream has nothing that is older; with a folder, torn
+    spools in it are seen to; `elsewhere` is told the names and e-mails that are to be forgotten.
 
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
     """
-    async with open_personal_fields(settings, composer=EventComposer(clock)) as personal:
+
+    async def settled(since: datetime) -> bool:
+        return redis is None or await is_stream_past(redis, since)
+
+    async def forget(names: Sequence[str], emails: Sequence[str]) -> None:
+        if folder is not None:
+            await asyncio.to_thread(blacken_torn_spools, folder, [*names, *emails])
+        await elsewhere(names, emails)
+
+    async with open_personal_fields(
+        settings, composer=EventComposer(clock), elsewhere=forget, settled=settled
+    ) as personal:
         return await ErasureService(personal=personal).run()
 
 

@@ -6,7 +6,10 @@ from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targ
 from maas.shared.infrastructure.settings import OutgoingSettings
 
 TARGETS = Targets.of(
-    OutgoingSettings(allowed_private_targets=("Alerts.lan:8080", "127.0.0.1:9000", "[fd00::7]:80"))
+    OutgoingSettings(
+        allowed_private_targets=("Alerts.lan:8080", "127.0.0.1:9000", "[fd00::7]:80"),
+        allowed_ports=("443", "8443"),
+    )
 )
 
 FINE = [
@@ -165,7 +168,15 @@ def test_the_operators_list_wants_exact_targets(target: str) -> None:
         OutgoingSettings(allowed_private_targets=(target,))
 
 
-@pytest.mark.parametrize("ports", [(), ("0",), ("x",), ("65536",)])
+@pytest.mark.parametrize("ports", [("0",), ("x",), ("65536",)])
 def test_the_list_of_ports_wants_ports(ports: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="1 to 65535"):
         OutgoingSettings(allowed_ports=ports)
+
+
+def test_without_a_list_of_ports_there_is_one() -> None:
+    targets = Targets.of(OutgoingSettings())
+
+    assert targets.check("https://example.com/").port == 443
+    with pytest.raises(RefusedTargetError, match="443"):
+        targets.check("https://example.com:8443/")

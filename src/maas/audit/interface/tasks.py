@@ -16,6 +16,9 @@ PRUNE_SERVICE = "audit_prune"
 HEAD_SERVICE = "audit_head"
 RETENTION_SERVICE = "audit_retention"
 
+WATCH_SERVICE = "audit_watch"
+DELIVERY_SERVICE = "audit_delivery"
+
 PRUNE_AGAIN_SECONDS = 600
 RETAIN_AGAIN_SECONDS = 600
 
@@ -53,3 +56,15 @@ def retain_audit(self: "Task[..., None]") -> None:
     has_more = cast("Callable[[], bool]", service_of(self, RETENTION_SERVICE))()
     if has_more:
         self.apply_async(expires=RETAIN_AGAIN_SECONDS)
+
+
+@shared_task(name="audit.watch", bind=True, acks_late=True)
+def watch_trail(self: "Task[..., None]") -> None:
+    """Judge what is new in the log; two at once do no more than one."""
+    cast("Callable[[], int]", service_of(self, WATCH_SERVICE))()
+
+
+@shared_task(name="audit.deliver", bind=True, acks_late=True)
+def deliver_alerts(self: "Task[..., None]") -> None:
+    """Send what waits for webhooks; two at once do no more than one."""
+    cast("Callable[[], int]", service_of(self, DELIVERY_SERVICE))()

@@ -14,6 +14,7 @@ from maas.shared.infrastructure.settings import OutgoingSettings
 Address: TypeAlias = IPv4Address | IPv6Address
 
 MAX_URL_CHARS: Final = 2_048
+HTTPS: Final = frozenset({443})
 
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
@@ -45,13 +46,13 @@ class Targets:
     """`private` are exact `host:port`s that may lie anywhere and speak http; `ports` is for all."""
 
     private: frozenset[str] = frozenset()
-    ports: frozenset[int] = frozenset({443})
+    ports: frozenset[int] = HTTPS
 
     @classmethod
     def of(cls, settings: OutgoingSettings) -> Self:
         return cls(
             private=frozenset(each.lower() for each in settings.allowed_private_targets),
-            ports=frozenset(int(port) for port in settings.allowed_ports),
+            ports=frozenset(int(port) for port in settings.allowed_ports) or HTTPS,
         )
 
     def check(self, text: str) -> URL:

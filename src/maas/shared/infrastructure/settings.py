@@ -293,7 +293,7 @@ class AuditSettings(_Section):
 
 class OutgoingSettings(_Section):
     allowed_private_targets: CommaList = ()
-    allowed_ports: CommaList = ("443", "8443")
+    allowed_ports: CommaList = ()
 
     @field_validator("allowed_private_targets")
     @classmethod
@@ -308,7 +308,7 @@ class OutgoingSettings(_Section):
     @field_validator("allowed_ports")
     @classmethod
     def _are_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not all(_is_port(port) for port in value):
+        if not all(_is_port(port) for port in value):
             message = "use ports, 1 to 65535, with commas between them"
             raise ValueError(message)
         return value

@@ -11,6 +11,7 @@ from maas.user.interface.admin_schemas import PermissionRead
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=StrictRoute)
 
 DESCRIPTIONS = {
+    "alert:write": "Say what raises alerts, and where they are sent.",
     "audit:export": "Export the tenant's audit trail, with proof.",
     "audit:read": "Read the tenant's audit trail.",
     "audit:verify": "See what was signed over the whole trail: checkpoints, no events.",

@@ -1,0 +1,127 @@
+"""Sending to webhooks through the guarded client, signed with secrets that are kept sealed."""
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from maas.audit.application.deliveries import Attempt, Recipient
+from maas.audit.domain.webhooks import SECRET_BYTES, WebhookId, sign
+from maas.shared.domain.ids import TenantId
+from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingError, OutgoingLimits
+from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
+from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError
+
+LIMITS: Final = OutgoingLimits(
+    connect=timedelta(seconds=5),
+    idle=timedelta(seconds=10),
+    total=timedelta(seconds=10),
+    max_bytes=0,
+)
+"""The head of an answer is all that is read."""
+
+_REFUSALS: Final[Mapping[int, str]] = {
+    401: "The receiver wants to know who calls: check the signature with the secret shown once.",
+    403: "The receiver refuses: is the secret the right one, and is this address let through?",
+    404: "The receiver knows no such path: check the URL.",
+    405: "The receiver takes no POST on this path: check the URL.",
+    410: "The receiver wants nothing any more.",
+    429: "The receiver is called too often; it is tried again later.",
+}
+_REDIRECTS: Final = range(300, 400)
+_SUCCESSES: Final = range(200, 300)
+_SERVER_ERRORS: Final = range(500, 600)
+
+
+class WebhookSecrets:
+    """Makes secrets, and keeps each sealed to its row."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def make(self) -> bytes:
+        return os.urandom(SECRET_BYTES)
+
+    def seal(self, secret: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes:
+        return self._sealer.seal(secret, _place(webhook_id, tenant_id))
+
+    def open(self, sealed: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes:
+        """Read a secret.
+
+        Raises:
+            SecretUnreadableError: it was sealed under a key that is gone.
+        """
+        return self._sealer.open(sealed, _place(webhook_id, tenant_id))
+
+
+def _place(webhook_id: WebhookId, tenant_id: TenantId) -> Place:
+    # Both columns: a secret moves from one to the other when it is replaced.
+    return Place(table="audit_webhooks", row=webhook_id, column="secret", tenant=tenant_id)
+
+
+class WebhookSender:
+    """The `MessageSender` port. Of an answer nothing is kept but its status."""
+
+    def __init__(self, client: OutgoingClient, secrets: WebhookSecrets) -> None:
+        self._client = client
+        self._secrets = secrets
+
+    async def send(
+        self, recipient: Recipient, *, message_id: UUID, body: bytes, at: datetime
+    ) -> Attempt:
+        begun = time.monotonic()
+        try:
+            headers = sign(
+                self._keys(recipient), message_id=f"msg_{message_id.hex}", at=at, body=body
+            )
+        except SecretUnreadableError:
+            return _failure(
+                "secret-unreadable",
+                "The secret cannot be read since the server's key was changed: rotate it.",
+                begun=begun,
+            )
+        headers["Content-Type"] = "application/json"
+        try:
+            async with self._client.open(
+                "POST", recipient.url, limits=LIMITS, headers=headers, body=body
+            ) as response:
+                return _judge(response.status, begun=begun)
+        except OutgoingError as exc:
+            return _failure(exc.fault, exc.message, begun=begun)
+
+    def _keys(self, recipient: Recipient) -> list[bytes]:
+        sealed = [recipient.secret]
+        if recipient.previous_secret is not None:
+            sealed.append(recipient.previous_secret)
+        return [
+            self._secrets.open(each, recipient.webhook_id, recipient.tenant_id) for each in sealed
+        ]
+
+
+def complain_about(targets: Targets, url: str) -> str | None:
+    """Tell why a URL may not be called, or nothing if it may."""
+    try:
+        targets.check(url)
+    except RefusedTargetError as exc:
+        return exc.message
+    return None
+
+
+def _judge(status: int, *, begun: float) -> Attempt:
+    took = timedelta(seconds=time.monotonic() - begun)
+    if status in _SUCCESSES:
+        return Attempt(status=status, error=None, message="The receiver took it.", took=took)
+    if status in _REDIRECTS:
+        message = "The receiver redirects, which is not followed: set the URL it names."
+        return Attempt(status=status, error="redirect", message=message, took=took)
+    message = _REFUSALS.get(status, f"The receiver answered {status}.")
+    if status in _SERVER_ERRORS:
+        message = f"The receiver failed with {status}: look into its log."
+    return Attempt(status=status, error="status", message=message, took=took)
+
+
+def _failure(error: str, message: str, *, begun: float) -> Attempt:
+    took = timedelta(seconds=time.monotonic() - begun)
+    return Attempt(status=None, error=error, message=message, took=took)

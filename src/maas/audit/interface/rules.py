@@ -1,0 +1,126 @@
+"""What the trail is watched for, as the tenant has it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Path, Response
+from pydantic import ConfigDict, Field, StrictInt, StringConstraints
+
+from maas.audit.application.rules import RuleChanges, RuleDetails
+from maas.audit.domain.rules import InvalidRuleParameterError, RuleNotFoundError
+from maas.audit.interface.watch_dependencies import RuleReads, Rules
+from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
+from maas.shared.interface.etags import IfMatch, etag_of
+from maas.shared.interface.pagination import PageRead
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.shared.interface.types import MAX_INT, Instant, ReadModel, StrictModel
+
+router = APIRouter(prefix="/audit/rules", tags=["audit"], route_class=StrictRoute)
+
+_ShortText = Annotated[str, StringConstraints(strict=True, max_length=128)]
+ParameterField = (
+    Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
+    | _ShortText
+    | Annotated[list[_ShortText], Field(max_length=100)]
+)
+RuleNamePath = Annotated[str, Path(max_length=64, examples=["failed-login-burst"])]
+
+
+def _absent() -> Any:
+    """Stand in for a field that was not sent; it is never looked at."""
+
+
+class RuleRead(ReadModel):
+    """`updated_at` is null while the rule is as it came."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "failed-login-burst",
+                    "description": "So many failed sign-ins to one account, or from one address.",
+                    "is_enabled": True,
+                    "parameters": {"failures": 5, "minutes": 60},
+                    "updated_at": None,
+                    "version": 0,
+                }
+            ]
+        },
+    )
+
+    name: str
+    description: str
+    is_enabled: bool
+    parameters: Mapping[str, int | str | Sequence[str]]
+    updated_at: Instant | None
+    version: int
+
+
+class RuleUpdate(StrictModel):
+    """Fields, and parameters, that are absent stay as they are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"is_enabled": True, "parameters": {"failures": 3}}]}
+    )
+
+    is_enabled: bool = Field(default_factory=_absent)
+    parameters: dict[str, ParameterField] = Field(default_factory=_absent)
+
+
+def _render(rule: RuleDetails, response: Response) -> RuleRead:
+    response.headers["ETag"] = etag_of(rule.version)
+    return RuleRead.model_validate(rule)
+
+
+@router.get(
+    "",
+    dependencies=[requires("audit:read")],
+    summary="List the rules that raise alerts",
+    description="All on one page, with what the tenant set of each, or what it comes with.",
+)
+async def list_rules(caller: Caller, rules: RuleReads) -> PageRead[RuleRead]:
+    found = await rules.list_rules(caller.tenant_id)
+    items = [RuleRead.model_validate(rule) for rule in found]
+    return PageRead[RuleRead](items=items, next_cursor=None, total=None)
+
+
+@router.get(
+    "/{name}",
+    dependencies=[requires("audit:read")],
+    summary="Read a rule",
+    description="What it looks for, whether it is on, and the values of its parameters.",
+)
+@may_refuse(RuleNotFoundError)
+async def get_rule(
+    name: RuleNamePath, caller: Caller, rules: RuleReads, response: Response
+) -> RuleRead:
+    return _render(await rules.get_rule(caller.tenant_id, name), response)
+
+
+@router.put(
+    "/{name}",
+    dependencies=[requires("alert:write")],
+    summary="Turn a rule on or off, or set its parameters",
+    description=(
+        "Only what is sent changes, parameters too; it holds for what is judged from then on. "
+        "Numbers have bounds: a refusal names them. `night-activity` takes `since` and `until` as "
+        "`22:00`, on the clocks of `time_zone`."
+    ),
+)
+@audited("audit.rule_updated")
+@may_refuse(RuleNotFoundError, InvalidRuleParameterError)
+async def update_rule(
+    name: RuleNamePath,
+    body: RuleUpdate,
+    caller: Caller,
+    rules: Rules,
+    if_match: IfMatch,
+    response: Response,
+) -> RuleRead:
+    changes = cast("RuleChanges", {field: getattr(body, field) for field in body.model_fields_set})
+    rule = await rules.revise(caller, name, check=if_match.check, **changes)
+    return _render(rule, response)
