@@ -1,7 +1,11 @@
-"""The trail shortened: tombstones, and the dropping of the partitions they are about."""
+"""The trail shortened: tombstones, and the dropping of the partitions they are about.
+
+Beside it, people erased by what they are called, where somebody else acted or nobody had signed in.
+"""
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0014_audit_retention"
 down_revision = "0013_audit_search"
@@ -122,9 +126,24 @@ def upgrade() -> None:
     op.execute(DROP_PARTITION)
     op.execute("REVOKE ALL ON FUNCTION audit_drop_partition(text, date, bigint) FROM PUBLIC")
     op.execute("GRANT EXECUTE ON FUNCTION audit_drop_partition(text, date, bigint) TO maas_system")
+    for column in ("names", "emails"):
+        op.add_column("audit_erasures", sa.Column(column, postgresql.ARRAY(sa.Text)))
+    op.create_table(
+        "audit_erased_events",
+        sa.Column("event_id", sa.Uuid, nullable=False),
+        sa.PrimaryKeyConstraint("event_id", name="pk_audit_erased_events"),
+    )
+    op.execute("REVOKE ALL ON audit_erased_events FROM PUBLIC, maas_app, maas_system")
+    op.execute("GRANT SELECT, INSERT, DELETE ON audit_erased_events TO maas_system")
+    # What is set aside unread is kept as it came, but for the names in it.
+    op.execute("GRANT UPDATE (fields) ON audit_dead_letter TO maas_system")
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
+    op.execute("REVOKE UPDATE (fields) ON audit_dead_letter FROM maas_system")
+    op.drop_table("audit_erased_events")
+    for column in ("emails", "names"):
+        op.drop_column("audit_erasures", column)
     op.execute("DROP FUNCTION audit_drop_partition(text, date, bigint)")
     op.drop_table("audit_tombstones")

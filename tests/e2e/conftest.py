@@ -42,8 +42,10 @@ async def platform(settings: Settings, database: Database) -> AsyncIterator[Plat
 
 
 @asynccontextmanager
-async def serving_app(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Run an application of these settings for the length of a block."""
+async def serving_app(
+    settings: Settings, *, address: str = "127.0.0.1"
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an application of these settings for the length of a block, called from an address."""
     app = create_app(settings)
     async with app.router.lifespan_context(app) as state:
 
@@ -51,7 +53,10 @@ async def serving_app(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
             scope["state"] = dict(state or {})
             await app(scope, receive, send)  # type: ignore[arg-type]  # httpx types it loosely
 
-        transport = httpx.ASGITransport(app=with_state)  # type: ignore[arg-type]  # likewise
+        transport = httpx.ASGITransport(
+            app=with_state,  # type: ignore[arg-type]  # likewise
+            client=(address, 50_000),
+        )
         async with httpx.AsyncClient(
             transport=transport, base_url="http://maas.test", timeout=HTTP_TIMEOUT_SECONDS
         ) as client:

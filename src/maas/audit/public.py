@@ -54,6 +54,15 @@ class Actor:
     name: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenPerson:
+    """Whose personal fields are to go, and what the person is called where somebody else acted."""
+
+    id: AccountId
+    names: Sequence[str] = ()
+    emails: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class AuditScope:
     """What is known so far about the act under way."""
@@ -71,7 +80,7 @@ class AuditScope:
     must: bool = True
     is_written: bool = False
     rows: "list[AuditScope]" = field(default_factory=list)
-    forgotten: list[AccountId] = field(default_factory=list)
+    forgotten: list[ForgottenPerson] = field(default_factory=list)
     opened_seconds: float = field(default_factory=time.monotonic)
 
     @property
@@ -111,12 +120,16 @@ class AuditScope:
         self.reason = reason
         self.action = action or self.action
 
-    def forget_person(self, account_id: AccountId) -> None:
+    def forget_person(
+        self, account_id: AccountId, *, names: Sequence[str] = (), emails: Sequence[str] = ()
+    ) -> None:
         """Have a person's personal fields erased from the trail, once this act is committed.
 
-        It is asked for in the act's own transaction; a task does it. What they did stays.
+        It is asked for in the act's own transaction; a task does it. What they did stays. By their
+        names and e-mails they are found in what nobody had signed in for, such as a failed
+        sign-in, and in what others did about them; these are kept only until that is done.
         """
-        self.forgotten.append(account_id)
+        self.forgotten.append(ForgottenPerson(id=account_id, names=names, emails=emails))
 
     def skip(self) -> None:
         """Say that nothing happened: the answer to an earlier call is being repeated."""

@@ -1,7 +1,8 @@
 """Builds the user context."""
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,11 @@ from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
 from maas.user.infrastructure.admin_sessions import RedisSessionMarks
 from maas.user.infrastructure.directory import PostgresDirectoryQueries
 from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
-from maas.user.infrastructure.mail_queue import open_mail_queue
+from maas.user.infrastructure.mail_queue import (
+    delete_written_mails,
+    forget_addresses,
+    open_mail_queue,
+)
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
@@ -210,6 +215,12 @@ def _build_admin(
         "tenants": TenantService(unit_of_work=unit_of_work, acts=acts, marks=marks, clock=clock),
         "directory": PostgresDirectoryQueries(database),
     }
+
+
+async def forget_people(settings: Settings, *, data_dir: Path, emails: Sequence[str]) -> None:
+    """Forget the addresses of people who are gone, wherever mails and invitations have them."""
+    await forget_addresses(settings.database, emails)
+    await asyncio.to_thread(delete_written_mails, data_dir / "mail", emails)
 
 
 async def send_due_mails(settings: Settings, *, data_dir: Path, clock: Clock) -> int:

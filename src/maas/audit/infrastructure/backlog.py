@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ OLDEST_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.5
 """A server that hangs must not keep the sweep from the outbox."""
 
+CLOCKS_APART_SECONDS: Final = 5.0
 ALARM_SECONDS: Final = 60.0
 FRESH_SECONDS: Final = 2.0
 
@@ -68,6 +70,24 @@ async def read_stream_age(redis: RedisGate) -> float:
         return await redis.call(_age_of_stream)
     except RedisUnavailableError:
         return 0.0
+
+
+async def is_stream_past(redis: RedisGate, since: datetime) -> bool:
+    """Tell whether nothing in the stream is older; where Redis is down, nobody can."""
+
+    async def first_entry(client: Redis) -> Any:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await client.xrange(STREAM, count=1)
+
+    try:
+        first = await redis.call(first_entry)
+    except RedisUnavailableError:
+        return False
+    if not first:
+        return True
+    # Another server's clock gave it its id: both may be a little off.
+    milliseconds = int(bytes(first[0][0]).partition(b"-")[0])
+    return milliseconds / 1000 > since.timestamp() + CLOCKS_APART_SECONDS
 
 
 async def _age_of_stream(client: Redis) -> float:

@@ -3,7 +3,8 @@
 Rows stay: events of such an actor that are flushed later leave no personal fields either.
 """
 
-from sqlalchemy import Column, DateTime, Index, Table, Uuid, func
+from sqlalchemy import Column, DateTime, Index, Table, Text, Uuid, func
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from maas.shared.infrastructure.database import mapper_registry
 
@@ -18,7 +19,17 @@ audit_erasures = Table(
     Column("reached_at", _instant),
     Column("reached_event_id", Uuid),
     Column("erased_at", _instant),
+    # What the person was called, to be found by; emptied once they are erased.
+    Column("names", ARRAY(Text)),
+    Column("emails", ARRAY(Text)),
 )
+audit_erased_events = Table(
+    "audit_erased_events",
+    mapper_registry.metadata,
+    Column("event_id", Uuid, primary_key=True),
+)
+"""Events of others, or of nobody, that lost their personal fields because somebody erased is in
+them: a check of the trail would else miss those fields."""
 Index(
     "ix_audit_erasures_requested_at",
     audit_erasures.c.requested_at,

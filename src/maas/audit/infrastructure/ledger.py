@@ -21,6 +21,7 @@ from maas.audit.domain.chain import micros, row_hash
 from maas.audit.domain.record import Record
 from maas.audit.domain.retention import RETENTION_CLASSES
 from maas.audit.infrastructure.checkpoints import Batch, Last, Signer, write_checkpoints
+from maas.audit.infrastructure.named_people import take_names
 from maas.audit.infrastructure.terms import keep_terms, terms_of
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -230,6 +231,7 @@ async def _write(
     seen: set[UUID] = {row[0] for row in known}
     seen |= await _find_forgotten(connection, records, recorded_at)
     erased = await _find_erased(connection, records)
+    nameless = await take_names(connection, records)
     at, seq, last_hash = micros(recorded_at), head["seq"], head["hash"]
     log_rows, chain_rows, personal_rows, dedup_rows = [], [], [], []
     fresh: list[Record] = []
@@ -247,7 +249,7 @@ async def _write(
             item.request_id, item.duration_ms, item.payload,
         ))  # fmt: skip
         chain_rows.append((seq, recorded_at, item.leaf, last_hash))
-        if item.actor_id not in erased:
+        if item.actor_id not in erased and item.event_id not in nameless:
             personal_rows.append((
                 item.event_id, item.tenant_id, item.actor_name, item.email, item.address,
                 item.user_agent, item.salt, item.occurred_at,

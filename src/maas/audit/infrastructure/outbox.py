@@ -67,7 +67,14 @@ class OutboxAudit:
         if forgotten:
             await connection.execute(
                 upsert(audit_erasures).on_conflict_do_nothing(),
-                [{"actor_id": person} for person in forgotten],
+                [
+                    {
+                        "actor_id": person.id,
+                        "names": list(person.names),
+                        "emails": list(person.emails),
+                    }
+                    for person in forgotten
+                ],
             )
 
         def announce() -> None:

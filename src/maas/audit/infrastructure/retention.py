@@ -82,6 +82,7 @@ LIST_TOMBSTONES: Final = f"""
 """  # noqa: S608  fixed words, no input
 _NEXT_IDS: Final = "SELECT seq, event_id FROM {rows} AND seq > $1 ORDER BY seq LIMIT $2"
 _FORGET: Final = "DELETE FROM audit_personal WHERE event_id = ANY($1)"
+_FORGET_ERASED: Final = "DELETE FROM audit_erased_events WHERE event_id = ANY($1)"
 _FORGET_ID: Final = "DELETE FROM audit_dedup WHERE event_id = ANY($1)"
 _TOMBSTONE: Final = "SELECT * FROM audit_tombstones WHERE n = $1"
 _DROP: Final = "SELECT audit_drop_partition($1, $2, $3)"
@@ -174,6 +175,7 @@ class PostgresRetentionLog:
             async with self._connection.transaction():
                 await self._connection.execute(_FORGET, ids)
                 await self._connection.execute(_FORGET_ID, ids)
+                await self._connection.execute(_FORGET_ERASED, ids)
         return rows[-1]["seq"] if rows else None
 
     async def drop(self, partition: Partition, tombstone: int | None) -> bool:

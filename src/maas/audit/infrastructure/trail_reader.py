@@ -14,6 +14,7 @@ from maas.audit.domain.tombstone_check import StoredTombstone
 from maas.audit.infrastructure.checkpoints import COLUMNS, read_row
 from maas.audit.infrastructure.recorder import GAP_ACTION
 from maas.audit.infrastructure.retention import LIST_TOMBSTONES, read_tombstone
+from maas.audit.infrastructure.rollup_check import find_rollup_differences
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
@@ -33,9 +34,10 @@ _LOG: Final = """
         l.tenant_id::text, l.actor_kind, l.actor_id::text, l.session_id::text, l.api_key_id::text,
         l.action, l.resource_kind, l.resource_id, l.outcome, l.reason, l.request_id,
         p.event_id::text, p.tenant_id::text, p.salt, p.actor_name, p.email, host(p.address),
-        p.user_agent, e.actor_id IS NOT NULL
+        p.user_agent, e.actor_id IS NOT NULL OR x.event_id IS NOT NULL
     FROM audit_log AS l LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
         LEFT JOIN audit_erasures AS e ON e.actor_id = l.actor_id
+        LEFT JOIN audit_erased_events AS x ON x.event_id = l.event_id
     WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq
 """
 _CHECKPOINTS: Final = f"""
@@ -156,6 +158,8 @@ class PostgresTrailReader:
             (last_seq + 1, f"personal fields of {row['id']}", "there is no such event in the log")
             for row in rows
         ]
+        different = await find_rollup_differences(self._connection, MAX_STRAYS)
+        found += [(last_seq + 1, subject, what) for subject, what in different]
         return found
 
     async def gaps(self, *, is_fast: bool) -> list[Gap]:

@@ -225,7 +225,11 @@ class AccessActs:
         await uow.memberships.remove(target.membership)
         is_deleted = is_last_place and await uow.forget(account_id)
         if is_deleted:
-            current_scope().forget_person(account_id)
+            current_scope().forget_person(
+                account_id,
+                names=[str(target.account.username)],
+                emails=[str(target.account.email)],
+            )
         current_scope().change(
             MEMBER,
             account_id,

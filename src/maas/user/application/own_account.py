@@ -102,7 +102,11 @@ class OwnAccountService:
                 raise JoinedMeanwhileError
             scope = current_scope()
             scope.resource(MEMBER, account_id)
-            scope.forget_person(account_id)
+            scope.forget_person(
+                account_id,
+                names=[str(found.account.username)],
+                emails=[str(found.account.email)],
+            )
             await uow.commit()
         await self.marks.announce(ended)
 

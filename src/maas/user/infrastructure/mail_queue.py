@@ -1,8 +1,11 @@
 """The outbox of mails, read as `maas_system`: the API can write to it and cannot read it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from email import message_from_bytes
+from email.policy import default as default_policy
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -52,6 +55,19 @@ WHERE i.id = $1 AND t.id = i.tenant_id AND t.status = 'active'
     AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > $3
 RETURNING t.name
 """
+
+
+_FORGET: Final = (
+    "DELETE FROM outgoing_mails WHERE lower(recipient) = ANY($1)",
+    "DELETE FROM undelivered_mails WHERE lower(recipient) = ANY($1)",
+    "DELETE FROM link_tokens WHERE lower(email) = ANY($1)",
+    """
+    UPDATE invitations SET email = id::text || '@erased.invalid',
+        revoked_at = CASE WHEN accepted_at IS NULL
+            THEN coalesce(revoked_at, clock_timestamp()) ELSE revoked_at END
+    WHERE lower(email) = ANY($1)
+    """,
+)
 
 
 class PostgresMailQueue:
@@ -117,6 +133,37 @@ async def open_mail_queue(settings: DatabaseSettings) -> AsyncIterator[PostgresM
         yield PostgresMailQueue(connection)
     finally:
         await connection.close()
+
+
+async def forget_addresses(settings: DatabaseSettings, emails: Sequence[str]) -> None:
+    """Forget who is gone: what was to be mailed to them, could not be, and their invitations.
+
+    An invitation stays as the tenant's own record, with nobody's address.
+    """
+    wanted = [email.lower() for email in emails]
+    connection = await asyncpg.connect(**system_arguments(settings))
+    try:
+        async with connection.transaction():
+            for statement in _FORGET:
+                await connection.execute(statement, wanted)
+    finally:
+        await connection.close()
+
+
+def delete_written_mails(folder: Path, emails: Sequence[str]) -> int:
+    """Delete the mails in the folder that are addressed to somebody who is gone."""
+    wanted, deleted = {email.lower() for email in emails}, 0
+    for path in folder.glob("*.eml"):
+        try:
+            message = message_from_bytes(path.read_bytes(), policy=default_policy)
+            recipients = {address.addr_spec.lower() for address in message["To"].addresses}
+        except (OSError, ValueError, AttributeError, LookupError):
+            # Gone meanwhile, or no mail of ours.
+            continue
+        if recipients & wanted:
+            path.unlink(missing_ok=True)
+            deleted += 1
+    return deleted
 
 
 async def purge_sign_in(settings: DatabaseSettings, *, clock: Clock) -> int:
