@@ -58,6 +58,18 @@ DELETE /admin/tenants/{tenant_id}
 GET /admin/tenants/{tenant_id}/members
 PUT /admin/tenants/{tenant_id}/members/{user_id}
 DELETE /admin/tenants/{tenant_id}/members/{user_id}
+GET /audit/rules
+GET /audit/rules/{name}
+PUT /audit/rules/{name}
+GET /audit/alerts
+GET /audit/webhooks
+POST /audit/webhooks
+GET /audit/webhooks/{webhook_id}
+PUT /audit/webhooks/{webhook_id}
+DELETE /audit/webhooks/{webhook_id}
+POST /audit/webhooks/{webhook_id}/rotate
+POST /audit/webhooks/{webhook_id}/test
+GET /audit/webhooks/{webhook_id}/deliveries
 """
 MIN_DESCRIPTION_WORDS = 5
 BYTES = "application/octet-stream"

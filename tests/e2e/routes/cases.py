@@ -341,6 +341,39 @@ async def signed(world: World) -> Case:
     return Case(caller=world.root)
 
 
+async def create_webhook(world: World) -> Case:
+    # There may be twenty at a time, and the walk makes more.
+    await world.connection.execute("DELETE FROM audit_webhooks")
+    # A name that leads nowhere public, and that is resolved without asking anybody.
+    body = {"name": world.name(), "url": "https://localhost/hook", "rules": ["new-admin"]}
+    return Case(caller=world.root, json=body, resource=("webhook", ANSWERED))
+
+
+def on_webhook(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await create_webhook(world)
+        made = await world.made("/audit/webhooks", case.json)
+        return Case(
+            caller=world.root,
+            values={"webhook_id": made["id"]},
+            missing={"webhook_id": str(new_id())},
+            json=body,
+            resource=("webhook", made["id"]),
+        )
+
+    return make
+
+
+def on_rule(body: object = None) -> Make:
+    return plain(
+        values={"name": "mass-deletion"},
+        missing={"name": "no-such-rule"},
+        json=body,
+        resource=("audit_rule", "mass-deletion"),
+        is_everywhere=True,
+    )
+
+
 ROWS: dict[str, Make] = {
     "POST /auth/register": register,
     "POST /auth/login": login,
@@ -409,6 +442,18 @@ ROWS: dict[str, Make] = {
     "GET /audit/logs/{id}/proof": one_event,
     "GET /audit/logs/export": plain(),
     "GET /audit/stats": plain(),
+    "GET /audit/rules": plain(),
+    "GET /audit/rules/{name}": on_rule(),
+    "PUT /audit/rules/{name}": on_rule({"parameters": {"deletions": 30}}),
+    "GET /audit/alerts": plain(),
+    "GET /audit/webhooks": plain(),
+    "POST /audit/webhooks": create_webhook,
+    "GET /audit/webhooks/{webhook_id}": on_webhook(),
+    "PUT /audit/webhooks/{webhook_id}": on_webhook({"status": "disabled"}),
+    "DELETE /audit/webhooks/{webhook_id}": on_webhook(),
+    "POST /audit/webhooks/{webhook_id}/rotate": on_webhook(),
+    "POST /audit/webhooks/{webhook_id}/test": on_webhook(),
+    "GET /audit/webhooks/{webhook_id}/deliveries": on_webhook(),
     "GET /audit/head": signed,
     "GET /audit/checkpoints": plain(),
 }

@@ -66,6 +66,8 @@ class Case:
     tenant: str = TENANT
     resource: tuple[str | None, str | None] = (None, None)
     """Kind and id; `ANSWERED` as id is the `id` of the answer, `SOME` is any."""
+    is_everywhere: bool = False
+    """Whether every tenant has one of this name, and each acts on its own."""
 
     @property
     def credentials(self) -> dict[str, str]:

@@ -10,6 +10,8 @@ import pytest
 
 from maas.audit.application.events import QueuedEvent
 from maas.audit.application.flush import LogUnavailableError
+from maas.audit.application.watch import WatchService
+from maas.audit.infrastructure.watch import open_watch
 from maas.audit.public import Actor
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, TenantId, new_id
 from maas.shared.infrastructure.settings import Settings
@@ -217,14 +219,29 @@ class TestOnce:
         assert [event["action"] for event in await watching.raised_events()] == ["audit.alert"]
 
     async def test_small_slices_see_what_a_big_one_sees(
-        self, watching: Watching, trail: Trail, monkeypatch: pytest.MonkeyPatch
+        self, watching: Watching, trail: Trail, settings: Settings
     ) -> None:
-        monkeypatch.setattr("maas.audit.application.watch.SLICE_EVENTS", 1)
-        await watching.log(*deletions(trail, 25), *failed_logins(trail, 6))
+        await watching.log(*deletions(trail, 25), *failed_logins(trail, 6), *moves(trail, 12))
 
-        await watching.watch()
+        async with open_watch(settings.database, key=bytes(32), clock=watching.clock) as log:
+            assert await WatchService(log=log, slice_events=1).run() == 3
 
-        assert sorted(await watching.rules()) == ["failed-login-burst", "mass-deletion"]
+        assert sorted(await watching.rules()) == [
+            "failed-login-burst",
+            "many-addresses",
+            "mass-deletion",
+        ]
+
+    async def test_a_run_that_takes_too_long_stops_and_goes_on_later(
+        self, watching: Watching, trail: Trail, settings: Settings
+    ) -> None:
+        await watching.log(*deletions(trail, 21))
+        async with open_watch(settings.database, key=bytes(32), clock=watching.clock) as log:
+            runs = [
+                await WatchService(log=log, slice_events=10, run_seconds=0).run() for _ in range(3)
+            ]
+
+        assert runs == [0, 0, 1]
 
     @pytest.mark.parametrize("point", ["after_judging", "before_commit"])
     async def test_cut_off_before_the_commit_nothing_had_happened(
