@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import subprocess
 import time
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -130,10 +131,11 @@ async def verify(
         )
         chain = await connection.fetch("SELECT * FROM audit_chain ORDER BY seq")
         head = await connection.fetchrow("SELECT seq, hash FROM audit_head")
+        tombstones = await connection.fetch("SELECT first_seq, packed FROM audit_tombstones")
         report.figures["events"] = len(rows)
         _check_acknowledged(report, book, rows, excuse_class_b=excuse_class_b)
         await _check_both_ways(report, connection)
-        _check_chain(report, rows, chain, head)
+        _check_chain(report, rows, chain, head, buried=_buried(tombstones))
         letters = await connection.fetchval("SELECT count(*) FROM audit_dead_letter")
     if letters != dead_letters:
         report.check("I7", [f"{letters} dead letters, {dead_letters} were planted"])
@@ -228,8 +230,21 @@ async def _check_both_ways(report: Report, connection: Any) -> None:
     report.check("I3", silent)
 
 
-def _check_chain(report: Report, rows: list[Any], chain: list[Any], head: Any) -> None:
-    """I4, I5: gapless, each entry with its payload, every hash right, the head the last."""
+def _buried(tombstones: list[Any]) -> set[int]:
+    """List the rows that tombstones name: a bit for each, from the first on, packed."""
+    return {
+        tombstone["first_seq"] + 8 * place + bit
+        for tombstone in tombstones
+        for place, bits in enumerate(zlib.decompress(tombstone["packed"]))
+        for bit in range(8)
+        if bits >> bit & 1
+    }
+
+
+def _check_chain(
+    report: Report, rows: list[Any], chain: list[Any], head: Any, *, buried: set[int]
+) -> None:
+    """I4, I5: gapless, each with payload or tombstone, every hash right, the head the last."""
     payloads = {row["seq"]: row for row in rows}
     previous, expected = bytes(32), 1
     wrong: list[str] = []
@@ -239,7 +254,7 @@ def _check_chain(report: Report, rows: list[Any], chain: list[Any], head: Any) -
             wrong.append(f"after {expected - 1} comes {seq}")
         row = payloads.pop(seq, None)
         if row is None:
-            wrong.append(f"{seq} has no payload")
+            wrong += [f"{seq} has neither payload nor tombstone"] if seq not in buried else []
         elif hashlib.sha256(b"\x00" + row["payload"]).digest() != entry["leaf"]:
             wrong.append(f"{seq}: the leaf is not its payload's")
         elif row["recorded_at"] != entry["recorded_at"]:

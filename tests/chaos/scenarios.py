@@ -5,10 +5,12 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import aiohttp
@@ -23,6 +25,7 @@ from tests.chaos.programs import Program
 from tests.chaos.stage import Stage
 from tests.fault_proxy import Faults
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 Play: TypeAlias = Callable[[Stage], Awaitable[None]]
 ODDS: Final = "0.03"
 VISIBLE_SECONDS: Final = 10.0
@@ -357,6 +360,20 @@ async def restart_both(stage: Stage) -> None:
     stage.book.is_graceful = False
 
 
+async def retain_while_flushing(stage: Stage) -> None:
+    """Twenty runs of retention, each with old events of its own to drop."""
+    async with stage.fault("retention, twenty times"):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.retaining", "20"),
+            env={**stage.cluster.workers[0].environment, "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await process.communicate()
+    stage.expect(process.returncode == 0, f"retention ended with {process.returncode}")
+    stage.expect(b"dropped 0" not in told, "retention dropped nothing")
+    stage.notes.append(told.decode().strip())
+
+
 async def race(stage: Stage) -> None:
     """A hundred at once, over both processes, for what only one may have."""
     first = stage.clients[0]
@@ -578,6 +595,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "C27": Scenario(title="slow sockets", play=open_slow_sockets),
     "C28": Scenario(title="workers an hour ahead", play=shift_workers(3600)),
     "C28-back": Scenario(title="workers an hour behind", play=shift_workers(-3600)),
+    "C30": Scenario(title="retention while flushing", play=retain_while_flushing),
     "C31": Scenario(title="a hundred at once", play=race),
     "C38": Scenario(title="out of files", play=starve_of_files),
     "C40": Scenario(title="anything, at random", play=at_random(60)),
@@ -585,7 +603,6 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 ELSEWHERE: Final[Mapping[str, str]] = {
     "C29": "tests/integration/audit/test_flush.py drops the partition under the flush",
-    "C30": "comes with retention",
     "C32": "tests/integration/audit/test_tampering.py",
     "C33": "tests/migrations; with live traffic and a million rows it comes with `maas backup`",
     "C34": "comes with `maas backup`",
