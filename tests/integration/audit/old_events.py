@@ -32,7 +32,7 @@ async def record_ago(
 
 async def partitions(superuser: Superuser) -> dict[tuple[str, date], int]:
     """Count the rows of each partition, those of the coming months left out."""
-    counted = {}
+    counted: dict[tuple[str, date], int] = {}
     for partition in await list_partitions(superuser):
         table = f"audit_log_{partition.retention_class}_{partition.period:%Y_%m}"
         rows = await superuser.fetchval(f"SELECT count(*) FROM {table}")

@@ -108,6 +108,20 @@ class TestProof:
         assert answer.json()["code"] == "audit-event-not-found"
         assert "just recorded" in answer.json()["detail"]
 
+    async def test_beside_which_the_chain_lost_rows_says_that_it_did(
+        self, client: httpx.AsyncClient, trail: Trail
+    ) -> None:
+        events = [trail.make() for _ in range(3)]
+        await trail.add(*events)
+        await trail.flush().run()
+        async with trail.superuser.transaction():
+            await trail.superuser.execute("SET LOCAL session_replication_role = replica")
+            await trail.superuser.execute("DELETE FROM audit_chain WHERE seq = 3")
+
+        answer = await client.get(f"{AUDIT}/logs/{events[0].id}/proof")
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "audit-trail-damaged")
+
     async def test_of_another_tenants_event_is_not_there(
         self, client: httpx.AsyncClient, trail: Trail, authenticator: FakeAuthenticator
     ) -> None:

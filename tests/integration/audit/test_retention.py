@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 
 from maas.audit.application.retention import RetentionReport
@@ -259,6 +261,29 @@ class TestRun:
         assert len(dropped) >= 3
         assert written > 0
         assert spell(verdict) == []
+
+    async def test_an_event_of_that_month_is_not_there_and_the_answer_says_why(
+        self,
+        run: Retain,
+        record: Record,
+        trail: Trail,
+        client: httpx.AsyncClient,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        await record(1)
+        then = SystemClock().now() - timedelta(days=LONG_AGO)
+        event = trail.make("usage.settled", at=then)
+        await record_ago(trail, monkeypatch, event, days=LONG_AGO)
+        await run()
+        made_then = UUID(int=int(then.timestamp() * 1000) << 80 | event.id.int & (1 << 80) - 1)
+
+        answers = [
+            await client.get(f"/api/v1/audit/logs/{made_then}{path}") for path in ("", "/proof")
+        ]
+
+        assert [answer.status_code for answer in answers] == [404, 404]
+        for answer in answers:
+            assert "usage (tombstone 1)" in answer.json()["detail"]
 
 
 class TestRefusals:

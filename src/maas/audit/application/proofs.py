@@ -7,7 +7,7 @@ from uuid import UUID
 from maas.audit.application.queries import AuditEventNotFoundError
 from maas.audit.domain.checkpoint import SignedCheckpoint
 from maas.audit.domain.proof import Proof
-from maas.shared.domain.errors import NotFoundError
+from maas.shared.domain.errors import ConflictError, NotFoundError
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest
 
@@ -19,6 +19,13 @@ NOT_FLUSHED = (
 class NoCheckpointError(NotFoundError):
     code = "audit-no-checkpoint"
     title = "Nothing has been signed yet"
+
+
+class DamagedTrailError(ConflictError):
+    """Rows of the chain are missing, so that nothing beside them can be proved."""
+
+    code = "audit-trail-damaged"
+    title = "The audit trail is damaged here: have an operator run `maas audit verify`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,8 @@ class EvidenceQueries(Protocol):
         """Prove that an event of the tenant is in the log.
 
         Raises:
-            AuditEventNotFoundError: it is not, or not yet.
+            AuditEventNotFoundError: it is not, not yet, or not any more.
+            DamagedTrailError: rows of the chain are missing beside it.
         """
         ...
 

@@ -9,11 +9,13 @@ from asyncpg.pool import PoolConnectionProxy
 
 from maas.audit.application.proofs import (
     CheckpointDetails,
+    DamagedTrailError,
     NoCheckpointError,
     not_in_the_log,
 )
 from maas.audit.domain.merkle import inclusion_path
 from maas.audit.domain.proof import Proof
+from maas.audit.infrastructure.absence import explain_absence
 from maas.audit.infrastructure.checkpoints import COLUMNS, read_row
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest, Position
@@ -84,14 +86,19 @@ async def read_proof(
     """Prove that an event is in the log: a tenant's, or without one anybody's.
 
     Raises:
-        AuditEventNotFoundError: it is not, not yet, or no checkpoint covers it.
+        AuditEventNotFoundError: it is not, not yet, not any more, or no checkpoint covers it.
+        DamagedTrailError: rows of the chain are missing that its checkpoint covers.
     """
     event = await connection.fetchrow(_EVENT, event_id, tenant_id)
-    covering = None if event is None else await connection.fetchrow(_COVERING, event["seq"])
-    if event is None or covering is None or covering["seq_from"] > event["seq"]:
+    if event is None:
+        raise await explain_absence(connection, event_id)
+    covering = await connection.fetchrow(_COVERING, event["seq"])
+    if covering is None or covering["seq_from"] > event["seq"]:
         raise not_in_the_log()
     first, last = covering["seq_from"], covering["seq_to"]
     leaves = [row["leaf"] for row in await connection.fetch(_LEAVES, first, last)]
+    if len(leaves) != last - first + 1:
+        raise DamagedTrailError
     return Proof(
         event_id=str(event_id),
         seq=event["seq"],

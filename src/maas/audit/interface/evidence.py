@@ -7,7 +7,11 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict
 from pydantic.config import JsonDict
 
-from maas.audit.application.proofs import CheckpointDetails, NoCheckpointError
+from maas.audit.application.proofs import (
+    CheckpointDetails,
+    DamagedTrailError,
+    NoCheckpointError,
+)
 from maas.audit.application.queries import AuditEventNotFoundError
 from maas.audit.interface.dependencies import Evidence
 from maas.audit.public import audited
@@ -114,7 +118,7 @@ _Seq = Annotated[int, Query(ge=1, le=MAX_INT)]
     ),
 )
 @audited("audit.proved")
-@may_refuse(AuditEventNotFoundError)
+@may_refuse(AuditEventNotFoundError, DamagedTrailError)
 async def get_proof(id: UUID, evidence: Evidence, caller: Caller) -> ProofRead:  # noqa: A002  the path's name
     proof = await evidence.prove(id, tenant_id=caller.tenant_id)
     return ProofRead.model_validate(proof.to_mapping())
