@@ -124,7 +124,7 @@ def _sample(began: float, before: "psutil._ntuples.pcputimes", process: psutil.P
 
 def _measure_hold_up(platform: RunningPlatform, people: list[dict[str, str]]) -> float:
     """Sign in, and choose a password, at a process that has done nothing before."""
-    with _run_probed(platform.data_dir) as (port, process):
+    with run_probed(platform.data_dir) as (port, process):
         base = f"http://127.0.0.1:{port}"
         httpx.get(f"{base}{PATH}").raise_for_status()
         _sign_in(port, people, process)
@@ -142,7 +142,7 @@ def _measure_hold_up(platform: RunningPlatform, people: list[dict[str, str]]) ->
 
 
 @contextmanager
-def _run_probed(data_dir: Path) -> Iterator[tuple[int, psutil.Process]]:
+def run_probed(data_dir: Path) -> Iterator[tuple[int, psutil.Process]]:
     """Serve the platform's application once more, on the same servers, with the probe around it."""
     running = find_running(data_dir)
     if running is None:

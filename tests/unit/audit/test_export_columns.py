@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maas.audit.application.export_ports import ExportedEvent, ExportPage
-from maas.audit.application.export_tables import spell_csv, spell_csv_page, tabulate_page
+from maas.audit.application.export_tables import spell_csv, spell_csv_rows, tabulate_rows
 from maas.audit.domain.chain import GENESIS, leaf_of, micros, row_hash
 from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.event import SALT_BYTES, AuditEvent, PersonalFields
@@ -28,7 +29,6 @@ from maas.audit.infrastructure.export_files import (
     read_parquet,
 )
 from maas.audit.infrastructure.parquet import ParquetText
-from maas.audit.infrastructure.parquet_encoder import spell_rows
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, EventId, new_id
 
 AT = datetime(2026, 3, 7, 8, 9, 10, 123456, tzinfo=UTC)
@@ -79,14 +79,24 @@ def make_event(text: str = "x", other: str = "y") -> AuditEvent:
     )
 
 
+def spell_rows_of(page: ExportPage, seq: int | None = None) -> bytes:
+    rows = [row for row in page.rows if seq in {None, row[0]}]
+    return spell_csv_rows(tabulate_rows(rows, page.events))
+
+
 def make_csv(page: ExportPage) -> bytes:
-    return spell_csv([COLUMNS]) + spell_csv_page(page)
+    return spell_csv([COLUMNS]) + spell_rows_of(page)
+
+
+def sent(page: ExportPage) -> list[Sequence[Any]]:
+    """List the rows as the process that writes Parquet gets them."""
+    rows: list[Sequence[Any]] = json.loads(json.dumps(tabulate_rows(page.rows, page.events)))
+    return rows
 
 
 def make_parquet(page: ExportPage) -> bytes:
     text = ParquetText({"v": 1})
-    # By way of what is sent to the process that writes it.
-    return text.add(json.loads(spell_rows(tabulate_page(page)))) + text.finish()
+    return text.add(sent(page)) + text.finish()
 
 
 def rows_of(text: bytes, suffix: str) -> list[dict[str, str | None]]:
@@ -133,7 +143,7 @@ def test_any_text_comes_back_from_parquet(text: str, other: str, is_erased: bool
 
 @given(text=TEXTS)
 def test_no_cell_of_csv_is_a_formula(text: str) -> None:
-    content = spell_csv_page(make_page([make_event(text, text)])).decode()
+    content = spell_rows_of(make_page([make_event(text, text)])).decode()
 
     for cell in next(csv.reader(io.StringIO(content, newline=""), strict=True)):
         assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"))  # noqa: RUF001  meant
@@ -189,9 +199,9 @@ def test_without_a_proof_rows_are_held_against_their_payloads() -> None:
 def test_csv_cut_anywhere_goes_on_behind_its_last_whole_row(tmp_path: Path) -> None:
     page = make_page([make_event('a"\r\n3,"', "\r\n") for _ in range(3)])
     whole, path = make_csv(page), tmp_path / "audit.csv"
-    rows = [spell_csv_page(make_page_of(page, seq)) for seq in (1, 2, 3)]
+    rows = [spell_rows_of(page, seq) for seq in (1, 2, 3)]
     assert whole == spell_csv([COLUMNS]) + b"".join(rows)
-    for size in range(len(whole) + 1):
+    for size in (*range(0, len(whole), 17), *range(len(whole) - 9, len(whole) + 1)):
         path.write_bytes(whole[:size])
         cut = find_cut(path)
         if cut.go_on is None:
@@ -201,14 +211,10 @@ def test_csv_cut_anywhere_goes_on_behind_its_last_whole_row(tmp_path: Path) -> N
         assert path.read_bytes() + b"".join(rows[int(cut.go_on) :]) == whole
 
 
-def make_page_of(page: ExportPage, seq: int) -> ExportPage:
-    return ExportPage(rows=page.rows[seq - 1 : seq], events={seq: page.events[seq]}, checkpoints=[])
-
-
 def test_parquet_of_many_rows_comes_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maas.audit.infrastructure.parquet.ROWS_OF_A_GROUP", 4)
     page = make_page([make_event() for _ in range(10)])
-    rows = json.loads(spell_rows(tabulate_page(page)))
+    rows = sent(page)
     text = ParquetText({"v": 1})
 
     parts = [text.add(rows[begin : begin + 2]) for begin in range(0, 10, 2)]

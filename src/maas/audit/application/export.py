@@ -1,8 +1,7 @@
 """Exporting one tenant's events, with all it takes to check them elsewhere."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -10,13 +9,16 @@ from uuid import UUID
 from maas.audit.application.export_cursor import ExportCursor, read_cursor, spell_cursor
 from maas.audit.application.export_ports import (
     PAGE_ROWS,
-    ExportPage,
+    ExportedEvent,
     ExportReader,
     ExportRequest,
     PageRequest,
     StatementSigner,
+    in_slices,
 )
+from maas.audit.application.proofs import CheckpointDetails
 from maas.audit.application.queries import EventFilter
+from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.event import spell_instant
 from maas.audit.domain.export import (
     Counts,
@@ -51,8 +53,7 @@ class ExportService:
     """Reads page by page: no transaction and no connection is held while a client is slow.
 
     What is recorded never changes, so pages of different moments fit together; rows that come after
-    the first page was asked for are left to the next export. Lines are spelled in a thread: the
-    event loop has others to serve.
+    the first page was asked for are left to the next export.
     """
 
     reader: ExportReader
@@ -108,17 +109,19 @@ class ExportService:
                 after=text.after, after_n=text.after_n, upto=header.seq_to, limit=self.page_rows
             )
             page = await self.reader.page(request, wanted)
-            yield await asyncio.to_thread(self._spell_page, header, page, text)
+            async for details in in_slices(page.checkpoints):
+                yield text.add(_spell_checkpoints(details, text.counts))
+            async for rows in in_slices(page.rows):
+                yield text.add(_spell_rows(rows, page.events, text.counts))
+            # Rows that are missing at the end would be asked for again and again.
+            text.after = page.rows[-1][0] if page.rows else header.seq_to
+            if page.checkpoints:
+                text.after_n = page.checkpoints[-1].signed.checkpoint.n
+            if self.signer is not None and text.after < header.seq_to:
+                yield self._mark(header, text, self.signer)
         yield await self._end(header, text)
 
-    def _spell_page(self, header: Header, page: ExportPage, text: _Text) -> bytes:
-        lines = text.add(b"".join(_lines(page, text.counts)))
-        # Rows that are missing at the end would be asked for again and again.
-        text.after = page.rows[-1][0] if page.rows else header.seq_to
-        if page.checkpoints:
-            text.after_n = page.checkpoints[-1].signed.checkpoint.n
-        if self.signer is None or text.after >= header.seq_to:
-            return lines
+    def _mark(self, header: Header, text: _Text, signer: StatementSigner) -> bytes:
         cursor = ExportCursor(
             header=header,
             after=text.after,
@@ -126,7 +129,7 @@ class ExportService:
             counts=text.counts,
             digest=text.digest.close_piece(),
         )
-        return lines + text.add(spell_mark(text.after, spell_cursor(cursor, self.signer)))
+        return text.add(spell_mark(text.after, spell_cursor(cursor, signer)))
 
     async def _end(self, header: Header, text: _Text) -> bytes:
         """Spell the last line, signed unless this process has another key than the flush."""
@@ -157,31 +160,39 @@ def request_of(header: Header) -> ExportRequest:
     )
 
 
-def _lines(page: ExportPage, counts: Counts) -> Iterable[bytes]:
-    for details in page.checkpoints:
+def _spell_checkpoints(checkpoints: Iterable[CheckpointDetails], counts: Counts) -> bytes:
+    lines = []
+    for details in checkpoints:
         counts.checkpoints += 1
-        yield spell_line("checkpoint", {**details.signed.to_mapping(), "hash": details.hash.hex()})
-    at, spelled = None, ""
-    for seq, recorded_at, leaf, row_hash in page.rows:
+        fields = {**details.signed.to_mapping(), "hash": details.hash.hex()}
+        lines.append(spell_line("checkpoint", fields))
+    return b"".join(lines)
+
+
+def _spell_rows(
+    rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent | None], counts: Counts
+) -> bytes:
+    lines, at, spelled = [], None, ""
+    for seq, recorded_at, leaf, row_hash in rows:
         if recorded_at != at:
             at, spelled = recorded_at, spell_instant(recorded_at)
-        row = (
+        place = (
             f'"seq":{seq},"recorded_at":"{spelled}",'
             f'"leaf":"{leaf.hex()}","row_hash":"{row_hash.hex()}"'
         )
-        if seq not in page.events:
+        if seq not in events:
             counts.others += 1
-            yield b'{"type":"other",%b}\n' % row.encode()
+            lines.append(f'{{"type":"other",{place}}}\n')
             continue
         counts.events += 1
-        event = page.events[seq]
+        event = events[seq]
         if event is None:
-            yield b'{"type":"own",%b}\n' % row.encode()
+            lines.append(f'{{"type":"own",{place}}}\n')
             continue
         payload = _encode(event.payload.decode(errors="replace"))
         duration_ms, personal = _encode(event.duration_ms), _encode(event.personal)
-        line = (
-            f'{{"type":"event",{row},"payload":{payload},'
+        lines.append(
+            f'{{"type":"event",{place},"payload":{payload},'
             f'"duration_ms":{duration_ms},"personal":{personal}}}\n'
         )
-        yield line.encode(errors="replace")
+    return "".join(lines).encode(errors="replace")

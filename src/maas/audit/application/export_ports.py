@@ -1,9 +1,10 @@
 """What an export asks for, and what it is made of."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from maas.audit.application.proofs import CheckpointDetails
 from maas.audit.application.queries import EventFilter
@@ -11,7 +12,16 @@ from maas.audit.domain.chain_check import ChainRow, Start
 from maas.audit.domain.export import Content
 from maas.shared.domain.ids import TenantId
 
-PAGE_ROWS: Final = 2_000
+PAGE_ROWS: Final = 1_000
+"""So many rows are read at once, and between two marks."""
+
+SLICE_ROWS: Final = 100
+"""So many are spelled before others on the event loop have their turn: some milliseconds.
+
+A thread would spell no faster, and others would wait for the interpreter's lock.
+"""
+
+T = TypeVar("T")
 
 EARLIEST_RECORD: Final = timedelta(minutes=5)
 """An event may be recorded that long before it occurred: the clocks of two machines differ."""
@@ -74,6 +84,13 @@ class ExportPage:
     rows: Sequence[ChainRow]
     events: Mapping[int, ExportedEvent | None]
     checkpoints: Sequence[CheckpointDetails]
+
+
+async def in_slices(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Hand out some rows at a time, and let others have their turn after each."""
+    for begin in range(0, len(rows), SLICE_ROWS):
+        yield rows[begin : begin + SLICE_ROWS]
+        await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,25 @@
 """The same events as CSV or Parquet: for spreadsheets and data frames, row by row as in the log."""
 
-import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from maas.audit.application.export import request_of
 from maas.audit.application.export_ports import (
     PAGE_ROWS,
-    ExportPage,
+    ExportedEvent,
     ExportReader,
     PageRequest,
+    in_slices,
 )
-from maas.audit.domain.event import spell_instant
+from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.export import Header
-from maas.audit.domain.export_columns import COLUMNS, INSTANTS, TableRow, tabulate
+from maas.audit.domain.export_columns import COLUMNS, TableRow, tabulate
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.domain.spreadsheet import harmless
-
-_INSTANTS: Final = tuple(COLUMNS.index(name) for name in sorted(INSTANTS))
 
 
 class ParquetEncoder(Protocol):
@@ -58,53 +56,46 @@ class TableService:
         """Spell CSV (RFC 4180, UTF-8); what goes on after a row begins without names."""
         if after_seq is None:
             yield spell_csv([COLUMNS])
-        async for page in self._pages(header, after_seq):
-            yield await asyncio.to_thread(spell_csv_page, page)
+        async for rows in self._rows(header, after_seq):
+            yield spell_csv_rows(rows)
 
     async def parquet(self, header: Header, *, after_seq: int | None) -> AsyncIterator[bytes]:
         """Spell one whole Parquet file; what goes on after a row is the next file of a data set."""
         async with self.open_encoder(header) as encoder:
-            async for page in self._pages(header, after_seq):
-                yield await encoder.add(await asyncio.to_thread(tabulate_page, page))
+            async for rows in self._rows(header, after_seq):
+                yield await encoder.add(rows)
             yield await encoder.finish()
 
-    async def _pages(self, header: Header, after_seq: int | None) -> AsyncIterator[ExportPage]:
+    async def _rows(
+        self, header: Header, after_seq: int | None
+    ) -> AsyncIterator[Sequence[TableRow]]:
         request, after = request_of(header), max(header.start.seq - 1, after_seq or 0)
         while after < header.seq_to:
             wanted = PageRequest(after=after, upto=header.seq_to, limit=self.page_rows)
             page = await self.reader.page(request, wanted)
+            async for rows in in_slices(page.rows):
+                yield tabulate_rows(rows, page.events)
             after = page.rows[-1][0] if page.rows else header.seq_to
-            yield page
 
 
-def tabulate_page(page: ExportPage) -> list[TableRow]:
-    rows = []
-    for row in page.rows:
-        event = page.events.get(row[0])
-        if event is not None:
-            rows.append(
-                tabulate(
-                    row,
-                    payload=event.payload,
-                    duration_ms=event.duration_ms,
-                    personal=event.personal,
-                )
-            )
-    return rows
+def tabulate_rows(
+    rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent | None]
+) -> list[TableRow]:
+    own = ((row, events.get(row[0])) for row in rows)
+    return [
+        tabulate(row, payload=event.payload, duration_ms=event.duration_ms, personal=event.personal)
+        for row, event in own
+        if event is not None
+    ]
 
 
-def spell_csv_page(page: ExportPage) -> bytes:
-    return spell_csv(_spell_row(row) for row in tabulate_page(page))
+def spell_csv_rows(rows: Iterable[TableRow]) -> bytes:
+    return spell_csv(
+        [harmless(value) if isinstance(value, str) else value for value in row] for row in rows
+    )
 
 
-def _spell_row(row: TableRow) -> Sequence[Any]:
-    values = list(row)
-    for index in _INSTANTS:
-        values[index] = spell_instant(values[index])
-    return [harmless(value) if isinstance(value, str) else value for value in values]
-
-
-def spell_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+def spell_csv(rows: Iterable[Sequence[object]]) -> bytes:
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerows(rows)
     return buffer.getvalue().encode(errors="replace")

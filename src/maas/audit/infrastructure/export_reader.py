@@ -1,6 +1,5 @@
 """Pages of an export, each read in a transaction of its own, as `maas_app`."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -13,6 +12,7 @@ from maas.audit.application.export_ports import (
     ExportRequest,
     PageRequest,
     Stretch,
+    in_slices,
 )
 from maas.audit.application.proofs import CheckpointDetails
 from maas.audit.domain.chain_check import Start
@@ -118,7 +118,7 @@ class PostgresExportReader:
             if page.after_n is not None:
                 # No checkpoint is empty, so no more of them begin among these rows.
                 signed = await connection.fetch(_CHECKPOINTS, page.after_n, last, page.limit)
-        return await asyncio.to_thread(_page, rows, events, signed, is_full=is_full)
+        return await _page(rows, events, signed, is_full=is_full)
 
 
 async def _find_row(
@@ -180,10 +180,13 @@ def _of_action(action: str | None) -> list[tuple[str, str | None]]:
     return [("l.action >= {}", prefix), ("l.action < {}", prefix + _LAST_CHARACTER)]
 
 
-def _page(rows: _Rows, events: _Rows, signed: _Rows, *, is_full: bool) -> ExportPage:
+async def _page(rows: _Rows, events: _Rows, signed: _Rows, *, is_full: bool) -> ExportPage:
+    own = dict[int, ExportedEvent | None]()
+    async for some in in_slices(events):
+        own.update({row["seq"]: _event(row) if is_full else None for row in some})
     return ExportPage(
         rows=[tuple(row) for row in rows],
-        events={row["seq"]: _event(row) if is_full else None for row in events},
+        events=own,
         checkpoints=[
             CheckpointDetails(signed=read_row(row), hash=row["hash"], public_key=b"")
             for row in signed
