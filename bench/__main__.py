@@ -19,8 +19,11 @@ from bench.platform import run_platform
 from bench.requests import RequestRow, measure_requests
 from bench.search import MODELS, P95_GOAL_MS, PEOPLE, SearchRow, measure_searches
 from bench.sign_in import GAP_GOAL_MS, SHARE_GOAL, TellingRow, measure_telling
+from bench.trail import TrailRow, measure_trail
+from bench.trail_data import EVENTS as TRAIL_EVENTS
+from bench.trail_data import fill_platform
 
-GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search")
+GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail")
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
 FILE_SHARE_GOAL = 0.6
@@ -33,6 +36,8 @@ def main() -> None:
                         help=f"measure these alone: {', '.join(GROUPS)}")  # fmt: skip
     parser.add_argument("--backlog", action="store_true",
                         help=f"flush {BACKLOG:,} events instead of {EVENTS:,}")  # fmt: skip
+    parser.add_argument("--events", type=int, default=TRAIL_EVENTS,
+                        help=f"ask a trail of so many, not {TRAIL_EVENTS:,}")  # fmt: skip
     arguments = parser.parse_args()
     wanted, events = frozenset(arguments.only), BACKLOG if arguments.backlog else EVENTS
     console = Console(width=100)
@@ -42,6 +47,9 @@ def main() -> None:
         folder.chmod(0o711)
         for table in _measure(wanted, folder, console, events=events):
             console.print(table)
+        if "trail" in wanted:
+            for table in _measure_trail(folder, console, events=arguments.events):
+                console.print(table)
 
 
 def _measure(
@@ -81,6 +89,23 @@ def _measure(
         with console.status("search"), run_platform(data) as platform:
             found = measure_searches(platform)
         yield _search_table(found)
+
+
+def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[Table]:
+    """Ask the trail of a platform of its own, whose other events are replaced."""
+    with run_platform(folder / "trail") as platform:
+        filled = fill_platform(platform.data_dir, events=events, progress=console.log)
+        with console.status("the trail, asked"):
+            rows = measure_trail(platform, filled)
+        yield _trail_table(rows, events)
+
+
+def _trail_table(rows: list[TrailRow], events: int) -> Table:
+    table = Table("asked for", "figure", "goal", "", title=f"A trail of {events:,} events, asked")
+    for row in rows:
+        mark = "" if row.is_met is None else _mark(is_met=row.is_met)
+        table.add_row(row.name, row.figure, row.goal, mark)
+    return table
 
 
 def _mark(*, is_met: bool) -> str:

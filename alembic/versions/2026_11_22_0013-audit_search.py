@@ -17,7 +17,7 @@ LOG_INDEXES = {
         "(tenant_id, actor_id, outcome, occurred_at, event_id) WHERE outcome <> 'success'"
     ),
     "ix_audit_log_action_outcome": (
-        "(tenant_id, action, outcome, occurred_at, event_id) WHERE outcome <> 'success'"
+        "(tenant_id, outcome, action, occurred_at, event_id) WHERE outcome <> 'success'"
     ),
     "ix_audit_log_session": (
         "(tenant_id, session_id, occurred_at, event_id) WHERE session_id IS NOT NULL"
@@ -44,8 +44,8 @@ TERMS = """
     CREATE TABLE audit_terms (
         tenant_id uuid NOT NULL,
         field text NOT NULL,
-        term text COLLATE "C" NOT NULL,
-        leads_to text COLLATE "C" NOT NULL DEFAULT '',
+        term text NOT NULL,
+        leads_to text NOT NULL DEFAULT '',
         CONSTRAINT pk_audit_terms PRIMARY KEY (tenant_id, field, term, leads_to),
         CONSTRAINT ck_audit_terms_field
             CHECK (field IN ('action', 'reason', 'name', 'email', 'kind'))

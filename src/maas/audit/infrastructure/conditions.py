@@ -1,8 +1,8 @@
 """What is asked of the log, as conditions in SQL; values never enter the text."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from maas.audit.application.queries import EventFilter, Order
@@ -11,6 +11,14 @@ from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Position
 
 _LAST_CHARACTER: Final = "\U0010ffff"
+
+TEXT_COLUMNS: Final = {
+    "action": "l.action",
+    "reason": "l.reason",
+    "name": "p.actor_name",
+    "email": "p.email",
+}
+"""Where a text is looked for."""
 
 COMES_AFTER: Final[dict[Order, str]] = {"newest": "<", "oldest": ">"}
 DIRECTIONS: Final[dict[Order, str]] = {"newest": "DESC", "oldest": "ASC"}
@@ -54,12 +62,14 @@ def within(alias: str, stretch: Stretch, order: Order, arguments: Arguments) -> 
 def in_columns(tenant_id: TenantId, wanted: EventFilter, arguments: Arguments) -> list[str]:
     """Ask for what the log's own columns tell: all but time, address and text."""
     texts = [arguments.put("l.tenant_id = {}", tenant_id)]
-    for column in (
-        "actor_id", "resource_kind", "resource_id", "request_id", "session_id", "api_key_id",
-    ):  # fmt: skip
+    for column in ("actor_id", "resource_id", "request_id", "session_id", "api_key_id"):
         value = getattr(wanted, column)
         if value is not None:
             texts.append(arguments.put(f"l.{column} = {{}}", value))
+    if wanted.resource_kind is not None:
+        # Alone it must not lead to the index of single things, which has them in another order.
+        has = "l.resource_kind = {}" if wanted.resource_id else "(l.resource_kind = {}) IS TRUE"
+        texts.append(arguments.put(has, wanted.resource_kind))
     if wanted.outcome is not None:
         # In the text, one of three words: only so does the partial index of failures serve.
         texts.append(f"l.outcome = '{wanted.outcome}'")
@@ -73,56 +83,6 @@ def in_columns(tenant_id: TenantId, wanted: EventFilter, arguments: Arguments) -
     return texts
 
 
-def with_address(
-    tenant_id: TenantId,
-    wanted: EventFilter,
-    stretch: Stretch,
-    words: Words,
-    arguments: Arguments,
-) -> list[str]:
-    if wanted.address is None:
-        return []
-    texts = [arguments.put("p.tenant_id = {}", tenant_id)]
-    if words.addresses is not None:
-        texts.append(arguments.put("p.address = ANY ({}::inet[])", words.addresses))
-    else:
-        # A range, for row-level security lets `<<=` near no index.
-        network = wanted.address
-        condition = "p.address >= {} AND p.address <= {}"
-        texts.append(arguments.put(condition, network.network_address, network.broadcast_address))
-    texts += within("p", Stretch(stretch.since, stretch.until), "newest", arguments)
-    return [
-        f"l.event_id IN (SELECT p.event_id FROM audit_personal AS p WHERE {' AND '.join(texts)})"  # noqa: S608  fixed words, no input
-    ]
-
-
-def with_text(words: Words, arguments: Arguments) -> list[str]:
-    """Ask for a text row by row: for each of its words, or by what it looks like."""
-    if words.q is None:
-        return []
-    if words.has_all:
-        has = "{} = ANY ({}::text[])"
-        values: dict[str, object] = {name: list(found) for name, found in words.matching.items()}
-    else:
-        has = "{} ILIKE {}"
-        values = dict.fromkeys(("action", "reason", "name", "email"), words.pattern)
-    texts = [
-        arguments.put(has.replace("{}", column, 1), values.get(name, []))
-        for column, name in (
-            ("l.action", "action"),
-            ("l.reason", "reason"),
-            ("p.actor_name", "name"),
-            ("p.email", "email"),
-        )
-    ]
-    # The offset keeps this a look at one row's personal fields, and no list of all that match.
-    personal = (
-        "SELECT FROM audit_personal AS p WHERE p.event_id = l.event_id"
-        f" AND ({texts[2]} OR {texts[3]}) OFFSET 0"
-    )
-    return [f"({texts[0]} OR {texts[1]} OR EXISTS ({personal}))"]
-
-
 def in_stretch(
     tenant_id: TenantId,
     wanted: EventFilter,
@@ -131,12 +91,62 @@ def in_stretch(
     *,
     words: Words,
     arguments: Arguments,
-) -> str:
-    """Ask for everything that is wanted, row by row."""
-    texts: Sequence[str] = [
+) -> list[str]:
+    """Ask for everything that is wanted; an event has it that fits one of the answers."""
+    common = [
         *in_columns(tenant_id, wanted, arguments),
         *within("l", stretch, order, arguments),
-        *with_address(tenant_id, wanted, stretch, words, arguments),
-        *with_text(words, arguments),
     ]
-    return " AND ".join(texts)
+    if wanted.resource_kind is not None and words.actions is not None:
+        common.append(arguments.put("l.action = ANY ({}::text[])", words.actions))
+    if words.kinds is not None:
+        common.append(arguments.put("l.resource_kind = ANY ({}::text[])", words.kinds))
+    if wanted.address is not None:
+        has = _has_address(wanted.address, words, arguments)
+        common.append(_with_personal(tenant_id, has, stretch, arguments))
+    return [
+        " AND ".join([*common, *texts])
+        for texts in _with_text(tenant_id, words, stretch, arguments)
+    ]
+
+
+def _has_address(network: IPv4Network | IPv6Network, words: Words, arguments: Arguments) -> str:
+    if words.addresses is not None:
+        return arguments.put("p.address = ANY ({}::inet[])", words.addresses)
+    # A range, for row-level security lets `<<=` near no index.
+    has = "p.address >= {} AND p.address <= {}"
+    return arguments.put(has, network.network_address, network.broadcast_address)
+
+
+def _with_personal(tenant_id: TenantId, has: str, stretch: Stretch, arguments: Arguments) -> str:
+    texts = [
+        arguments.put("p.tenant_id = {}", tenant_id),
+        has,
+        *within("p", Stretch(stretch.since, stretch.until), "newest", arguments),
+    ]
+    return f"l.event_id IN (SELECT p.event_id FROM audit_personal AS p WHERE {' AND '.join(texts)})"  # noqa: S608  fixed words, no input
+
+
+def _with_text(
+    tenant_id: TenantId, words: Words, stretch: Stretch, arguments: Arguments
+) -> list[list[str]]:
+    """Ask for the words a text is in, field by field; for very many, by what they look like."""
+    if words.q is None:
+        return [[]]
+    if words.has_all:
+        answers = []
+        for name, column in TEXT_COLUMNS.items():
+            if found := words.matching.get(name):
+                has = arguments.put(f"{column} = ANY ({{}}::text[])", found)
+                is_log = column.startswith("l.")
+                text = has if is_log else _with_personal(tenant_id, has, stretch, arguments)
+                answers.append([text])
+        return answers
+    pattern = arguments.put("{}", words.pattern)
+    # The offset keeps this a look at one row's personal fields, and no list of all that match.
+    personal = (
+        "SELECT FROM audit_personal AS p WHERE p.event_id = l.event_id"
+        f" AND (p.actor_name ILIKE {pattern} OR p.email ILIKE {pattern}) OFFSET 0"
+    )
+    text = f"(l.action ILIKE {pattern} OR l.reason ILIKE {pattern} OR EXISTS ({personal}))"
+    return [[text]]

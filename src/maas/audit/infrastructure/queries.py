@@ -18,7 +18,6 @@ import asyncpg
 from maas.audit.application.queries import (
     NEIGHBOURS,
     ActorDetails,
-    AuditEventNotFoundError,
     ChangeDetails,
     EventDetails,
     EventFilter,
@@ -26,6 +25,7 @@ from maas.audit.application.queries import (
     Order,
     ResourceDetails,
 )
+from maas.audit.infrastructure.absence import explain_absence
 from maas.audit.infrastructure.conditions import (
     DIRECTIONS,
     Arguments,
@@ -43,14 +43,16 @@ from maas.shared.infrastructure.database import Database, PooledConnection
 PATIENCE: Final = timedelta(seconds=1)
 """How long a page of what no index answers is looked for, before it is given as it is."""
 
-FIRST_STRETCH: Final = 500
-"""So many events the first stretch of time has; each later one is eight times as long."""
+FIRST_STRETCHES: Final = (500, 8_000)
+"""So many events the first stretches of time have; each later one is eight times as long."""
 
 GROWTH: Final = 8
 QUICK_SECONDS: Final = 0.05
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-# How common a value is decides between two good plans, so none is made before the values are known.
+# A plan for any value would take a partition that has one action alone for full of what is wanted.
+# By time alone there is one plan, and making it for all partitions takes longer than asking.
+_PLAN_ONCE: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _PLAN_BY_VALUE: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 _COLUMNS: Final = """
@@ -111,12 +113,18 @@ class PostgresAuditQueries:
         page: PageRequest,
         order: Order = "newest",
     ) -> Page[EventDetails]:
+        if wanted.action == "*":
+            wanted = replace(wanted, action=None)
         async with self._database.tenant(tenant_id) as connection:
             await connection.execute(_PLAN_BY_VALUE)
             words = await find_words(connection, tenant_id, wanted)
             question = _Question(tenant_id, wanted, words, order, page)
-            total = await _count(connection, question) if page.include_total else None
-            if is_alone(wanted) and words.actions is None:
+            total = None
+            if page.include_total:
+                total = await _count(connection, question)
+            if words.is_in_nothing:
+                rows, reached = [], None
+            elif is_alone(wanted) and words.actions is None:
                 rows, reached = await _read(connection, question, page.limit + 1), None
             elif (streams := find_streams(wanted, words)) is not None:
                 rows, reached = await _read_streams(connection, question, streams), None
@@ -164,13 +172,15 @@ class PostgresAuditQueries:
             return rows, None
         is_newest = question.order == "newest"
         since, until = whole
-        length = await _first_length(connection, question, whole)
+        sizes, length = list(FIRST_STRETCHES), timedelta()
         began = time.monotonic()
         while since < until:
+            if sizes:
+                length = await _length_of(connection, question, (since, until), sizes.pop(0))
             step = min(length, until - since)
             stretch = (until - step, until) if is_newest else (since, since + step)
             asked = time.monotonic()
-            rows += await _read(connection, question, limit - len(rows), stretch)
+            rows += await _read_stretch(connection, question, limit - len(rows), stretch)
             since, until = (since, stretch[0]) if is_newest else (stretch[1], until)
             if len(rows) == limit:
                 break
@@ -200,19 +210,23 @@ async def _whole_stretch(
     return since, until
 
 
-async def _first_length(
-    connection: PooledConnection, question: _Question, whole: tuple[datetime, datetime]
+async def _length_of(
+    connection: PooledConnection,
+    question: _Question,
+    whole: tuple[datetime, datetime],
+    events: int,
 ) -> timedelta:
-    """Measure how long it took for a few hundred events, where the search begins."""
+    """Measure how long it took for so many events, where the search goes on."""
     arguments, direction = Arguments(), DIRECTIONS[question.order]
     texts = in_columns(question.tenant_id, EventFilter(), arguments)
     texts += within("l", Stretch(*whole), question.order, arguments)
+    await connection.execute(_PLAN_ONCE)
     reached = await connection.fetchval(
         f"SELECT l.occurred_at FROM audit_log AS l WHERE {' AND '.join(texts)}"  # noqa: S608  fixed words, no input
-        f" ORDER BY l.occurred_at {direction}, l.event_id {direction}"
-        f" OFFSET {FIRST_STRETCH} LIMIT 1",
+        f" ORDER BY l.occurred_at {direction}, l.event_id {direction} OFFSET {events} LIMIT 1",
         *arguments.values,
     )
+    await connection.execute(_PLAN_BY_VALUE)
     since, until = whole
     if reached is None:
         return until - since
@@ -221,24 +235,49 @@ async def _first_length(
 
 
 async def _read(
+    connection: PooledConnection, question: _Question, limit: int
+) -> list[asyncpg.Record]:
+    """Read the first events of what one index answers."""
+    arguments = Arguments()
+    conditions = [
+        *in_columns(question.tenant_id, question.wanted, arguments),
+        *within("l", question.stretch, question.order, arguments),
+    ]
+    query = _SELECT.format(
+        columns=_COLUMNS,
+        conditions=" AND ".join(conditions),
+        direction=DIRECTIONS[question.order],
+        limit=limit,
+    )
+    return list(await connection.fetch(query, *arguments.values))
+
+
+async def _read_stretch(
     connection: PooledConnection,
     question: _Question,
     limit: int,
-    bounds: tuple[datetime, datetime] | None = None,
+    bounds: tuple[datetime, datetime],
 ) -> list[asyncpg.Record]:
-    """Read the first events of a stretch that have all that is wanted."""
-    stretch = question.stretch
-    if bounds is not None:
-        stretch = replace(stretch, since=bounds[0], until=bounds[1])
+    """Read the first events of a stretch that have all that is wanted, whichever index helps."""
     arguments = Arguments()
-    conditions = in_stretch(
+    stretch = replace(question.stretch, since=bounds[0], until=bounds[1])
+    answers = in_stretch(
         question.tenant_id, question.wanted, stretch, question.order,
         words=question.words, arguments=arguments,
     )  # fmt: skip
-    query = _SELECT.format(
-        columns=_COLUMNS, conditions=conditions, direction=DIRECTIONS[question.order], limit=limit
+    direction = DIRECTIONS[question.order]
+    # All that fits, and no limit in sight: in its hope to be done soon PostgreSQL would look up
+    # event after event. The keys alone are often all in one index, and rows are wide.
+    parts = [
+        f"SELECT l.occurred_at, l.event_id FROM audit_log AS l WHERE {conditions}"  # noqa: S608  fixed words, no input
+        for conditions in answers
+    ]
+    keys = (
+        f"WITH found AS MATERIALIZED ({' UNION '.join(parts)})"  # noqa: S608  likewise
+        " SELECT occurred_at, event_id FROM found"
+        f" ORDER BY occurred_at {direction}, event_id {direction} LIMIT {limit}"
     )
-    return list(await connection.fetch(query, *arguments.values))
+    return await _read_keys(connection, question, keys, arguments)
 
 
 async def _read_streams(
@@ -247,23 +286,34 @@ async def _read_streams(
     if not streams:
         return []
     arguments = Arguments()
-    tenant = arguments.put("{}", question.tenant_id)
     keys = keys_of(
         question.tenant_id, streams, question.stretch, question.order,
         limit=question.page.limit + 1, arguments=arguments,
     )  # fmt: skip
+    return await _read_keys(connection, question, keys, arguments)
+
+
+async def _read_keys(
+    connection: PooledConnection, question: _Question, keys: str, arguments: Arguments
+) -> list[asyncpg.Record]:
     query = _SELECT_KEYS.format(
-        columns=_COLUMNS, keys=keys, tenant=tenant, direction=DIRECTIONS[question.order]
+        columns=_COLUMNS,
+        keys=keys,
+        tenant=arguments.put("{}", question.tenant_id),
+        direction=DIRECTIONS[question.order],
     )
     return list(await connection.fetch(query, *arguments.values))
 
 
 async def _count(connection: PooledConnection, question: _Question) -> int:
+    if question.words.is_in_nothing:
+        return 0
     arguments, wanted = Arguments(), question.wanted
-    conditions = in_stretch(
+    answers = in_stretch(
         question.tenant_id, wanted, Stretch(wanted.since, wanted.until), question.order,
         words=question.words, arguments=arguments,
     )  # fmt: skip
+    conditions = " OR ".join(f"({answer})" for answer in answers)
     total: int = await connection.fetchval(
         f"SELECT count(*) FROM audit_log AS l WHERE {conditions}",  # noqa: S608  fixed words, no input
         *arguments.values,
@@ -278,7 +328,7 @@ async def _get(connection: PooledConnection, tenant_id: TenantId, event_id: UUID
     )  # fmt: skip
     row = await connection.fetchrow(query, tenant_id, event_id)
     if row is None:
-        raise AuditEventNotFoundError
+        raise await explain_absence(connection, event_id)
     return _details(row)
 
 

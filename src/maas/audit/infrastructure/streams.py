@@ -10,7 +10,9 @@ from typing import Final
 
 from maas.audit.application.queries import EventFilter, Order
 from maas.audit.infrastructure.conditions import (
+    COMES_AFTER,
     DIRECTIONS,
+    TEXT_COLUMNS,
     Arguments,
     Stretch,
     in_columns,
@@ -46,6 +48,11 @@ class Stream:
     type: str
     values: Sequence[object]
     wanted: EventFilter
+
+    @property
+    def is_ordered_by_value(self) -> bool:
+        """Whether the index has the value right before the time."""
+        return self.table == "l" and self.column in {"action", "reason"}
 
 
 def find_streams(wanted: EventFilter, words: Words) -> list[Stream] | None:
@@ -84,22 +91,18 @@ def _asked(wanted: EventFilter) -> frozenset[str]:
         )
         if getattr(wanted, name) is not None
     }  # fmt: skip
-    if wanted.action == "*":
-        asked.remove("action")
     if wanted.outcome is not None:
         asked.add("success" if wanted.outcome == "success" else "failure")
     return frozenset(asked)
 
 
 def _streams_of_text(wanted: EventFilter, words: Words) -> list[Stream]:
-    rest, found = replace(wanted, q=None), words.matching
-    streams = (
-        Stream("l", "action", "text", found.get("action", ()), rest),
-        Stream("l", "reason", "text", found.get("reason", ()), rest),
-        Stream("p", "actor_name", "text", found.get("name", ()), rest),
-        Stream("p", "email", "text", found.get("email", ()), rest),
-    )
-    return [stream for stream in streams if stream.values]
+    rest = replace(wanted, q=None)
+    return [
+        Stream(column[0], column[2:], "text", words.matching[name], rest)
+        for name, column in TEXT_COLUMNS.items()
+        if name in words.matching
+    ]
 
 
 def keys_of(
@@ -112,23 +115,47 @@ def keys_of(
     arguments: Arguments,
 ) -> str:
     """Spell the query of the first keys (`occurred_at, event_id`) of all streams together."""
-    ordered = "occurred_at {0}, event_id {0}".format(DIRECTIONS[order])
+    direction = DIRECTIONS[order]
     parts = []
     for stream in streams:
         alias = stream.table
         if alias == "l":
-            conditions = in_columns(tenant_id, stream.wanted, arguments)
+            texts = in_columns(tenant_id, stream.wanted, arguments)
         else:
-            conditions = [arguments.put("p.tenant_id = {}", tenant_id)]
-        conditions += [
-            f"{alias}.{stream.column} = v.v",
-            *within(alias, stretch, order, arguments),
-        ]
+            texts = [arguments.put("p.tenant_id = {}", tenant_id)]
+        column, columns = f"{alias}.{stream.column}", ""
+        if stream.is_ordered_by_value:
+            texts += _within_value(column, stretch, order, arguments)
+            columns = f"{column} {direction}, "
+        else:
+            texts += [f"{column} = v.v", *within(alias, stretch, order, arguments)]
         values = arguments.put(f"{{}}::{stream.type}[]", stream.values)
         table = "audit_log" if alias == "l" else "audit_personal"
         parts.append(
             f"SELECT k.occurred_at, k.event_id FROM unnest({values}) AS v (v) CROSS JOIN LATERAL ("  # noqa: S608  fixed words, no input
-            f"SELECT occurred_at, event_id FROM {table} AS {alias}"
-            f" WHERE {' AND '.join(conditions)} ORDER BY {ordered} LIMIT {limit}) AS k"
+            f"SELECT occurred_at, event_id FROM {table} AS {alias} WHERE {' AND '.join(texts)}"
+            f" ORDER BY {columns}occurred_at {direction}, event_id {direction} LIMIT {limit}) AS k"
         )
+    ordered = f"occurred_at {direction}, event_id {direction}"
     return f"{' UNION '.join(parts)} ORDER BY {ordered} LIMIT {limit}"
+
+
+def _within_value(column: str, stretch: Stretch, order: Order, arguments: Arguments) -> list[str]:
+    """Keep to one value and a stretch, in a form that only an index of both can answer.
+
+    Asked for `action = v.v`, PostgreSQL guesses that a month with one action alone is full of it,
+    and would read that month from end to end to find that it has none.
+    """
+    texts = [f"{column} <= v.v", f"{column} >= v.v"]
+    # A cursor lies between both ends, so it takes the place of the one it comes from.
+    if stretch.until is not None and (stretch.after is None or order == "oldest"):
+        texts[0] = arguments.put(f"({column}, l.occurred_at) < (v.v, {{}})", stretch.until)
+    if stretch.since is not None and (stretch.after is None or order == "newest"):
+        texts[1] = arguments.put(f"({column}, l.occurred_at) >= (v.v, {{}})", stretch.since)
+    if stretch.after is not None:
+        comes_after = (
+            f"({column}, l.occurred_at, l.event_id) {COMES_AFTER[order]} (v.v, {{}}, {{}})"
+        )
+        place = 0 if order == "newest" else 1
+        texts[place] = arguments.put(comes_after, stretch.after.at, stretch.after.id)
+    return texts

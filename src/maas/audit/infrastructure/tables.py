@@ -87,8 +87,8 @@ audit_log = Table(
     Index(
         "ix_audit_log_action_outcome",
         "tenant_id",
-        "action",
         "outcome",
+        "action",
         "occurred_at",
         "event_id",
         postgresql_where=text("outcome <> 'success'"),
@@ -190,8 +190,8 @@ audit_terms = Table(
     _metadata,
     Column("tenant_id", Uuid, primary_key=True),
     Column("field", Text, primary_key=True),
-    Column("term", Text(collation="C"), primary_key=True),
-    Column("leads_to", Text(collation="C"), primary_key=True, server_default=text("''")),
+    Column("term", Text, primary_key=True),
+    Column("leads_to", Text, primary_key=True, server_default=text("''")),
     CheckConstraint("field IN ('action', 'reason', 'name', 'email', 'kind')", name="field"),
 )
 Index(

@@ -15,7 +15,7 @@ from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import PooledConnection
 
 MOST_WORDS: Final = 500
-MOST_ADDRESSES: Final = 500
+MOST_ADDRESSES: Final = 250
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -24,7 +24,8 @@ _SPECIAL: Final = re.compile(r"([\\%_])")
 _MATCHING: Final = "SELECT field, term FROM audit_matching_terms($1, $2)"
 _ACTIONS: Final = """
     SELECT term FROM audit_terms
-    WHERE tenant_id = $1 AND field = 'action' AND term >= $2 AND term < $3 ORDER BY term
+    WHERE tenant_id = $1 AND field = 'action' AND term COLLATE "C" >= $2 AND term COLLATE "C" < $3
+    ORDER BY term
 """
 _KINDS: Final = """
     SELECT DISTINCT term FROM audit_terms WHERE tenant_id = $1 AND field = 'kind' ORDER BY term
@@ -63,6 +64,11 @@ class Words:
     addresses: Sequence[Address] | None = None
 
     @property
+    def is_in_nothing(self) -> bool:
+        """Whether no event of the trail has the text."""
+        return self.q is not None and not self.matching
+
+    @property
     def pattern(self) -> str:
         """The pattern of `LIKE` that finds `q` as it is spelled."""
         spelled = _SPECIAL.sub(r"\\\1", self.q or "")
@@ -92,7 +98,7 @@ async def find_words(
 async def _find_actions(
     connection: PooledConnection, tenant_id: TenantId, wanted: EventFilter
 ) -> Sequence[str] | None:
-    if wanted.action is not None and wanted.action.endswith("*") and wanted.action != "*":
+    if wanted.action is not None and wanted.action.endswith("*"):
         prefix = wanted.action.removesuffix("*")
         rows = await connection.fetch(_ACTIONS, tenant_id, prefix, prefix + _LAST_CHARACTER)
     elif wanted.action is None and wanted.resource_kind is not None and wanted.resource_id is None:
