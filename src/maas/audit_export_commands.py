@@ -107,9 +107,13 @@ def _spell_stretch(check: Any) -> str:
 
 def _say_completeness(check: Any, begun: float) -> int:
     header, counts = check.header, check.counts
+    for tombstone in check.tombstones:
+        say("DROPPED", "yellow", _spell_tombstone(tombstone))
     if check.is_attested:
         events = spell_count(counts.events, "event")
-        text = f"ok: all {events} of tenant {header.tenant_id}{_spell_wanted(header)}, as signed"
+        kept = " that are kept" if check.tombstones else ""
+        wanted = _spell_wanted(header)
+        text = f"ok: all {events} of tenant {header.tenant_id}{kept}{wanted}, as signed"
         say("COMPLETENESS", "green", text)
     else:
         text = "unknown: the last line is not signed, so events of the tenant may be left out"
@@ -117,6 +121,15 @@ def _say_completeness(check: Any, begun: float) -> int:
     rows, seconds = counts.events + counts.others, time.monotonic() - begun
     output.print(f"{rows:,} rows in {seconds:.1f} s.", highlight=False, style="dim")
     return 0 if check.is_attested else EXIT_UNCHECKED
+
+
+def _spell_tombstone(tombstone: Any) -> str:
+    events, days = spell_count(tombstone.rows, "event"), spell_count(tombstone.policy_days, "day")
+    return (
+        f"{events} of all tenants, of class {tombstone.retention_class} and recorded in "
+        f"{tombstone.period:%Y-%m}, went after {days} under tombstone {tombstone.n}; none of them "
+        "is in the file"
+    )
 
 
 def _spell_wanted(header: Any) -> str:

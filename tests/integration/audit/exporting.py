@@ -11,6 +11,7 @@ from maas.audit.application.export import ExportService
 from maas.audit.application.export_ports import ExportRequest
 from maas.audit.application.exports import Exports
 from maas.audit.application.queries import EventFilter
+from maas.audit.domain.export import Digest
 from maas.audit.domain.export_check import ExportCheck
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
 from maas.audit.public import Actor
@@ -95,3 +96,14 @@ def spelled(lines: Iterable[dict[str, Any]]) -> list[bytes]:
         json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         for line in lines
     ]
+
+
+def with_new_digest(lines: list[dict[str, Any]]) -> list[bytes]:
+    """Let the last line say what the file is now, as whoever changed it would."""
+    *before, end = lines
+    texts, digest = spelled(before), Digest()
+    for line, text in zip(before, texts, strict=True):
+        if line["type"] == "mark":
+            digest.close_piece()
+        digest.update(text)
+    return [*texts, *spelled([{**end, "digest": digest.close_piece().hex()}])]

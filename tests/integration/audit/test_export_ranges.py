@@ -9,7 +9,6 @@ import pytest
 
 from maas.audit.application.export import ExportService
 from maas.audit.application.export_ports import EARLIEST_RECORD, LATEST_RECORD
-from maas.audit.domain.export import Digest
 from maas.audit.infrastructure.signing import Ed25519Signer
 from maas.audit.public import Actor
 from maas.shared.domain.ids import new_id
@@ -20,7 +19,7 @@ from tests.integration.audit.exporting import (
     first,
     kinds,
     lines_of,
-    spelled,
+    with_new_digest,
 )
 from tests.integration.audit.exporting import exports as exports  # noqa: PLC0414  a fixture, reused
 from tests.integration.audit.exporting import signer as signer  # noqa: PLC0414  likewise
@@ -172,7 +171,7 @@ async def test_a_filtered_file_does_not_pass_as_complete(
     lines = [json.loads(line) for line in await lines_of(exports, asked(action="model.deleted"))]
     first(lines, "header")["filter"] = {}
 
-    found = check_of(_with_new_digest(lines), signer).findings
+    found = check_of(with_new_digest(lines), signer).findings
 
     assert [finding.what for finding in found] == ["its signature is not that of a trusted key"]
 
@@ -189,7 +188,7 @@ async def test_a_stretch_cannot_begin_elsewhere(
         ("n", 3, "missing"),
     ):
         kept, start[name] = start[name], value
-        findings = check_of(_with_new_digest(lines), signer).findings
+        findings = check_of(with_new_digest(lines), signer).findings
         start[name] = kept
         assert any(found in finding.what for finding in findings), (name, list(findings))
 
@@ -200,7 +199,7 @@ async def test_what_is_called_the_first_row_follows_from_nothing(
     lines = [json.loads(line) for line in await lines_of(exports)]
     first(lines, "header")["start"]["row_hash"] = "01" * 32
 
-    findings = check_of(_with_new_digest(lines), signer).findings
+    findings = check_of(with_new_digest(lines), signer).findings
 
     assert "the first row of all follows from no other" in {found.what for found in findings}
 
@@ -232,14 +231,3 @@ async def test_over_http_a_time_that_ends_before_it_begins_is_refused(
         assert (answer.status_code, answer.json()["code"]) == (422, "export-options-conflict")
     assert march.status_code == 200
     assert march.headers["x-audit-upto-seq"] == "0"
-
-
-def _with_new_digest(lines: list[dict[str, object]]) -> list[bytes]:
-    """Let the last line say what the file is now, as whoever changed it would."""
-    *before, end = lines
-    texts, digest = spelled(before), Digest()
-    for line, text in zip(before, texts, strict=True):
-        if line["type"] == "mark":
-            digest.close_piece()
-        digest.update(text)
-    return [*texts, *spelled([{**end, "digest": digest.close_piece().hex()}])]

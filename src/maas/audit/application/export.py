@@ -119,6 +119,11 @@ class ExportService:
                 text.after_n = page.checkpoints[-1].signed.checkpoint.n
             if self.signer is not None and text.after < header.seq_to:
                 yield self._mark(header, text, self.signer)
+        if header.start.seq <= header.seq_to:
+            # Whatever was gone when its page was read has been buried by now.
+            buried = await self.reader.tombstones(header.start.seq, header.seq_to)
+            text.counts.tombstones += len(buried)
+            yield text.add(b"".join(spell_line("tombstone", each.to_mapping()) for each in buried))
         yield await self._end(header, text)
 
     def _mark(self, header: Header, text: _Text, signer: StatementSigner) -> bytes:

@@ -10,6 +10,7 @@ from maas.audit.application.proofs import CheckpointDetails
 from maas.audit.application.queries import EventFilter
 from maas.audit.domain.chain_check import ChainRow, Start
 from maas.audit.domain.export import Content
+from maas.audit.domain.tombstone import SignedTombstone
 from maas.shared.domain.ids import TenantId
 
 PAGE_ROWS: Final = 1_000
@@ -121,6 +122,10 @@ class ExportReader(Protocol):
         ...
 
     async def page(self, request: ExportRequest, page: PageRequest) -> ExportPage: ...
+
+    async def tombstones(self, first_seq: int, last_seq: int) -> Sequence[SignedTombstone]:
+        """List what says that events of a stretch of the log were dropped, by `n`."""
+        ...
 
 
 class StatementSigner(Protocol):

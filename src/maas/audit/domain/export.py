@@ -5,6 +5,9 @@ and its checkpoints can be followed from the first row of the stretch to the las
 The last line counts and hashes what went before; the server signs it with the header, for nothing
 else says that none of the tenant's events was passed off as another's.
 
+Events that were dropped when their time was up are in the chain like those of others; the
+tombstones that say so are there too, before the last line.
+
 The text is hashed in pieces that end at marks. Whoever goes on at a mark needs the hash of what
 went before and not its text, so a download that was cut off is continued and still proves itself.
 """

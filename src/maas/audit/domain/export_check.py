@@ -27,6 +27,12 @@ from maas.audit.domain.export import (
 from maas.audit.domain.fidelity import find_personal_difference
 from maas.audit.domain.findings import Findings
 from maas.audit.domain.merkle import HASH_BYTES
+from maas.audit.domain.tombstone import (
+    MalformedTombstoneError,
+    SignedTombstone,
+    Tombstone,
+    read_signed_tombstone,
+)
 
 OWN: Final = {"full": "event", "proof": "own"}
 """How the line of one of the tenant's events is called, by content."""
@@ -43,6 +49,7 @@ class ExportCheck:
     def __init__(self, *, keys: Mapping[str, bytes], is_signed: SignatureCheck) -> None:
         self.findings = Findings()
         self.counts = Counts()
+        self.tombstones: list[Tombstone] = []
         self.is_attested = False
         self.recorded_from: datetime | None = None
         self.recorded_to: datetime | None = None
@@ -74,7 +81,7 @@ class ExportCheck:
             return self._take(line)
         except MalformedExportError:
             raise
-        except MalformedCheckpointError as exc:
+        except (MalformedCheckpointError, MalformedTombstoneError) as exc:
             raise MalformedExportError(str(exc)) from exc
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise MalformedExportError("a field is missing, or of another kind") from exc
@@ -119,10 +126,25 @@ class ExportCheck:
                 self.chain.take_checkpoint(stored)
             case "mark":
                 self._digest.close_piece()
+            case "tombstone":
+                self._bury(read_signed_tombstone(fields))
             case "key":
                 pass
             case _:
                 raise MalformedExportError("a line of a type that is unknown, or not of this file")
+
+    def _bury(self, signed: SignedTombstone) -> None:
+        tombstone, header = signed.tombstone, self.header
+        self.counts.tombstones += 1
+        self.tombstones.append(tombstone)
+        key = self._keys.get(tombstone.key_id)
+        if key is None or not self._is_signed(key, signed.signature, tombstone.to_bytes()):
+            what = "its signature is not that of a trusted key"
+        elif tombstone.last_seq < header.start.seq or tombstone.first_seq > header.seq_to:
+            what = "it is about other rows than these"
+        else:
+            return
+        self.findings.add(tombstone.first_seq, f"tombstone {tombstone.n}", what)
 
     def _begin(self, fields: Mapping[str, Any], kind: str) -> None:
         if kind != "header" or self._header is not None:

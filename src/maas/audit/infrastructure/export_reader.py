@@ -17,9 +17,20 @@ from maas.audit.application.export_ports import (
 from maas.audit.application.proofs import CheckpointDetails
 from maas.audit.domain.chain_check import Start
 from maas.audit.domain.event import spell_instant
+from maas.audit.domain.tombstone import SignedTombstone
 from maas.audit.infrastructure.checkpoints import COLUMNS, read_row
+from maas.audit.infrastructure.retention import read_tombstone
+from maas.audit.infrastructure.tombstone_tables import audit_tombstones
 from maas.shared.infrastructure.database import Database, PooledConnection
 
+_BURIED: Final = tuple(
+    column.name for column in audit_tombstones.columns if column.name != "packed"
+)
+# Which rows, packed, may be megabytes, and is not needed to say what they were.
+_TOMBSTONES: Final = f"""
+    SELECT {", ".join(_BURIED)}, ''::bytea AS packed
+    FROM audit_tombstones WHERE last_seq >= $1 AND first_seq <= $2 ORDER BY n
+"""  # noqa: S608  fixed words, no input
 _KEYS: Final = "SELECT * FROM audit_signing_keys ORDER BY first_seq, key_id"
 _CHAIN: Final = """
     SELECT seq, recorded_at, leaf, row_hash FROM audit_chain
@@ -119,6 +130,11 @@ class PostgresExportReader:
                 # No checkpoint is empty, so no more of them begin among these rows.
                 signed = await connection.fetch(_CHECKPOINTS, page.after_n, last, page.limit)
         return await _page(rows, events, signed, is_full=is_full)
+
+    async def tombstones(self, first_seq: int, last_seq: int) -> Sequence[SignedTombstone]:
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_TOMBSTONES, first_seq, last_seq)
+        return [read_tombstone(row).signed for row in rows]
 
 
 async def _find_row(
