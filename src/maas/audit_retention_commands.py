@@ -42,10 +42,10 @@ def retention(
     try:
         prospects = asyncio.run(wiring.foresee_retention(settings, clock=clock))
         due = [prospect for prospect in prospects if prospect.is_due]
-        if is_dry or not due:
+        if is_dry:
             _show_prospects(prospects, as_json=as_json)
             raise typer.Exit(0)
-        if not is_sure:
+        if due and not is_sure:
             _ask(prospects, len(due), as_json=as_json)
         report = asyncio.run(
             wiring.retain(settings, clock=clock, actor="operator", run_seconds=None)
@@ -113,6 +113,8 @@ def _show_report(report: Any, *, as_json: bool) -> int:
         ]
         _print(outcomes, "outcomes")
     else:
+        if not report.outcomes:
+            output.print("Nothing is due; partitions are there for the next three months.")
         for outcome in report.outcomes:
             colour, fate = COLOURS[outcome.fate], outcome.fate.replace("_", " ")
             line = f"{outcome.partition.label:<20} [{colour}]{fate}[/] {escape(outcome.why)}"

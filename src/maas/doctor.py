@@ -47,6 +47,18 @@ _UNDELIVERED = """
     FROM undelivered_mails WHERE failed_at > now() - make_interval(days => $1)
 """
 
+_PARTITIONS = """
+    SELECT min(ahead) AS ahead, sum(partitions) AS partitions, sum(size) AS size FROM (
+        SELECT count(*) FILTER (WHERE right(c.relname, 7)
+                > to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY_MM')) AS ahead,
+            count(c.oid) AS partitions, sum(pg_total_relation_size(c.oid)) AS size
+        FROM pg_inherits l JOIN pg_class p ON p.oid = l.inhrelid
+            LEFT JOIN pg_inherits i ON i.inhparent = p.oid
+            LEFT JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE l.inhparent = to_regclass('audit_log') GROUP BY p.oid
+    ) classes
+"""
+
 
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything, each check on its own, so that one failure hides no other."""
@@ -153,6 +165,7 @@ async def _check_system_role(settings: Settings) -> list[Finding]:
     findings = [Finding("ok", "The worker can act as maas_system.")]
     try:
         findings += await _check_given_passwords(connection) + await _check_mails(connection)
+        findings.append(await _check_partitions(connection))
     except asyncpg.PostgresError:
         # Not migrated yet, or gone again; both are said elsewhere.
         return findings
@@ -182,6 +195,22 @@ async def _check_mails(connection: Connection) -> list[Finding]:
         f"newest: {row['reason']} (see the table undelivered_mails)"
     )
     return [Finding("warning", text)]
+
+
+async def _check_partitions(connection: Connection) -> Finding:
+    row = await connection.fetchrow(_PARTITIONS)
+    size = (row["size"] or 0) // 1024**2 if row else 0
+    if row is None or not row["ahead"]:
+        text = (
+            "The audit log has no partition for next month: the worker makes them, so see that "
+            "`maas worker` and `maas beat` run, or run `maas audit retention`."
+        )
+        return Finding("error", text)
+    return Finding(
+        "ok",
+        f"The audit log has partitions {row['ahead']} months ahead; {row['partitions']} hold "
+        f"{size} MiB.",
+    )
 
 
 async def _check_redis(settings: Settings) -> list[Finding]:

@@ -68,6 +68,27 @@ async def test_drops_what_is_due_and_all_of_it_can_be_checked(
     assert json.loads(torn.stdout)["archives"][0]["fault"].startswith("its size")
 
 
+async def test_makes_partitions_ahead_where_the_doctor_missed_them(
+    settings_of_worker: dict[str, str], run: Run, superuser: Superuser
+) -> None:
+    for ahead in (1, 2, 3):
+        month = await superuser.fetchval(
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(months => $1),"
+            " 'YYYY_MM')",
+            ahead,
+        )
+        await superuser.execute(f"DROP TABLE audit_log_usage_{month}")
+
+    before = run("doctor", given=settings_of_worker)
+    done = run("audit", "retention", given=settings_of_worker)
+    after = run("doctor", given=settings_of_worker)
+
+    assert before.returncode == 1
+    assert "no partition for next month" in before.stdout
+    assert done.returncode == 0, done.stderr
+    assert "has partitions 3 months ahead" in after.stdout
+
+
 async def test_a_partition_that_was_tampered_with_ends_with_2(
     given: dict[str, str], run: Run, superuser: Superuser
 ) -> None:

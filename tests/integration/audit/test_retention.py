@@ -17,7 +17,7 @@ from maas.audit.domain.tombstone import read_signed_tombstone
 from maas.audit.infrastructure.archive import measure, read_events
 from maas.audit.infrastructure.retention import read_tombstone
 from maas.audit.retention_wiring import foresee_retention, retain
-from maas.audit.wiring import verify_trail
+from maas.audit.wiring import AuditContext, verify_trail
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
@@ -197,17 +197,19 @@ class TestRun:
         assert await superuser.fetchval("SELECT count(*) FROM audit_outbox") == 1
 
     async def test_without_a_policy_only_makes_partitions_ahead(
-        self, record: Record, run: Retain, settings: Settings, superuser: Superuser
+        self, audit: AuditContext, run: Retain, settings: Settings, superuser: Superuser
     ) -> None:
-        await record(6)
         ahead = await superuser.fetchval(
             "SELECT to_char(clock_timestamp() + interval '3 months', 'YYYY_MM')"
         )
         await superuser.execute(f"DROP TABLE audit_log_usage_{ahead}")
 
+        before = (await audit.backlog())["partitions_ahead"]
+
         report = await run(settings)
 
         assert report.outcomes == []
+        assert (before, (await audit.backlog())["partitions_ahead"]) == (2, 3)
         assert await superuser.fetchval("SELECT to_regclass($1)", f"audit_log_usage_{ahead}")
 
     async def test_an_empty_partition_goes_without_a_tombstone(

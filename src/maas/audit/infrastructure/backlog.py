@@ -13,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from maas.audit.infrastructure.retention import PARTITIONS_AHEAD
 from maas.audit.infrastructure.spool import measure_spools
 from maas.audit.infrastructure.stream import GROUP, STREAM
 from maas.shared.infrastructure.database import Database
@@ -43,9 +44,11 @@ async def read_backlog(
     figures: dict[str, float] = {}
     try:
         row = await database.fetchrow("SELECT * FROM audit_backlog()")
+        ahead = await database.fetchrow(PARTITIONS_AHEAD)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        row = None
-    if row is not None:
+        row = ahead = None
+    if row is not None and ahead is not None:
+        figures["partitions_ahead"] = float(ahead["months"])
         figures["outbox_rows"] = float(row["waiting"])
         figures["outbox_oldest_seconds"] = float(row["oldest_seconds"])
         figures["dead_letters"] = float(row["dead_letters"])

@@ -45,6 +45,17 @@ _PARTITIONS: Final = """
                              FROM unnest($1::text[]) AS class)
     ORDER BY c.relname
 """
+# Anybody may read this, the application too.
+PARTITIONS_AHEAD: Final = """
+    SELECT coalesce(min(ahead), 0) AS months FROM (
+        SELECT count(*) FILTER (WHERE right(c.relname, 7)
+                > to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY_MM')) AS ahead
+        FROM pg_inherits AS l JOIN pg_class AS p ON p.oid = l.inhrelid
+            LEFT JOIN pg_inherits AS i ON i.inhparent = p.oid
+            LEFT JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE l.inhparent = to_regclass('audit_log') GROUP BY p.oid
+    ) AS classes
+"""
 _ENSURE_AHEAD: Final = """
     SELECT audit_ensure_partition(class, clock_timestamp() + make_interval(months => ahead))
     FROM unnest($1::text[]) AS class, generate_series(0, 3) AS ahead
@@ -189,7 +200,7 @@ class PostgresRetentionLog:
                 # First the event: after the drop everybody waits for the end of this.
                 event = self._composer.compose(_scope(partition, row), _call())
                 await insert_event(self._connection, event)
-                is_dropped = await self._connection.fetchval(_DROP, *wanted)
+                is_dropped = bool(await self._connection.fetchval(_DROP, *wanted))
             finally:
                 # Of nothing that was there to drop, no event is left either.
                 await (transaction.commit() if is_dropped else transaction.rollback())
