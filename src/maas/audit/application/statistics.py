@@ -101,7 +101,7 @@ class StatisticsService:
         self,
         tenant_id: TenantId,
         *,
-        group_by: Sequence[Group],
+        group_by: Sequence[Group] | None = None,
         limit: int,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -111,9 +111,13 @@ class StatisticsService:
     ) -> Statistics:
         """Count a tenant's events, exactly as the log has them now.
 
+        Not told by what, by action, or of one actor by day.
+
         Raises:
             NotCountedError: the rollups do not answer this; it says what they do.
         """
+        if group_by is None:
+            group_by = ["action"] if actor_id is None else ["day"]
         question = plan(
             now=self.clock.now(),
             group_by=group_by,

@@ -100,13 +100,16 @@ async def count_events(
     statistics: Statistics,
     caller: Caller,
     group_by: Annotated[
-        list[Group],
+        list[Group] | None,
         Query(
-            default_factory=lambda: ["action"],
+            min_length=1,
             max_length=2,
-            description="One of action, outcome and actor, hour or day, or one of each.",
+            description=(
+                "One of action, outcome and actor, hour or day, or one of each; by action if left"
+                " out, or of one actor by day."
+            ),
         ),
-    ],
+    ] = None,
     since: Annotated[
         Instant | None, Query(description="Occurred then or later; 30 days before `until`.")
     ] = None,
