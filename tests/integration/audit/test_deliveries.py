@@ -179,9 +179,9 @@ class TestInOrder:
             third = await watching.hook(receiver.url)
             # Sealed for another row: it must not open here.
             await watching.superuser.execute(
-                "UPDATE audit_webhooks SET previous_until = $2, previous_secret ="
-                " (SELECT secret FROM audit_webhooks WHERE id = $3) WHERE id = $1",
-                *(webhook_id, NOW + timedelta(days=1), other),
+                "UPDATE audit_webhooks SET secret ="
+                " (SELECT secret FROM audit_webhooks WHERE id = $2) WHERE id = $1",
+                *(webhook_id, other),
             )
             await watching.superuser.execute(
                 "UPDATE audit_webhooks SET previous_until = $2, previous_secret = secret"

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -92,12 +93,13 @@ class WebhookSender:
             return _failure(exc.fault, exc.message, begun=begun)
 
     def _keys(self, recipient: Recipient) -> list[bytes]:
-        sealed = [recipient.secret]
+        place = (recipient.webhook_id, recipient.tenant_id)
+        keys = [self._secrets.open(recipient.secret, *place)]
         if recipient.previous_secret is not None:
-            sealed.append(recipient.previous_secret)
-        return [
-            self._secrets.open(each, recipient.webhook_id, recipient.tenant_id) for each in sealed
-        ]
+            # It may be why the secret was replaced that the old one cannot be read.
+            with suppress(SecretUnreadableError):
+                keys.append(self._secrets.open(recipient.previous_secret, *place))
+        return keys
 
 
 def complain_about(targets: Targets, url: str) -> str | None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict, Field, StrictInt, StringConstraints
 
 from maas.audit.application.rules import RuleChanges, RuleDetails
-from maas.audit.domain.rules import InvalidRuleParameterError, RuleNotFoundError
+from maas.audit.domain.rules import MAX_ROLES, InvalidRuleParameterError, RuleNotFoundError
 from maas.audit.interface.watch_dependencies import RuleReads, Rules
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
@@ -19,12 +19,9 @@ from maas.shared.interface.types import MAX_INT, Instant, ReadModel, StrictModel
 
 router = APIRouter(prefix="/audit/rules", tags=["audit"], route_class=StrictRoute)
 
-_ShortText = Annotated[str, StringConstraints(strict=True, max_length=128)]
-ParameterField = (
-    Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
-    | _ShortText
-    | Annotated[list[_ShortText], Field(max_length=100)]
-)
+_ShortText = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=64)]
+_Positive = Annotated[StrictInt, Field(ge=1, le=MAX_INT)]
+_ClockTime = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-2]\d:[0-5]\d$")]
 RuleNamePath = Annotated[str, Path(max_length=64, examples=["failed-login-burst"])]
 
 
@@ -60,15 +57,33 @@ class RuleRead(ReadModel):
     version: int
 
 
+class ParametersUpdate(StrictModel):
+    """The parameters of all rules: each takes its own. Those that are absent stay as they are."""
+
+    failures: _Positive = Field(default_factory=_absent)
+    minutes: _Positive = Field(default_factory=_absent)
+    addresses: _Positive = Field(default_factory=_absent)
+    hours: _Positive = Field(default_factory=_absent)
+    deletions: _Positive = Field(default_factory=_absent)
+    roles: Annotated[list[_ShortText], Field(min_length=1, max_length=MAX_ROLES)] = Field(
+        default_factory=_absent, description="Names of roles that count as an administrator's."
+    )
+    time_zone: _ShortText = Field(
+        default_factory=_absent, description="A name of the IANA database, as in Asia/Shanghai."
+    )
+    since: _ClockTime = Field(default_factory=_absent)
+    until: _ClockTime = Field(default_factory=_absent)
+
+
 class RuleUpdate(StrictModel):
-    """Fields, and parameters, that are absent stay as they are."""
+    """Fields that are absent stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"is_enabled": True, "parameters": {"failures": 3}}]}
     )
 
     is_enabled: bool = Field(default_factory=_absent)
-    parameters: dict[str, ParameterField] = Field(default_factory=_absent)
+    parameters: ParametersUpdate = Field(default_factory=_absent)
 
 
 def _render(rule: RuleDetails, response: Response) -> RuleRead:
@@ -121,6 +136,6 @@ async def update_rule(
     if_match: IfMatch,
     response: Response,
 ) -> RuleRead:
-    changes = cast("RuleChanges", {field: getattr(body, field) for field in body.model_fields_set})
+    changes = cast("RuleChanges", body.model_dump(exclude_unset=True))
     rule = await rules.revise(caller, name, check=if_match.check, **changes)
     return _render(rule, response)
