@@ -142,7 +142,8 @@ def _pattern(values: Iterable[str]) -> re.Pattern[bytes] | None:
     spelled = {
         form
         for value in values
-        for form in (value.encode(), json.dumps(value)[1:-1].encode())
+        for cased in {value, value.lower(), value.upper()}
+        for form in (cased.encode(), json.dumps(cased)[1:-1].encode())
         if value
     }
     if not spelled:
