@@ -46,7 +46,8 @@ Progress: TypeAlias = Callable[[str], None]
 
 _TABLES: Final = (
     "audit_log, audit_chain, audit_personal, audit_dedup, audit_checkpoints, audit_signing_keys,"
-    " audit_terms"
+    " audit_terms, audit_rollup_hours, audit_rollup_days, audit_rollup_weeks, audit_tombstones,"
+    " audit_erased_events, audit_watch_points, audit_watch_quiet, audit_deliveries, audit_alerts"
 )
 _INDEXES: Final = """
     SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition
@@ -200,6 +201,8 @@ class _Chain:
         await self._connection.execute(
             "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1", self.seq, self.hash
         )
+        # No rule is to look at months of events as if they came in this moment.
+        await self._connection.execute("UPDATE audit_watch SET seq = $1", self.seq)
 
 
 def _write_slice(wanted: _Slice) -> list[tuple[datetime, list[bytes]]]:

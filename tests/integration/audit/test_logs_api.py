@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from maas.audit.public import Actor
 from maas.shared.domain.ids import TenantId, new_id
 from tests.integration.audit.conftest import FakeAuthenticator
 from tests.integration.audit.helpers import Trail, names
@@ -95,6 +96,13 @@ async def test_of_another_tenant_is_not_there(
         {"limit": 201},
         {"cursor": "x"},
         {"request_id": ""},
+        {"order": "upwards"},
+        {"session_id": "1"},
+        {"api_key_id": "key"},
+        {"q": ""},
+        {"q": "x" * 201},
+        {"q": "a\0b"},
+        {"resource_id": "a\0b"},
     ],
     ids=str,
 )
@@ -115,6 +123,11 @@ async def test_a_wrong_filter_is_refused(
         ({"address": "2001:db8::/32"}, 0),
         ({"action": "model.*", "outcome": "success", "resource_kind": "model"}, 1),
         ({"since": "2026-01-01T00:00:00Z", "until": "2199-01-01T00:00:00Z"}, 1),
+        ({"q": "EL.CRE"}, 1),
+        ({"q": "%"}, 0),
+        ({"q": "\u202e"}, 0),
+        ({"order": "oldest", "q": "ada"}, 1),
+        ({"session_id": "01935d2e-0000-7000-8000-000000000004"}, 0),
     ],
     ids=str,
 )
@@ -128,3 +141,55 @@ async def test_filters(
 
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["items"]) == found
+
+
+@pytest.mark.parametrize("other", [{"order": "oldest"}, {"q": "model"}, {"outcome": "success"}])
+async def test_a_cursor_goes_with_its_order_and_its_filters(
+    client: httpx.AsyncClient, trail: Trail, other: dict[str, str]
+) -> None:
+    await trail.add(*[trail.make("model.created") for _ in range(3)])
+    await trail.flush().run()
+    query = {"limit": "1", "action": "model.*"}
+    cursor = (await client.get(LOGS, params=query)).json()["next_cursor"]
+
+    same = await client.get(LOGS, params={**query, "limit": "2", "cursor": cursor})
+    another = await client.get(LOGS, params={**query, **other, "cursor": cursor})
+    cut = await client.get(LOGS, params={**query, "cursor": cursor[:-8]})
+
+    assert len(same.json()["items"]) == 2
+    assert another.status_code == 422
+    assert another.json()["code"] == "cursor-of-another-list"
+    assert cut.status_code == 422
+    assert cut.json()["code"] == "invalid-cursor"
+
+
+async def test_pages_oldest_first(client: httpx.AsyncClient, trail: Trail) -> None:
+    events = [trail.make("model.created") for _ in range(3)]
+    await trail.add(*events)
+    await trail.flush().run()
+    query = {"limit": "2", "order": "oldest", "action": "model.created"}
+
+    first = (await client.get(LOGS, params=query)).json()
+    second = (await client.get(LOGS, params={**query, "cursor": first["next_cursor"]})).json()
+
+    assert [item["id"] for item in first["items"] + second["items"]] == names(*events)
+
+
+async def test_shows_an_event_with_its_neighbours(
+    client: httpx.AsyncClient, trail: Trail, authenticator: FakeAuthenticator
+) -> None:
+    actor = Actor("account", new_id(), "ada")
+    events = [trail.make("model.created", actor=actor) for _ in range(3)]
+    await trail.add(*events)
+    await trail.flush().run()
+
+    answer = await client.get(f"{LOGS}/{events[1].id}/neighbours")
+    authenticator.tenant_id = TenantId(new_id())
+    foreign = await client.get(f"{LOGS}/{events[1].id}/neighbours")
+
+    near = answer.json()
+    assert near["event"]["id"] == str(events[1].id)
+    assert near["request"] == []
+    assert [item["id"] for item in near["before"]] == names(events[0])
+    assert [item["id"] for item in near["after"]] == names(events[2])
+    assert foreign.status_code == 404
