@@ -16,12 +16,13 @@ _MONTH: Final = "date_trunc('month', recorded_at AT TIME ZONE 'UTC')::date"
 
 
 @dataclass(frozen=True, slots=True)
-class _Rollup:
+class Rollup:
+    """A table, the columns of its key beside tenant and partition, and what it should hold."""
+
     table: str
     bucket: str
     of: str
     counted: str
-    """What it should hold: its keys, called the same, and four figures."""
 
     @property
     def query(self) -> str:
@@ -42,8 +43,8 @@ class _Rollup:
         """  # noqa: S608  fixed words, no input
 
 
-_ROLLUPS: Final = (
-    _Rollup(
+ROLLUPS: Final = (
+    Rollup(
         table="audit_rollup_hours",
         bucket="hour",
         of="action",
@@ -53,7 +54,7 @@ _ROLLUPS: Final = (
             FROM audit_log GROUP BY 1, 2, 3, 4, 5
         """,  # noqa: S608  fixed words, no input
     ),
-    _Rollup(
+    Rollup(
         table="audit_rollup_days",
         bucket="day",
         of="actor_kind, actor_id",
@@ -64,7 +65,7 @@ _ROLLUPS: Final = (
         """,  # noqa: S608  fixed words, no input
     ),
     # The days are known to be right by then, or named: that saves one more way through the log.
-    _Rollup(
+    Rollup(
         table="audit_rollup_weeks",
         bucket="week",
         of="actor_kind, actor_id",
@@ -84,14 +85,14 @@ async def find_rollup_differences(
     # How few groups there are, no estimate knows, and sorting every row takes ten times as long.
     await connection.execute("SET LOCAL enable_sort = off")
     found = []
-    for rollup in _ROLLUPS:
+    for rollup in ROLLUPS:
         rows = await connection.fetch(rollup.query, limit)
         found += [_describe(rollup, row) for row in rows]
     await connection.execute("SET LOCAL enable_sort = on")
     return found[:limit]
 
 
-def _describe(rollup: _Rollup, row: asyncpg.Record) -> tuple[str, str]:
+def _describe(rollup: Rollup, row: asyncpg.Record) -> tuple[str, str]:
     of = " ".join(str(row[column]) for column in rollup.of.split(", "))
     subject = (
         f"{rollup.table} of {row['tenant_id']}, {row[rollup.bucket].isoformat()}, {of},"
