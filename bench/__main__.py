@@ -22,6 +22,9 @@ from bench.sign_in import GAP_GOAL_MS, SHARE_GOAL, TellingRow, measure_telling
 from bench.trail import TrailRow, measure_trail
 from bench.trail_data import EVENTS as TRAIL_EVENTS
 from bench.trail_data import fill_platform
+from bench.trail_export import GROWTH_GOAL_MIB, ExportRow, measure_exports
+from bench.trail_export import HOLD_UP_GOAL_MS as EXPORT_HOLD_UP_MS
+from bench.trail_export import ROWS as EXPORTED
 
 GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail")
 COLD_GOAL_SECONDS = 6.0
@@ -98,6 +101,21 @@ def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[T
         with console.status("the trail, asked"):
             rows = measure_trail(platform, filled)
         yield _trail_table(rows, events)
+        with console.status("the trail, exported"):
+            exports = measure_exports(platform, rows=min(events, EXPORTED))
+        yield _export_table(exports)
+
+
+def _export_table(rows: list[ExportRow]) -> Table:
+    table = Table("export", "rows/s", "MiB", "server + MiB", "child MiB", "loop held up ms", "")
+    table.title = f"GET /audit/logs/export of {rows[0].rows:,} events"
+    for row in rows:
+        figures = (row.rate, row.size_mib, row.growth_mib, row.child_mib, row.longest_hold_up_ms)
+        mark = _mark(is_met=row.is_met)
+        table.add_row(row.format, *(f"{figure:,.0f}" for figure in figures), mark)
+    goal = f"goal: growth <= {GROWTH_GOAL_MIB:.0f} MiB, held up <= {EXPORT_HOLD_UP_MS:.0f} ms"
+    table.caption = goal
+    return table
 
 
 def _trail_table(rows: list[TrailRow], events: int) -> Table:
