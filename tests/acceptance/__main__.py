@@ -145,6 +145,37 @@ CHECKS = [
         run=trail.offline_proof,
     ),
     Check(
+        name="trail, asked",
+        promise="5 million events: any filter within 100 ms, statistics 50 ms, exports 64 MiB",
+        run=speed.trail,
+        is_slow=True,
+    ),
+    Check(
+        name="statistics",
+        promise="each figure is a count over the rows, whatever is flushed or dropped",
+        run=suites.statistics,
+    ),
+    Check(
+        name="retention",
+        promise="20 times while flushing: chain, rows and exports still verify",
+        run=suites.retention,
+    ),
+    Check(
+        name="erasure",
+        promise="no personal field of a person is left anywhere, and every hash is valid",
+        run=suites.erasure,
+    ),
+    Check(
+        name="rules",
+        promise="each fires once on its scenario, and not on its near miss",
+        run=suites.rules,
+    ),
+    Check(
+        name="webhooks",
+        promise="a receiver that was down for an hour gets everything, in order",
+        run=suites.webhooks,
+    ),
+    Check(
         name="canaries",
         promise="secrets in 40 and more places of every route, 0 found in anything kept or written",
         run=canaries.hunt,

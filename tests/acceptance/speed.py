@@ -12,8 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(_folder: Path) -> Verdict:
+    return _judge()
+
+
+def trail(_folder: Path) -> Verdict:
+    return _judge("--only", "trail")
+
+
+def _judge(*arguments: str) -> Verdict:
     done = subprocess.run(
-        [sys.executable, "-m", "bench"],
+        [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
         env=clean_environment(COLUMNS="160", NO_COLOR="1"),
         capture_output=True,

@@ -36,6 +36,42 @@ def escalation(folder: Path) -> Verdict:
     )
 
 
+AUDIT = "tests/integration/audit"
+
+
+def rules(folder: Path) -> Verdict:
+    return _passed(folder, "tests/unit/audit/test_rules.py", f"{AUDIT}/test_watch.py")
+
+
+def webhooks(folder: Path) -> Verdict:
+    return _passed(folder, f"{AUDIT}/test_deliveries.py", f"{AUDIT}/test_webhooks_api.py")
+
+
+def retention(folder: Path) -> Verdict:
+    return _passed(
+        folder,
+        "tests/unit/audit/test_tombstone.py",
+        f"{AUDIT}/test_retention.py",
+        f"{AUDIT}/test_export_tombstones.py",
+    )
+
+
+def erasure(folder: Path) -> Verdict:
+    return _passed(folder, "tests/e2e/user/test_erasure.py", f"{AUDIT}/test_erasure.py")
+
+
+def statistics(folder: Path) -> Verdict:
+    return _passed(folder, f"{AUDIT}/test_statistics.py", f"{AUDIT}/test_statistics_api.py")
+
+
+def _passed(folder: Path, *selected: str) -> Verdict:
+    returncode, counts, failed = run_tests(folder, *selected)
+    return all_of(
+        (returncode == 0, f"{failed} of {counts['tests']} tests failed"),
+        (counts["tests"] > 0, f"{counts['tests']} tests"),
+    )
+
+
 def run_tests(folder: Path, *selected: str) -> tuple[int, Counter[str], int]:
     """Run some tests; return the exit code, what they counted as properties, and the failures."""
     report = folder / "report.xml"
