@@ -6,6 +6,7 @@ Wall time is noisy on a shared machine, so requests are counted in CPU time of t
 import argparse
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from bench.files import FileRow, measure_files
 from bench.login import HOLD_UP_GOAL_MS, LoginRow, measure_logins
 from bench.login import SHARE_GOAL as LOGIN_SHARE_GOAL
 from bench.platform import run_platform
+from bench.report import write_section
 from bench.requests import RequestRow, measure_requests
 from bench.search import MODELS, P95_GOAL_MS, PEOPLE, SearchRow, measure_searches
 from bench.sign_in import GAP_GOAL_MS, SHARE_GOAL, TellingRow, measure_telling
@@ -41,6 +43,8 @@ def main() -> None:
                         help=f"flush {BACKLOG:,} events instead of {EVENTS:,}")  # fmt: skip
     parser.add_argument("--events", type=int, default=TRAIL_EVENTS,
                         help=f"ask a trail of so many, not {TRAIL_EVENTS:,}")  # fmt: skip
+    parser.add_argument("--write", action="store_true",
+                        help="keep the figures in docs/performance.md")  # fmt: skip
     arguments = parser.parse_args()
     wanted, events = frozenset(arguments.only), BACKLOG if arguments.backlog else EVENTS
     console = Console(width=100)
@@ -48,62 +52,67 @@ def main() -> None:
         folder = Path(name)
         # The private servers run as another user where this one is root.
         folder.chmod(0o711)
-        for table in _measure(wanted, folder, console, events=events):
-            console.print(table)
+        tables = [_measure(wanted, folder, console, events=events)]
         if "trail" in wanted:
-            for table in _measure_trail(folder, console, events=arguments.events):
-                console.print(table)
+            tables.append(_measure_trail(folder, console, events=arguments.events))
+        measured: dict[str, list[Table]] = {}
+        for group, table in chain.from_iterable(tables):
+            console.print(table)
+            measured.setdefault(group, []).append(table)
+    if arguments.write:
+        for group, of_group in measured.items():
+            write_section(group, of_group)
 
 
 def _measure(
     wanted: frozenset[str], folder: Path, console: Console, *, events: int
-) -> Iterator[Table]:
+) -> Iterator[tuple[str, Table]]:
     """Measure group by group; the people of `search` come last, for others would meet them."""
     data = folder / "data"
     with console.status("starting cold"), run_platform(data) as platform:
         cold = platform.ready_after_seconds
     with console.status("starting warm"), run_platform(data) as platform:
         if "start" in wanted:
-            yield _start_table(cold, platform.ready_after_seconds)
+            yield "start", _start_table(cold, platform.ready_after_seconds)
         if "requests" in wanted:
             with console.status("requests"):
                 rows = measure_requests(platform)
-            yield _request_table(rows)
+            yield "requests", _request_table(rows)
         if "logins" in wanted:
             with console.status("logins"):
                 logins = measure_logins(platform)
-            yield _login_table(logins)
+            yield "logins", _login_table(logins)
         if "files" in wanted:
             with console.status("files"):
                 files = measure_files(platform, folder)
-            yield _file_table(files)
+            yield "files", _file_table(files)
     if "telling" in wanted:
         with (
             console.status("what times tell"),
             run_platform(data, MAAS_AUTH__LOGIN_THROTTLE="false") as platform,
         ):
             telling = measure_telling(platform)
-        yield _telling_table(telling)
+        yield "telling", _telling_table(telling)
     if "audit" in wanted:
         with console.status("the trail"), run_platform(data) as platform:
             trail = measure_audit(platform, events=events)
-        yield _audit_table(trail)
+        yield "audit", _audit_table(trail)
     if "search" in wanted:
         with console.status("search"), run_platform(data) as platform:
             found = measure_searches(platform)
-        yield _search_table(found)
+        yield "search", _search_table(found)
 
 
-def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[Table]:
+def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[tuple[str, Table]]:
     """Ask the trail of a platform of its own, whose other events are replaced."""
     with run_platform(folder / "trail") as platform:
         filled = fill_platform(platform.data_dir, events=events, progress=console.log)
         with console.status("the trail, asked"):
             rows = measure_trail(platform, filled)
-        yield _trail_table(rows, events)
+        yield "trail", _trail_table(rows, events)
         with console.status("the trail, exported"):
             exports = measure_exports(platform, rows=min(events, EXPORTED))
-        yield _export_table(exports)
+        yield "trail", _export_table(exports)
 
 
 def _export_table(rows: list[ExportRow]) -> Table:
