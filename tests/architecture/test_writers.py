@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "audit verify": NOTHING,
     "audit prove": NOTHING,
     "audit key": NOTHING,
+    "audit resume": NOTHING,
     "audit retention": "audit.partition_dropped",
 }
 
@@ -56,9 +57,11 @@ SQL_BY_HAND: Final = {
     "audit/infrastructure/deliveries.py": "audit.delivery_failed",
     "audit/infrastructure/erasure.py": "audit.personal_erased",
     "audit/infrastructure/ledger.py": "the trail itself",
+    "audit/infrastructure/named_people.py": "audit.personal_erased",
     "audit/infrastructure/outbox.py": "the trail itself",
     "audit/infrastructure/watch.py": "audit.alert",
     "audit/infrastructure/retention.py": "audit.partition_dropped",
+    "audit/infrastructure/terms.py": "the trail itself",
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",
     "shared/infrastructure/idempotency.py": "in the unit of work of its request; the purge",
     "shared/infrastructure/roles.py": "roles of a server, before there is a trail",

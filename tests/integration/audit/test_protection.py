@@ -207,7 +207,7 @@ class TestEnsurePartition:
         assert "'2031-02-01 00:00:00+00'" in bound
         assert "'2031-03-01 00:00:00+00'" in bound
         assert triggers == 2
-        assert indexes == 8
+        assert indexes == 14
 
     @pytest.mark.parametrize(
         "arguments",
