@@ -73,15 +73,20 @@ _QUIET: Final = f"""
 """  # noqa: S608  fixed words, no input
 _NOTE: Final = """
     INSERT INTO audit_watch_points (tenant_id, rule, subject, event_id, occurred_at)
-    VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::timestamptz[])
+    ON CONFLICT DO NOTHING
 """
 _DROP: Final = """
-    DELETE FROM audit_watch_points
-    WHERE tenant_id = $1 AND rule = $2 AND subject = $3 AND event_id = $4
+    DELETE FROM audit_watch_points AS t
+    USING unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
+        AS w (tenant_id, rule, subject, event_id)
+    WHERE t.tenant_id = w.tenant_id AND t.rule = w.rule AND t.subject = w.subject
+      AND t.event_id = w.event_id
 """
 _KEEP_QUIET: Final = """
     INSERT INTO audit_watch_quiet (tenant_id, rule, subject, since, until)
-    VALUES ($1, $2, $3, $4, $5)
+    SELECT * FROM unnest(
+        $1::uuid[], $2::text[], $3::bytea[], $4::timestamptz[], $5::timestamptz[])
     ON CONFLICT (tenant_id, rule, subject, since) DO UPDATE SET until = excluded.until
 """
 _RAISE: Final = """
@@ -136,6 +141,31 @@ class _Raised:
     burst: Burst
 
 
+@dataclass(slots=True)
+class _Memory:
+    """Rows for the tables of points and quiet spans, and points that are to go."""
+
+    gone: list[tuple[object, ...]] = field(default_factory=list)
+    new: list[tuple[object, ...]] = field(default_factory=list)
+    quiet: list[tuple[object, ...]] = field(default_factory=list)
+
+    def note(self, group: _Group, case: _Case, verdict: Verdict) -> None:
+        key = (group.tenant_id, group.rule, group.digest)
+        known = {point.event_id for point in case.old}
+        kept = {point.event_id for point in verdict.waiting}
+        self.gone += [(*key, event_id) for event_id in known - kept]
+        self.new += [
+            (*key, point.event_id, point.at)
+            for point in verdict.waiting
+            if point.event_id not in known
+        ]
+        # Spans that begin together would be one row written twice: the longest holds.
+        spans = sorted(verdict.quiet, key=lambda span: span.until)
+        self.quiet += [
+            (*key, since, until) for since, until in {s.since: s.until for s in spans}.items()
+        ]
+
+
 class PostgresWatch:
     """`key` hides subjects; `checkpoint` is called where a test may want to stop it."""
 
@@ -176,11 +206,13 @@ class PostgresWatch:
         events = [_event(row) for row in rows]
         cases = await self._open_cases(events)
         raised: dict[tuple[RuleName, UUID], _Raised] = {}
+        memory = _Memory()
         for group, case in cases.items():
             verdict = judge(case.rule, new=case.new, old=case.old, quiet=case.quiet)
-            await self._remember(group, case, verdict)
+            memory.note(group, case, verdict)
             for burst in verdict.bursts:
                 _raise(raised, _Raised(group.tenant_id, group.rule, case.subject, burst))
+        await self._remember(memory)
         self._checkpoint("after_judging")
         order = {event.id: index for index, event in enumerate(events)}
         alerts = sorted(raised.values(), key=lambda each: order[each.burst.trigger_id])
@@ -234,22 +266,15 @@ class PostgresWatch:
         text = f"{subject.kind}\0{subject.key or ''}"
         return hmac.digest(self._key, text.encode(), "sha256")[:DIGEST_BYTES]
 
-    async def _remember(self, group: _Group, case: _Case, verdict: Verdict) -> None:
-        of_group = (group.tenant_id, group.rule, group.digest)
-        known = {point.event_id for point in case.old}
-        kept = {point.event_id for point in verdict.waiting}
-        gone = [(*of_group, event_id) for event_id in known - kept]
-        new = [
-            (*of_group, point.event_id, point.at)
-            for point in verdict.waiting
-            if point.event_id not in known
-        ]
-        if gone:
-            await self._connection.executemany(_DROP, gone)
-        if new:
-            await self._connection.executemany(_NOTE, new)
-        for span in verdict.quiet:
-            await self._connection.execute(_KEEP_QUIET, *of_group, span.since, span.until)
+    async def _remember(self, memory: _Memory) -> None:
+        """Write what is to be remembered of all subjects at once: a slice may have hundreds."""
+        for statement, rows in (
+            (_DROP, memory.gone),
+            (_NOTE, memory.new),
+            (_KEEP_QUIET, memory.quiet),
+        ):
+            if rows:
+                await self._connection.execute(statement, *map(list, zip(*rows, strict=True)))
 
     async def _tell(self, alerts: Sequence[_Raised]) -> int:
         """Write alerts, the events of them, and a delivery for each webhook that wants to know."""
