@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "audit prove": NOTHING,
     "audit key": NOTHING,
     "audit resume": NOTHING,
+    "audit resume": NOTHING,
     "audit retention": "audit.partition_dropped",
 }
 

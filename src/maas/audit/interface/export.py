@@ -61,7 +61,10 @@ _CSV: Final = {
     "schema": {"type": "string"},
     "examples": {"export": {"value": "seq,id,occurred_at,recorded_at,actor_kind\r\n"}},
 }
-_PARQUET: Final = {"schema": {"type": "string", "format": "binary"}}
+_PARQUET: Final = {
+    "schema": {"type": "string", "format": "binary"},
+    "examples": {"export": {"summary": "The columns of the CSV", "value": "PAR1"}},
+}
 _EXPORTED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "content": {
