@@ -27,6 +27,7 @@ from bench.trail_data import fill_platform
 from bench.trail_export import GROWTH_GOAL_MIB, ExportRow, measure_exports
 from bench.trail_export import HOLD_UP_GOAL_MS as EXPORT_HOLD_UP_MS
 from bench.trail_export import ROWS as EXPORTED
+from bench.trail_statistics import measure_statistics
 
 GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail")
 COLD_GOAL_SECONDS = 6.0
@@ -110,6 +111,9 @@ def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[t
         with console.status("the trail, asked"):
             rows = measure_trail(platform, filled)
         yield "trail", _trail_table(rows, events)
+        with console.status("the trail, counted"):
+            counted = measure_statistics(platform, filled)
+        yield "trail", _trail_table(counted, events)
         with console.status("the trail, exported"):
             exports = measure_exports(platform, rows=min(events, EXPORTED))
         yield "trail", _export_table(exports)

@@ -61,6 +61,7 @@ DELETE /admin/tenants/{tenant_id}/members/{user_id}
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}
+GET /audit/stats
 GET /audit/alerts
 GET /audit/webhooks
 POST /audit/webhooks
