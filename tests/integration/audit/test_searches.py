@@ -279,6 +279,20 @@ async def test_events_that_come_in_between_double_and_hide_nothing(
     assert seen == expected(records, {"action": "auth.*"}, "newest")
 
 
+async def test_personal_fields_whose_event_was_dropped_end_no_list(
+    queries: AuditQueries, records: list[Record], trail: Trail
+) -> None:
+    await trail.superuser.execute(
+        "INSERT INTO audit_personal (event_id, tenant_id, address, salt, occurred_at)"
+        " SELECT gen_random_uuid(), $1, '10.0.0.1', '', $2::timestamptz - n * interval '1 day'"
+        " FROM generate_series(1, 3) AS n",
+        DEFAULT_TENANT_ID,
+        NOW - timedelta(days=60),
+    )
+
+    await check(queries, records, {"address": ip_network("10.0.0.1")}, limit=2)
+
+
 async def test_other_tenants_have_words_of_their_own(
     queries: AuditQueries, records: list[Record]
 ) -> None:

@@ -55,11 +55,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _PLAN_ONCE: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _PLAN_BY_VALUE: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
-_COLUMNS: Final = """
-    l.*, p.actor_name, p.email, host(p.address) AS address, p.user_agent, c.leaf, c.row_hash
-"""
 _SELECT: Final = """
-    SELECT {columns}
+    SELECT l.occurred_at AS key_at, l.event_id AS key_id,
+        l.*, p.actor_name, p.email, host(p.address) AS address, p.user_agent, c.leaf, c.row_hash
     FROM (
         SELECT * FROM audit_log AS l WHERE {conditions}
         ORDER BY l.occurred_at {direction}, l.event_id {direction} LIMIT {limit}
@@ -68,17 +66,19 @@ _SELECT: Final = """
     LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
     ORDER BY l.occurred_at {direction}, l.event_id {direction}
 """
-# Each key is looked up by itself; a list of all events would be the other way.
+# Each key is looked up by itself; a list of all events would be the other way. A key whose event
+# was dropped a moment ago still tells where the page ends.
 _SELECT_KEYS: Final = """
-    SELECT {columns}
+    SELECT k.occurred_at AS key_at, k.event_id AS key_id,
+        l.*, p.actor_name, p.email, host(p.address) AS address, p.user_agent
     FROM ({keys}) AS k
-    CROSS JOIN LATERAL (
-        SELECT * FROM audit_log
-        WHERE tenant_id = {tenant} AND occurred_at = k.occurred_at AND event_id = k.event_id LIMIT 1
-    ) AS l
-    JOIN audit_chain AS c ON c.seq = l.seq
+    LEFT JOIN LATERAL (
+        SELECT e.*, c.leaf, c.row_hash FROM audit_log AS e JOIN audit_chain AS c ON c.seq = e.seq
+        WHERE e.tenant_id = {tenant} AND e.occurred_at = k.occurred_at AND e.event_id = k.event_id
+        LIMIT 1
+    ) AS l ON true
     LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
-    ORDER BY l.occurred_at {direction}, l.event_id {direction}
+    ORDER BY key_at {direction}, key_id {direction}
 """
 _BOUNDS: Final = "SELECT min(occurred_at), max(occurred_at) FROM audit_log WHERE tenant_id = $1"
 
@@ -244,7 +244,6 @@ async def _read(
         *within("l", question.stretch, question.order, arguments),
     ]
     query = _SELECT.format(
-        columns=_COLUMNS,
         conditions=" AND ".join(conditions),
         direction=DIRECTIONS[question.order],
         limit=limit,
@@ -297,7 +296,6 @@ async def _read_keys(
     connection: PooledConnection, question: _Question, keys: str, arguments: Arguments
 ) -> list[asyncpg.Record]:
     query = _SELECT_KEYS.format(
-        columns=_COLUMNS,
         keys=keys,
         tenant=arguments.put("{}", question.tenant_id),
         direction=DIRECTIONS[question.order],
@@ -323,7 +321,7 @@ async def _count(connection: PooledConnection, question: _Question) -> int:
 
 async def _get(connection: PooledConnection, tenant_id: TenantId, event_id: UUID) -> EventDetails:
     query = _SELECT.format(
-        columns=_COLUMNS, conditions="l.tenant_id = $1 AND l.event_id = $2", direction="DESC",
+        conditions="l.tenant_id = $1 AND l.event_id = $2", direction="DESC",
         limit=1,
     )  # fmt: skip
     row = await connection.fetchrow(query, tenant_id, event_id)
@@ -335,9 +333,9 @@ async def _get(connection: PooledConnection, tenant_id: TenantId, event_id: UUID
 def _page(
     rows: Sequence[asyncpg.Record], *, limit: int, reached: Position | None, total: int | None
 ) -> Page[EventDetails]:
-    items = [_details(row) for row in rows[:limit]]
+    items = [_details(row) for row in rows[:limit] if row["seq"] is not None]
     if len(rows) > limit:
-        reached = Position(at=items[-1].occurred_at, id=items[-1].id)
+        reached = Position(at=rows[limit - 1]["key_at"], id=rows[limit - 1]["key_id"])
     return Page(items=items, next=reached, total=total)
 
 
