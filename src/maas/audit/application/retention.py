@@ -208,10 +208,14 @@ class RetentionService:
                 return report
             await self.log.ensure_ahead()
             now = await self.log.now()
-            for partition in await self.log.partitions():
-                if self.policy.is_due(partition, at=now):
-                    outcome = await self._try(partition, now, until)
-                    report.outcomes.append(outcome)
+            partitions = await self.log.partitions()
+            for partition in (each for each in partitions if self.policy.is_due(each, at=now)):
+                if report.outcomes and _is_over(until):
+                    why = "the time was up; the next run begins with it"
+                    waiting = Outcome(partition=partition, fate="unfinished", why=why)
+                    report.outcomes.append(waiting)
+                    break
+                report.outcomes.append(await self._try(partition, now, until))
         return report
 
     async def _try(self, partition: Partition, now: datetime, until: float | None) -> Outcome:
