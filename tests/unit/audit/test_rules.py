@@ -21,6 +21,7 @@ from maas.audit.domain.rules import (
     rule_type,
 )
 from maas.audit.domain.rules_clues import Subject, WatchedEvent
+from maas.audit.domain.rules_settings import RuleSetting
 from maas.audit.domain.watch import Burst, Point, Quiet, Verdict, judge
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, new_id
 
@@ -486,6 +487,15 @@ class TestParameters:
         rule = FailedLoginBurst(failures=3).revised({"minutes": 10})
 
         assert rule.parameters == {"failures": 3, "minutes": 10}
+
+    def test_a_setting_that_cannot_be_read_any_more_can_be_put_right(self) -> None:
+        setting = RuleSetting.untouched(DEFAULT_TENANT_ID, "night-activity", at=NOON)
+        setting.parameters |= {"time_zone": "Gone/Away", "gone": 1}
+
+        setting.revise(is_enabled=True, parameters={"time_zone": "UTC"}, at=NOON)
+
+        assert setting.parameters == NightActivity().parameters
+        assert (setting.is_enabled, setting.version) == (True, 1)
 
     def test_there_are_no_other_rules(self) -> None:
         with pytest.raises(RuleNotFoundError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
-from maas.audit.domain.rules import ParameterValue, Rule, RuleName, rule_type
+from maas.audit.domain.rules import ParameterValue, RuleName, rule_type
 from maas.shared.domain.ids import TenantId
 
 
@@ -31,21 +31,17 @@ class RuleSetting:
             updated_at=at,
         )
 
-    def read(self) -> Rule:
-        """Make the rule of it.
-
-        Raises:
-            InvalidRuleParameterError: what was kept is not taken any more.
-        """
-        return rule_type(self.rule)().revised(self.parameters)
-
     def revise(self, *, is_enabled: bool, parameters: Mapping[str, object], at: datetime) -> None:
         """Set the parameters that are given, leave the rest.
+
+        What was kept and is not taken any more, such as a zone that is gone, can be put right so.
 
         Raises:
             InvalidRuleParameterError: the rule does not take one of them.
         """
-        self.parameters = self.read().revised(parameters).parameters
+        rule = rule_type(self.rule)()
+        kept = {name: self.parameters.get(name, value) for name, value in rule.parameters.items()}
+        self.parameters = rule.revised({**kept, **parameters}).parameters
         self.is_enabled = is_enabled
         self.updated_at = at
         self.version += 1
