@@ -50,21 +50,17 @@ async def test_drops_what_is_due_and_all_of_it_can_be_checked(
     given: dict[str, str], run: Run, superuser: Superuser
 ) -> None:
     done = run("audit", "retention", "--yes", given=given)
-    again = run("audit", "retention", given=given)
     verdict = run("audit", "verify", "--json", given=given)
-    whole = run("audit", "retention", "--check-archives", given=given)
     archive = next((Path(given["MAAS_DATA_DIR"]) / "audit" / "archive").iterdir())
     archive.write_bytes(archive.read_bytes()[:-1])
     torn = run("audit", "retention", "--check-archives", "--json", given=given)
 
-    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert done.returncode == 0, done.stderr
     assert "dropped" in done.stdout
-    assert "Nothing is due" in again.stdout
     assert await superuser.fetchval("SELECT count(*) FROM audit_log") == 1
     found = json.loads(verdict.stdout)
     assert (found["integrity"], found["dropped"], found["tombstones"]) == ("ok", 3, 1)
-    assert (whole.returncode, torn.returncode) == (0, 2)
-    assert f"tombstone 1: {archive.name} ok" in whole.stdout
+    assert torn.returncode == 2
     assert json.loads(torn.stdout)["archives"][0]["fault"].startswith("its size")
 
 
@@ -81,12 +77,12 @@ async def test_makes_partitions_ahead_where_the_doctor_missed_them(
 
     before = run("doctor", given=settings_of_worker)
     done = run("audit", "retention", given=settings_of_worker)
-    after = run("doctor", given=settings_of_worker)
 
     assert before.returncode == 1
     assert "no partition for next month" in before.stdout
     assert done.returncode == 0, done.stderr
-    assert "has partitions 3 months ahead" in after.stdout
+    assert "Nothing is due" in done.stdout
+    assert await superuser.fetchval("SELECT to_regclass($1)", f"audit_log_usage_{month}")
 
 
 async def test_a_partition_that_was_tampered_with_ends_with_2(
