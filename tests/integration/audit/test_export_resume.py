@@ -33,7 +33,7 @@ from tests.integration.audit.exporting import recorded as recorded  # noqa: PLC0
 from tests.integration.audit.exporting import signer as signer  # noqa: PLC0414  likewise
 from tests.integration.audit.helpers import Trail
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 EXPORT = "/api/v1/audit/logs/export"
 
