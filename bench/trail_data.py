@@ -30,6 +30,7 @@ from maas.audit.infrastructure.ledger import (
     PERSONAL_COLUMNS,
     REMEMBERED,
 )
+from maas.audit.infrastructure.rollup_check import ROLLUPS
 from maas.audit.infrastructure.signing import Ed25519Signer, load_signer
 from maas.audit.infrastructure.terms import keep_terms, terms_of
 from maas.embedded.endpoints import find_running
@@ -108,12 +109,21 @@ async def fill(
                 await _clear(connect, span)
                 chain = _Chain(control, signer)
                 await _write(chain, connect, tenant_id, span, progress)
+                progress("counting rollups")
+                await _count_rollups(control)
             progress("building indexes")
         await control.execute(f"VACUUM ANALYZE {_TABLES}")
         await control.execute("CHECKPOINT")
     finally:
         await control.close()
     return Filled(tenant=Tenant(tenant_id), span=span)
+
+
+async def _count_rollups(control: Connection) -> None:
+    for each in ROLLUPS:
+        columns = f"tenant_id, {each.bucket}, {each.of}, retention_class, period"
+        figures = "events, failures, denials, newest_seq"
+        await control.execute(f"INSERT INTO {each.table} ({columns}, {figures}) {each.counted}")
 
 
 async def _clear(connect: dict[str, Any], span: Span) -> None:
@@ -235,6 +245,8 @@ async def _copy(wanted: _Slice, batches: Sequence[Batch]) -> None:
                 dedup_rows.append((item.event_id, at))
     connection = await asyncpg.connect(**wanted.connect)
     try:
+        # The rollups are counted in one go at the end: that is a tenth of the time.
+        await connection.execute("SET session_replication_role = replica")
         await connection.execute("SET synchronous_commit = off")
         for table, columns, rows in (
             ("audit_log", LOG_COLUMNS, log_rows),
