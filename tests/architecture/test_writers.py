@@ -48,7 +48,6 @@ COMMANDS: Final = {
     "audit prove": NOTHING,
     "audit key": NOTHING,
     "audit resume": NOTHING,
-    "audit resume": NOTHING,
     "audit retention": "audit.partition_dropped",
 }
 
