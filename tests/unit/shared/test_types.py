@@ -55,7 +55,8 @@ class TestInstant:
         with pytest.raises(ValidationError, match="%2B"):
             instants.validate_python("2026-11-21T16:00:00 08:00")
 
-    @given(st.text(max_size=40))
+    # Without a colon there is no time of day, which noise might else hit upon.
+    @given(st.text(max_size=40).map(lambda text: text.replace(":", "")))
     def test_noise_is_refused(self, text: str) -> None:
         with pytest.raises(ValidationError):
             instants.validate_python(text)
