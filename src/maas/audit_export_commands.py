@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from maas.terminal import fail, load, output
+from maas.terminal import fail, load, output, printable
 
 EXIT_UNCHECKED, EXIT_BROKEN = 1, 2
 MAX_LISTED = 21
@@ -152,16 +152,20 @@ def say_broken(bad: Sequence[Any], count: int) -> None:
     where = f"the first is {bad[0].subject}: {bad[0].what}"
     say("INTEGRITY", "red", f"BROKEN in {spell_count(count, 'place')}; {where}")
     for finding in bad[:MAX_LISTED]:
-        line = f"  {escape(finding.subject)}: {escape(finding.what)}"
-        output.print(line, highlight=False, soft_wrap=True)
+        line = escape(_one_line(f"{finding.subject}: {finding.what}"))
+        output.print(f"  {line}", highlight=False, soft_wrap=True)
     if count > MAX_LISTED:
         output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
 
 
 def say(title: str, colour: str, text: str) -> None:
-    output.print(
-        f"[bold]{title:<13}[/][{colour}]{escape(text)}[/]", highlight=False, soft_wrap=True
-    )
+    line = escape(_one_line(text))
+    output.print(f"[bold]{title:<13}[/][{colour}]{line}[/]", highlight=False, soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    """Spell what files and rows say so that it cannot pass for a verdict of ours."""
+    return printable(text).replace("\n", "\\n")
 
 
 def spell_count(number: int, noun: str) -> str:
@@ -181,7 +185,7 @@ def resume(
     try:
         cut = files.find_cut(path)
         if cut.is_whole:
-            typer.echo(f"{path} is whole", err=True)
+            typer.echo(printable(f"{path} is whole"), err=True)
             raise typer.Exit(3)
         if cut.go_on is None:
             raise fail(f"{path} holds too little to go on from: start it anew")

@@ -21,8 +21,19 @@ def load(name: str) -> Any:
     return resolve_name(name)
 
 
+def printable(text: str) -> str:
+    """Spell out what would steer the terminal, or hide; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each == "\n" or each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 def fail(message: str, *, code: int = 1) -> typer.Exit:
-    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    text = escape(printable(message))
+    errors.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
 
 

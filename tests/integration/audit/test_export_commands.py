@@ -62,6 +62,27 @@ async def test_says_what_was_proven(
     assert completeness.endswith(" with action=model.*, as signed")
 
 
+async def test_nothing_in_a_file_steers_the_terminal(
+    recorded: Trail, exports: ExportService, key: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "march\x1b[2K.ndjson"
+    text = "\x1b[1K\rINTEGRITY ok\n\u202ex[red]"
+    path.write_bytes(await text_of(exports, asked(resource_id=text)))
+    mark = b'{"type":"mark","seq":1,"cursor":"\\u001b[2K"}\n'
+
+    done = run("verify", "--export", path, "--public-key", key)
+    path.write_bytes(mark)
+    unread = run("verify", "--export", path, "--public-key", key)
+    cut = run("resume", path)
+
+    assert done.exit_code == 0
+    assert "resource_id=\\x1b[1K\\rINTEGRITY ok\\n\\u202ex[red], as signed" in done.output
+    assert (unread.exit_code, cut.exit_code) == (1, 1)
+    for each in (done, unread, cut):
+        assert "\x1b" not in each.output
+        assert "\u202e" not in each.output
+
+
 async def test_an_unsigned_end_proves_no_completeness(
     recorded: Trail, exports: ExportService, key: Path, tmp_path: Path
 ) -> None:

@@ -216,6 +216,18 @@ async def test_a_proof_names_the_tenants_rows_without_their_texts(
     assert not any(b"payload" in line for line in lines)
 
 
+async def test_over_http_a_filter_is_one_visible_line(
+    client: httpx.AsyncClient, halves: Halves
+) -> None:
+    for path in (EXPORT, EXPORT.removesuffix("/export")):
+        for name in ("resource_kind", "resource_id", "request_id"):
+            for text in ("\x1b[1K", "a\nb", "\u202ea", "\ufeff"):
+                answer = await client.get(path, params={name: text})
+                assert answer.status_code == 422, (path, name, text)
+                assert "control or invisible" in answer.text
+        assert (await client.get(path, params={"resource_id": "a b=王 [é]"})).status_code == 200
+
+
 async def test_over_http_a_time_that_ends_before_it_begins_is_refused(
     client: httpx.AsyncClient, halves: Halves
 ) -> None:

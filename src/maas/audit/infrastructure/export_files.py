@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from maas.audit.domain.export_columns import COLUMNS, INSTANTS
 # A payload has at most a mebibyte, and every quotation mark in it is doubled.
 _MAX_FIELD_CHARS: Final = 4 * 1024 * 1024
 _MAX_SEQ_CHARS: Final = 20
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
 class UnreadableTableError(ValueError):
@@ -109,9 +111,13 @@ def _find_mark(path: Path) -> Cut:
 
 def _cursor_of(line: bytes) -> str:
     try:
-        return str(json.loads(line)["cursor"])
-    except (ValueError, KeyError, TypeError) as exc:
+        cursor = str(json.loads(line)["cursor"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise UnreadableTableError("a mark has no cursor") from exc
+    # It is printed, and sent in a URL.
+    if _CURSOR.fullmatch(cursor) is None:
+        raise UnreadableTableError("a mark has no cursor")
+    return cursor
 
 
 def _find_row(path: Path) -> Cut:

@@ -25,7 +25,7 @@ from maas.shared.domain.call import Outcome
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-from maas.shared.interface.types import MAX_INT, Instant
+from maas.shared.interface.types import MAX_INT, Instant, Line
 
 router = APIRouter(prefix="/audit/logs", tags=["audit"], route_class=StrictRoute)
 
@@ -105,7 +105,7 @@ append. Parquet: a file that was cut off cannot be read; ask with `upto_seq` in 
 `after_seq` for the next file of the data set.
 """
 
-_Text = Annotated[str, Query(min_length=1, max_length=256)]
+_Text = Annotated[Line, Query(min_length=1, max_length=256)]
 _Seq = Annotated[int, Query(ge=1, le=MAX_INT)]
 
 _log = structlog.get_logger("maas.audit")

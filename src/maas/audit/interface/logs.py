@@ -27,7 +27,7 @@ from maas.shared.interface.pagination import (
 )
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-from maas.shared.interface.types import Instant, Search
+from maas.shared.interface.types import Instant, Line, Search
 
 router = APIRouter(prefix="/audit/logs", tags=["audit"], route_class=StrictRoute)
 
@@ -43,7 +43,7 @@ _LIST_IS = (
     "Reading the trail is an act itself, and leaves an event."
 )
 
-_ShortText = Annotated[str, Query(min_length=1, max_length=256)]
+_ShortText = Annotated[Line, Query(min_length=1, max_length=256)]
 
 
 async def _wanted(

@@ -58,10 +58,19 @@ Instant = Annotated[
 """A moment, RFC 3339 with a zone in, UTC with `Z` out, from 1970 to 2200."""
 
 
-def _has_no_control_characters(value: str) -> str:
+def _is_printable(value: str) -> str:
     if not value.isprintable():
         message = "must not contain control or invisible characters"
         raise ValueError(message)
+    return value
+
+
+Line = Annotated[str, AfterValidator(_is_printable)]
+"""What may be printed in one line of a terminal or a log as it is."""
+
+
+def _has_no_control_characters(value: str) -> str:
+    _is_printable(value)
     if value != value.strip():
         message = "must not start or end with a space"
         raise ValueError(message)
