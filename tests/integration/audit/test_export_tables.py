@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Scope
 
 from maas.audit.application.export import ExportService
-from maas.audit.application.export_tables import TableService
+from maas.audit.application.export_tables import ParquetUnavailableError, TableService
 from maas.audit.application.exports import Exports
 from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.export_check import ExportCheck
@@ -130,6 +130,32 @@ async def test_without_a_process_for_parquet_it_is_an_outage(
         assert (answer.status_code, answer.json()["code"]) == (503, "export-parquet-unavailable")
     monkeypatch.undo()
     assert (await client.get(EXPORT, params={"format": "parquet"})).status_code == 200
+
+
+@pytest.mark.parametrize("upto_seq", [None, 1])
+async def test_a_process_that_dies_at_the_end_breaks_the_file(
+    recorded: Trail,
+    tables: TableService,
+    exports: ExportService,
+    monkeypatch: pytest.MonkeyPatch,
+    upto_seq: int | None,
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def start_mortal(*args: str, **options: object) -> asyncio.subprocess.Process:
+        child = await start(*args, **options)  # type: ignore[arg-type]  # passed on
+        assert child.stdin is not None
+        # The end of its input is what it dies of.
+        monkeypatch.setattr(child.stdin, "close", child.kill)
+        return child
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_mortal)
+    # Of an export without events the end is all there is.
+    header = await exports.begin(asked(upto_seq=upto_seq, action=None if upto_seq else "none.such"))
+
+    with pytest.raises(ParquetUnavailableError):
+        async for _ in tables.parquet(header, after_seq=None):
+            pass
 
 
 async def test_of_an_export_that_is_given_up_no_process_is_left(

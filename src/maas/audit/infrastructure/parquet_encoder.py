@@ -27,7 +27,7 @@ class ChildEncoder:
     def __init__(self, child: Process) -> None:
         if child.stdin is None or child.stdout is None:
             raise ParquetUnavailableError
-        self._input, self._output = child.stdin, child.stdout
+        self._child, self._input, self._output = child, child.stdin, child.stdout
 
     async def begin(self, header: Mapping[str, Any]) -> None:
         await self._send(_encode(header).encode())
@@ -42,7 +42,11 @@ class ChildEncoder:
 
     async def finish(self) -> bytes:
         self._input.close()
-        return await self._output.read()
+        rest = await self._output.read()
+        # Its output ends however it does; an answer that ends too would pass for a whole file.
+        if await self._child.wait() != 0:
+            raise ParquetUnavailableError
+        return rest
 
     async def _send(self, line: bytes) -> None:
         try:
