@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
@@ -174,7 +173,8 @@ async def test_while_others_flush_it_is_whole(
 async def test_over_http_a_cursor_comes_alone_and_whole(
     client: httpx.AsyncClient, recorded: Trail, exports: ExportService
 ) -> None:
-    whole = await text_of(exports)
+    since = SystemClock().now() - timedelta(days=1)
+    whole = await text_of(exports, asked(action="model.*", since=since))
     cursor = cursors_of(whole)[0]
 
     rest = await client.get(EXPORT, params={"cursor": cursor})
@@ -200,4 +200,6 @@ async def test_over_http_a_cursor_comes_alone_and_whole(
     ]
     said = entries[0]["changes"]["after"]
     assert (said["format"], said["is_continued"]) == ("ndjson", True)
-    assert cast("list[str]", said["filter"]) == []
+    # What is sent is what was asked for at first, so the trail says that.
+    assert (said["since"], said["filter"]) == (since.isoformat(), ["action=model.*"])
+    assert (said["after_seq"], said["upto_seq"]) == (7, 30)

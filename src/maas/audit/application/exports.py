@@ -1,10 +1,10 @@
 """What a tenant may have exported: which events, in which format, and from where on."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, assert_never
 
-from maas.audit.application.export import ExportService
+from maas.audit.application.export import ExportService, request_of
 from maas.audit.application.export_ports import ExportRequest
 from maas.audit.application.export_slots import ExportSlots
 from maas.audit.application.export_tables import TableService
@@ -65,6 +65,9 @@ class Exports:
         current_scope().change(AUDIT_LOG, tenant_id, after=_spell_order(order))
         if order.cursor is not None:
             read = self.lines.read_cursor(tenant_id, order.cursor)
+            request = replace(request_of(read.header), upto_seq=read.header.seq_to)
+            asked = replace(order, request=request, after_seq=read.after)
+            current_scope().change(AUDIT_LOG, tenant_id, after=_spell_order(asked))
             chunks = self.lines.resume(read, order.cursor)
             return OpenedExport(chunks=chunks, seq_to=read.header.seq_to)
         header = await self.lines.begin(order.request)
