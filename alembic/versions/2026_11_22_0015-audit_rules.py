@@ -154,6 +154,7 @@ def _make_webhooks() -> None:
         identifier("tenant_id"),
         number("failures", server_default="0"),
         at("next_attempt_at"),
+        at("tried_at", nullable=True),
         sa.PrimaryKeyConstraint("webhook_id", name="pk_audit_webhook_queues"),
         sa.ForeignKeyConstraint(
             ["webhook_id"],

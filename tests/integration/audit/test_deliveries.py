@@ -3,14 +3,19 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from maas.audit.application.events import EventComposer
 from maas.audit.application.flush import LogUnavailableError
 from maas.audit.domain.webhooks import DELIVERY_LIFETIME, wait_after
+from maas.audit.infrastructure import webhooks_sender
+from maas.audit.infrastructure.deliveries import open_deliveries
+from maas.audit.infrastructure.webhooks_sender import LIMITS
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
 from maas.shared.infrastructure.settings import Settings
 from tests.integration.audit.helpers import Superuser, Trail
@@ -141,7 +146,11 @@ class TestInOrder:
 
         assert well.alerts == alerts
 
-    async def test_one_that_does_not_answer_holds_up_no_other(self, watching: Watching) -> None:
+    async def test_one_that_does_not_answer_holds_up_no_other(
+        self, watching: Watching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        patient = replace(LIMITS, total=timedelta(minutes=1), idle=timedelta(minutes=1))
+        monkeypatch.setattr(webhooks_sender, "LIMITS", patient)
         held = asyncio.Event()
         async with receiving(Receiver(hold=held)) as slow, receiving() as well:
             await queue(watching, await watching.hook(slow.url), 1)
@@ -201,6 +210,34 @@ class TestInOrder:
             "SELECT last_error FROM audit_deliveries WHERE webhook_id = $1", webhook_id
         )
         assert error == "secret-unreadable"
+
+
+class TestTurns:
+    async def due(self, watching: Watching) -> list[UUID]:
+        composer = EventComposer(watching.clock)
+        async with open_deliveries(watching.settings.database, composer=composer) as deliveries:
+            assert deliveries is not None
+            return [each.webhook_id for each in await deliveries.list_due(at=watching.clock.now())]
+
+    @pytest.mark.parametrize("status", [200, 503])
+    async def test_who_was_tried_stands_at_the_end(self, watching: Watching, status: int) -> None:
+        async with receiving(Receiver(status=status)) as receiver:
+            first = await watching.hook(receiver.url)
+            await queue(watching, first, 1)
+            await watching.deliver(receiver)
+            await queue(watching, first, 1)
+            second = await watching.hook(receiver.url)
+            await queue(watching, second, 1)
+            watching.clock.move(timedelta(minutes=1))
+            await watching.superuser.execute(
+                "UPDATE audit_webhook_queues SET failures = 3 WHERE webhook_id = $1", second
+            )
+
+            assert await self.due(watching) == [second, first]
+
+    async def test_no_answer_within_seconds_is_a_failure(self) -> None:
+        assert LIMITS.total is not None
+        assert LIMITS.total <= timedelta(seconds=5)
 
 
 class TestAtLeastOnce:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,8 +18,12 @@ from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest
 
 RUN_SECONDS: Final = 8.0
+REACH_SECONDS: Final = 16.0
+"""Until then a run still begins with webhooks that it has not tried."""
+
 AT_ONCE: Final = 16
-"""Webhooks that are tried at the same time."""
+AT_ONCE_A_TENANT: Final = 2
+"""Webhooks that are tried at the same time: however slow one tenant's are, others go on."""
 
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "failed"]
 
@@ -50,6 +55,14 @@ class Attempt:
         return self.error is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWebhook:
+    """A webhook with something to send, whose wait is over."""
+
+    webhook_id: WebhookId
+    tenant_id: TenantId
+
+
 class MessageSender(Protocol):
     async def send(
         self, recipient: Recipient, *, message_id: UUID, body: bytes, at: datetime
@@ -75,8 +88,8 @@ class DeliveryQueue(Protocol):
     All raise LogUnavailableError when PostgreSQL does not answer.
     """
 
-    async def list_due(self, *, at: datetime) -> Sequence[WebhookId]:
-        """List webhooks with something to send whose wait is over, well ones first."""
+    async def list_due(self, *, at: datetime) -> Sequence[DueWebhook]:
+        """List webhooks that are due, those first that were tried longest ago."""
         ...
 
     async def find_next(self, webhook_id: WebhookId, *, at: datetime) -> WaitingDelivery | None:
@@ -108,26 +121,35 @@ class DeliveryService:
     sender: MessageSender
     clock: Clock
     run_seconds: float = RUN_SECONDS
+    reach_seconds: float = REACH_SECONDS
 
     async def run(self) -> int:
-        """Send what is due, for 8 s at most and what is on its way then, and tell how many."""
-        until = time.monotonic() + self.run_seconds
+        """Send what is due, and tell how many were taken.
+
+        For 8 s, or 16 s for webhooks it has not tried yet, and what is on its way then. Who was
+        not reached was tried longest ago, and comes first in the next run.
+        """
+        begun = time.monotonic()
         due = await self.queue.list_due(at=self.clock.now())
         slots = asyncio.Semaphore(AT_ONCE)
+        own: defaultdict[TenantId, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(AT_ONCE_A_TENANT)
+        )
 
-        async def serve(webhook_id: WebhookId) -> int:
-            async with slots:
-                return await self._drain(webhook_id, until=until)
+        async def serve(webhook: DueWebhook) -> int:
+            # The tenant's first: who waits for his own keeps no place that others could have.
+            async with own[webhook.tenant_id], slots:
+                return await self._drain(webhook.webhook_id, begun=begun)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(serve(webhook_id)) for webhook_id in due]
+            tasks = [group.create_task(serve(webhook)) for webhook in due]
         await self.queue.tidy(at=self.clock.now())
         return sum(task.result() for task in tasks)
 
-    async def _drain(self, webhook_id: WebhookId, *, until: float) -> int:
+    async def _drain(self, webhook_id: WebhookId, *, begun: float) -> int:
         """Send one webhook's deliveries, the oldest first, up to the first that fails."""
         sent = 0
-        while time.monotonic() < until:
+        while time.monotonic() - begun < (self.run_seconds if sent else self.reach_seconds):
             now = self.clock.now()
             waiting = await self.queue.find_next(webhook_id, at=now)
             if waiting is None:

@@ -9,7 +9,13 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from maas.audit.application.alerts import AlertDetails, SubjectDetails
-from maas.audit.application.deliveries import Attempt, Recipient, WaitingDelivery, is_gone
+from maas.audit.application.deliveries import (
+    Attempt,
+    DueWebhook,
+    Recipient,
+    WaitingDelivery,
+    is_gone,
+)
 from maas.audit.application.events import EventComposer
 from maas.audit.domain.webhooks import DELIVERY_LIFETIME, WebhookId
 from maas.audit.infrastructure.ledger import Checkpoint, pass_by
@@ -37,10 +43,11 @@ GIVEN_UP: Final = "given-up"
 _STAY: Final = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('maas.audit_deliver', 0))"
 _DUE: Final = """
-    SELECT q.webhook_id FROM audit_webhook_queues q JOIN audit_webhooks w ON w.id = q.webhook_id
+    SELECT q.webhook_id, q.tenant_id
+    FROM audit_webhook_queues q JOIN audit_webhooks w ON w.id = q.webhook_id
     WHERE w.status = 'active' AND q.next_attempt_at <= $1 AND EXISTS (
         SELECT FROM audit_deliveries d WHERE d.webhook_id = w.id AND d.status = 'pending')
-    ORDER BY q.failures, q.next_attempt_at LIMIT $2
+    ORDER BY q.tried_at NULLS FIRST, q.next_attempt_at LIMIT $2
 """
 _NEXT: Final = """
     SELECT d.id AS delivery_id, w.id AS webhook_id, w.url, w.secret, q.failures,
@@ -62,12 +69,12 @@ _NOTE: Final = """
     WHERE id = $1 AND status = 'pending'
 """
 _WELL: Final = """
-    UPDATE audit_webhook_queues SET failures = 0, next_attempt_at = $2
-    WHERE webhook_id = $1 AND failures > 0
+    UPDATE audit_webhook_queues SET failures = 0, next_attempt_at = $2, tried_at = $2
+    WHERE webhook_id = $1
 """
 _PUT_OFF: Final = """
-    UPDATE audit_webhook_queues SET failures = failures + 1, next_attempt_at = $2
-    WHERE webhook_id = $1
+    UPDATE audit_webhook_queues
+    SET failures = failures + 1, next_attempt_at = $2, tried_at = $3 WHERE webhook_id = $1
 """
 _GIVE_UP: Final = """
     WITH failed AS (
@@ -101,10 +108,15 @@ class PostgresDeliveries:
         self._composer = composer
         self._checkpoint = checkpoint
 
-    async def list_due(self, *, at: datetime) -> Sequence[WebhookId]:
+    async def list_due(self, *, at: datetime) -> Sequence[DueWebhook]:
         async with self._transaction() as connection:
             rows = await connection.fetch(_DUE, at, DUE_AT_ONCE)
-        return [WebhookId(row["webhook_id"]) for row in rows]
+        return [
+            DueWebhook(
+                webhook_id=WebhookId(row["webhook_id"]), tenant_id=TenantId(row["tenant_id"])
+            )
+            for row in rows
+        ]
 
     async def find_next(self, webhook_id: WebhookId, *, at: datetime) -> WaitingDelivery | None:
         async with self._transaction() as connection:
@@ -125,7 +137,7 @@ class PostgresDeliveries:
         webhook_id = waiting.recipient.webhook_id
         async with self._transaction() as connection:
             await connection.execute(_NOTE, waiting.id, at, attempt.status, attempt.error)
-            await connection.execute(_PUT_OFF, webhook_id, next_at)
+            await connection.execute(_PUT_OFF, webhook_id, next_at, at)
             await self._give_up(connection, _GIVE_UP_ONE, at, webhook_id)
             if is_gone(attempt):
                 await self._disable(connection, webhook_id, at)

@@ -17,11 +17,11 @@ from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableEr
 
 LIMITS: Final = OutgoingLimits(
     connect=timedelta(seconds=5),
-    idle=timedelta(seconds=10),
-    total=timedelta(seconds=10),
+    idle=timedelta(seconds=5),
+    total=timedelta(seconds=5),
     max_bytes=0,
 )
-"""The head of an answer is all that is read."""
+"""The head of an answer is all that is read. Who is slower has failed: he keeps a place busy."""
 
 _REFUSALS: Final[Mapping[int, str]] = {
     401: "The receiver wants to know who calls: check the signature with the secret shown once.",

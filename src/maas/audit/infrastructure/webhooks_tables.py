@@ -53,6 +53,7 @@ audit_webhook_queues = Table(
     Column("tenant_id", Uuid, nullable=False),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("next_attempt_at", _instant, nullable=False),
+    Column("tried_at", _instant),
 )
 
 audit_deliveries = Table(

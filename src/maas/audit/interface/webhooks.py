@@ -38,10 +38,11 @@ router = APIRouter(prefix="/audit/webhooks", tags=["audit"], route_class=StrictR
 
 VERIFYING = '''
 Each alert is sent as `POST` with a JSON body `{"type": "audit.alert", "timestamp", "data"}`, in
-order and at least once: `webhook-id` stays the same when a delivery is repeated. Any 2xx takes it.
-Else it is tried again after 5 s, then ever longer up to 5 min, for 3 days; 410 turns the webhook
-off, redirects are not followed. It is signed as [Standard Webhooks](https://www.standardwebhooks.com)
-has it, with the secret that the answer shows this once. To verify, in Python:
+order and at least once: `webhook-id` stays the same when a delivery is repeated. Any 2xx within 5 s
+takes it. Else it is tried again after 5 s, then ever longer up to 5 min, for 3 days; 410 turns the
+webhook off, redirects are not followed. It is signed as
+[Standard Webhooks](https://www.standardwebhooks.com) has it, with the secret that the answer shows
+this once. To verify, in Python:
 
 ```python
 import base64, hashlib, hmac, time
@@ -179,7 +180,7 @@ async def rotate_webhook(
     summary="Send a test to a webhook, now",
     description=(
         "Signed as an alert is, of type `audit.test`, past the queue and also while the webhook is "
-        "off. Answers what the receiver said, within about 10 s; it stands in the log as well."
+        "off. Answers what the receiver said, within about 5 s; it stands in the log as well."
     ),
 )
 @audited("audit.webhook_tested")
