@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import process_time
 from typing import Any
 from uuid import UUID
 
@@ -509,3 +510,52 @@ def test_an_alert_names_a_hundred_events_at_most() -> None:
     (burst,) = verdicts(rule, events)[Subject.account(ADA)]
 
     assert (burst.count, len(burst.event_ids)) == (151, 100)
+
+
+class TestWhatWaits:
+    """What a subject costs is bounded, by how long its points wait and by how many."""
+
+    MANY = MassDeletion(deletions=10_000, minutes=1)
+
+    def points(self, count: int, *, since: datetime, step: timedelta) -> list[Point]:
+        return [Point(since + step * index, new_id(), f"a{index}") for index in range(count)]
+
+    def judge(self, rule: Rule, new: Sequence[Point], old: Sequence[Point] = ()) -> Verdict:
+        return judge(rule, new=new, old=old, quiet=[])
+
+    def test_points_wait_a_window_and_a_day(self) -> None:
+        edge = NOON - timedelta(days=1, minutes=1)
+        old = [Point(edge, new_id()), Point(edge - timedelta(seconds=1), new_id())]
+        new = [Point(NOON, new_id())]
+
+        assert self.judge(self.MANY, new, old).waiting == [old[0], *new]
+
+    def test_one_clock_that_ran_ahead_does_not_blind_the_rule(self) -> None:
+        rule = FailedLoginBurst()
+        ahead = self.judge(rule, [Point(NOON + timedelta(days=400), new_id())]).waiting
+        for minute in range(4):
+            new = [Point(NOON + timedelta(minutes=minute), new_id())]
+            ahead = self.judge(rule, new, ahead).waiting
+
+        assert self.judge(rule, [Point(NOON, new_id())], ahead).bursts
+
+    def test_no_more_wait_than_the_threshold_and_some(self) -> None:
+        old = self.points(20_000, since=NOON - timedelta(hours=20), step=timedelta(seconds=3))
+        new = [Point(NOON, new_id())]
+
+        waiting = self.judge(self.MANY, new, old).waiting
+
+        assert waiting == [*old, *new][-11_001:]
+
+    @pytest.mark.parametrize("rule", [MANY, ManyAddresses(addresses=1_000)])
+    @pytest.mark.parametrize("since", [NOON, NOON - timedelta(hours=30)])
+    def test_a_slice_costs_as_much_as_it_has_points(self, rule: Rule, since: datetime) -> None:
+        """Minutes of CPU, if each new point were held against each that waits."""
+        old = self.points(40_000, since=NOON - timedelta(days=5), step=timedelta(seconds=10))
+        old = [replace(point, points_to=f"b{index}") for index, point in enumerate(old)]
+        new = self.points(2_000, since=since, step=timedelta(milliseconds=100))
+
+        begun = process_time()
+        self.judge(rule, new, old)
+
+        assert process_time() - begun < 8
