@@ -114,6 +114,7 @@ def _make_alerts() -> None:
         sa.Column("event_ids", postgresql.ARRAY(sa.Uuid), nullable=False),
         at("raised_at"),
         sa.PrimaryKeyConstraint("id", name="pk_audit_alerts"),
+        sa.UniqueConstraint("id", "tenant_id", name="uq_audit_alerts_id_tenant_id"),
         # The cursor sees to it that an event is judged once; this is what would notice if not.
         sa.UniqueConstraint("rule", "trigger_id", name="uq_audit_alerts_rule_trigger_id"),
     )
@@ -139,6 +140,8 @@ def _make_webhooks() -> None:
         at("updated_at"),
         number("version"),
         sa.PrimaryKeyConstraint("id", name="pk_audit_webhooks"),
+        # What refers to a row names its tenant as well: foreign keys see past row security.
+        sa.UniqueConstraint("id", "tenant_id", name="uq_audit_webhooks_id_tenant_id"),
         sa.CheckConstraint(
             "status IN ('active', 'disabled')", name=op.f("ck_audit_webhooks_status")
         ),
@@ -157,9 +160,9 @@ def _make_webhooks() -> None:
         at("tried_at", nullable=True),
         sa.PrimaryKeyConstraint("webhook_id", name="pk_audit_webhook_queues"),
         sa.ForeignKeyConstraint(
-            ["webhook_id"],
-            ["audit_webhooks.id"],
-            name="fk_audit_webhook_queues_webhook_id",
+            ["webhook_id", "tenant_id"],
+            ["audit_webhooks.id", "audit_webhooks.tenant_id"],
+            name="fk_audit_webhook_queues_webhook_id_tenant_id",
             ondelete="CASCADE",
         ),
     )
@@ -179,13 +182,15 @@ def _make_webhooks() -> None:
         words("last_error", nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_audit_deliveries"),
         sa.ForeignKeyConstraint(
-            ["webhook_id"],
-            ["audit_webhooks.id"],
-            name="fk_audit_deliveries_webhook_id",
+            ["webhook_id", "tenant_id"],
+            ["audit_webhooks.id", "audit_webhooks.tenant_id"],
+            name="fk_audit_deliveries_webhook_id_tenant_id",
             ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["alert_id"], ["audit_alerts.id"], name="fk_audit_deliveries_alert_id"
+            ["alert_id", "tenant_id"],
+            ["audit_alerts.id", "audit_alerts.tenant_id"],
+            name="fk_audit_deliveries_alert_id_tenant_id",
         ),
         sa.CheckConstraint(
             "status IN ('pending', 'delivered', 'failed')", name=op.f("ck_audit_deliveries_status")

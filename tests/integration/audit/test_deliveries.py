@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from maas.audit.application.events import EventComposer
@@ -26,6 +27,8 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.usefixtures("clean"),
 ]
+
+OTHER = TenantId(new_id())
 
 
 @pytest.fixture
@@ -235,9 +238,45 @@ class TestTurns:
 
             assert await self.due(watching) == [second, first]
 
+    async def test_a_clock_that_was_ahead_freezes_no_queue(self, watching: Watching) -> None:
+        async with receiving(Receiver(status=503)) as receiver:
+            await queue(watching, await watching.hook(receiver.url), 1)
+            watching.clock.move(timedelta(days=2))
+            await watching.deliver(receiver)
+            watching.clock.move(timedelta(days=-2))
+            receiver.status = 200
+
+            assert await watching.deliver(receiver) == 1
+
     async def test_no_answer_within_seconds_is_a_failure(self) -> None:
         assert LIMITS.total is not None
         assert LIMITS.total <= timedelta(seconds=5)
+
+
+class TestTenants:
+    async def test_nobody_puts_anything_into_anothers_queue(self, watching: Watching) -> None:
+        """With SQL of his own, for no route could do it."""
+        theirs = await watching.hook("https://alerts.example.com/", tenant_id=OTHER)
+        own = await watching.hook("https://alerts.example.com/")
+        (alert,) = await queue(watching, own, 1)
+        (their_alert,) = await queue(watching, theirs, 1, tenant_id=OTHER)
+
+        for webhook_id, alert_id in ((theirs, alert), (own, their_alert)):
+            with pytest.raises(asyncpg.ForeignKeyViolationError):
+                await _queue_as_the_application(watching.superuser, webhook_id, UUID(alert_id))
+
+
+async def _queue_as_the_application(superuser: Superuser, webhook_id: UUID, alert_id: UUID) -> None:
+    async with superuser.transaction():
+        await superuser.execute("SET LOCAL ROLE maas_app")
+        await superuser.execute(
+            "SELECT set_config('maas.tenant_id', $1, true)", str(DEFAULT_TENANT_ID)
+        )
+        await superuser.execute(
+            "INSERT INTO audit_deliveries (id, tenant_id, webhook_id, alert_id, status,"
+            " attempts, created_at) VALUES ($1, $2, $3, $4, 'pending', 0, now())",
+            *(new_id(), DEFAULT_TENANT_ID, webhook_id, alert_id),
+        )
 
 
 class TestAtLeastOnce:

@@ -17,7 +17,7 @@ from maas.audit.application.deliveries import (
     is_gone,
 )
 from maas.audit.application.events import EventComposer
-from maas.audit.domain.webhooks import DELIVERY_LIFETIME, WebhookId
+from maas.audit.domain.webhooks import DELIVERY_LIFETIME, LONGEST_WAIT, WebhookId
 from maas.audit.infrastructure.ledger import Checkpoint, pass_by
 from maas.audit.infrastructure.outbox import insert_event
 from maas.audit.infrastructure.silence import SilentAudit
@@ -42,10 +42,11 @@ GIVEN_UP: Final = "given-up"
 # All the while its transaction does nothing; longer than a run takes.
 _STAY: Final = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('maas.audit_deliver', 0))"
+# Nothing is put off for longer than the longest wait, unless a clock was wrong then.
 _DUE: Final = """
     SELECT q.webhook_id, q.tenant_id
     FROM audit_webhook_queues q JOIN audit_webhooks w ON w.id = q.webhook_id
-    WHERE w.status = 'active' AND q.next_attempt_at <= $1 AND EXISTS (
+    WHERE w.status = 'active' AND (q.next_attempt_at <= $1 OR q.next_attempt_at > $3) AND EXISTS (
         SELECT FROM audit_deliveries d WHERE d.webhook_id = w.id AND d.status = 'pending')
     ORDER BY q.tried_at NULLS FIRST, q.next_attempt_at LIMIT $2
 """
@@ -56,9 +57,10 @@ _NEXT: Final = """
     JOIN audit_webhook_queues q ON q.webhook_id = w.id
     JOIN LATERAL (
         SELECT id, alert_id FROM audit_deliveries
-        WHERE webhook_id = w.id AND status = 'pending' ORDER BY position LIMIT 1
+        WHERE webhook_id = w.id AND tenant_id = w.tenant_id AND status = 'pending'
+        ORDER BY position LIMIT 1
     ) AS d ON true
-    JOIN audit_alerts a ON a.id = d.alert_id
+    JOIN audit_alerts a ON a.id = d.alert_id AND a.tenant_id = w.tenant_id
     WHERE w.id = $1 AND w.status = 'active'
 """
 _NOTE: Final = """
@@ -110,7 +112,7 @@ class PostgresDeliveries:
 
     async def list_due(self, *, at: datetime) -> Sequence[DueWebhook]:
         async with self._transaction() as connection:
-            rows = await connection.fetch(_DUE, at, DUE_AT_ONCE)
+            rows = await connection.fetch(_DUE, at, DUE_AT_ONCE, at + LONGEST_WAIT)
         return [
             DueWebhook(
                 webhook_id=WebhookId(row["webhook_id"]), tenant_id=TenantId(row["tenant_id"])

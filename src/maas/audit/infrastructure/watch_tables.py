@@ -85,6 +85,7 @@ audit_alerts = Table(
     Column("trigger_id", Uuid, nullable=False),
     Column("event_ids", ARRAY(Uuid), nullable=False),
     Column("raised_at", _instant, nullable=False),
+    UniqueConstraint("id", "tenant_id"),
     UniqueConstraint("rule", "trigger_id"),
     Index(None, "tenant_id", "raised_at", "id"),
 )

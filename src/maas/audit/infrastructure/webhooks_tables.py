@@ -5,13 +5,14 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
-    ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
     LargeBinary,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -40,6 +41,8 @@ audit_webhooks = Table(
     Column("updated_at", _instant, nullable=False),
     Column("version", Integer, nullable=False),
     CheckConstraint("status IN ('active', 'disabled')", name="status"),
+    # What refers to a row names its tenant as well: foreign keys see past row security.
+    UniqueConstraint("id", "tenant_id"),
     Index(None, "tenant_id", "created_at", "id"),
 )
 
@@ -47,13 +50,16 @@ audit_webhooks = Table(
 audit_webhook_queues = Table(
     "audit_webhook_queues",
     _metadata,
-    Column(
-        "webhook_id", Uuid, ForeignKey("audit_webhooks.id", ondelete="CASCADE"), primary_key=True
-    ),
+    Column("webhook_id", Uuid, primary_key=True),
     Column("tenant_id", Uuid, nullable=False),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("next_attempt_at", _instant, nullable=False),
     Column("tried_at", _instant),
+    ForeignKeyConstraint(
+        ["webhook_id", "tenant_id"],
+        ["audit_webhooks.id", "audit_webhooks.tenant_id"],
+        ondelete="CASCADE",
+    ),
 )
 
 audit_deliveries = Table(
@@ -61,9 +67,9 @@ audit_deliveries = Table(
     _metadata,
     Column("id", Uuid, primary_key=True),
     Column("tenant_id", Uuid, nullable=False),
-    Column("webhook_id", Uuid, ForeignKey("audit_webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("webhook_id", Uuid, nullable=False),
     # None for a test.
-    Column("alert_id", Uuid, ForeignKey("audit_alerts.id")),
+    Column("alert_id", Uuid),
     Column("position", BigInteger, Identity(always=True), nullable=False),
     Column("status", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -72,6 +78,12 @@ audit_deliveries = Table(
     Column("finished_at", _instant),
     Column("last_status", Integer),
     Column("last_error", Text),
+    ForeignKeyConstraint(
+        ["webhook_id", "tenant_id"],
+        ["audit_webhooks.id", "audit_webhooks.tenant_id"],
+        ondelete="CASCADE",
+    ),
+    ForeignKeyConstraint(["alert_id", "tenant_id"], ["audit_alerts.id", "audit_alerts.tenant_id"]),
     CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
     Index(None, "webhook_id", "created_at", "id"),
     Index(
