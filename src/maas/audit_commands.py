@@ -19,7 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from maas.audit_export_commands import check_export, resume, say, say_broken, spell_count
+from maas.audit_export_commands import (
+    check_export,
+    read_wanted,
+    resume,
+    say,
+    say_broken,
+    spell_count,
+)
 from maas.audit_retention_commands import retention
 from maas.shared.domain.errors import MaasError
 from maas.terminal import errors, fail, load, output, read_settings
@@ -70,6 +77,20 @@ def verify(
         Path | None,
         typer.Option("--export", metavar="FILE", help="Check this export instead, with no server."),
     ] = None,
+    tenant: Annotated[
+        UUID | None, typer.Option("--tenant", help="With --export: whose it must be.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="With --export: by when it must begin."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="With --export: until when it must go."),
+    ] = None,
+    is_unfiltered: Annotated[
+        bool, typer.Option("--unfiltered", help="With --export: it must have no filters.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Check that the trail is what was recorded, and that all of it is there.
@@ -77,8 +98,11 @@ def verify(
     Ends with 0 if so, 2 if something was changed or is missing, 3 if only an exported head is not
     on the chain (its end was cut off), 1 if it could not be checked.
     """
+    wanted = read_wanted(tenant, since, until, is_unfiltered=is_unfiltered)
     if export is not None:
-        raise typer.Exit(check_export(export, proof, _read_keys(public_key)))
+        raise typer.Exit(check_export(export, proof, _read_keys(public_key), wanted))
+    if not wanted.is_anything:
+        raise fail("--tenant, --since, --until and --unfiltered are for --export")
     if proof is not None:
         raise typer.Exit(_check_proof(proof, public_key))
     verification = load("maas.audit.application.verification")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.markup import escape
@@ -15,12 +16,34 @@ MAX_LISTED = 21
 _TABLES = {".csv": "csv", ".parquet": "parquet"}
 
 
-def check_export(path: Path, proof: Path | None, keys: dict[str, bytes] | None) -> int:
+def read_wanted(
+    tenant: UUID | None, since: str | None, until: str | None, *, is_unfiltered: bool
+) -> Any:
+    """Read what an export is expected to be of."""
+    return load("maas.audit.domain.export_wanted").Wanted(
+        tenant_id=tenant,
+        since=_read_time("--since", since),
+        until=_read_time("--until", until),
+        is_unfiltered=is_unfiltered,
+    )
+
+
+def _read_time(option: str, text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return load("maas.audit.domain.export").instant(text)
+    except (ValueError, ArithmeticError):
+        raise fail(f"{option} takes a time with a zone, as in 2026-03-01T00:00:00Z") from None
+
+
+def check_export(path: Path, proof: Path | None, keys: dict[str, bytes] | None, wanted: Any) -> int:
     """Check an export under the keys that are trusted, and under no other."""
-    kind = _TABLES.get(path.suffix.lower())
     begun = time.monotonic()
-    if kind is not None:
-        return _check_table(path, kind, proof, keys, begun)
+    if path.suffix.lower() in _TABLES:
+        if proof is None and not wanted.is_anything:
+            raise fail("what a CSV or Parquet file is of stands in its proof: give --proof")
+        return _check_table(path, proof, keys, wanted, begun)
     if proof is not None:
         raise fail("--proof beside --export is for CSV and Parquet; NDJSON proves itself")
     check = _make_check(keys)
@@ -34,7 +57,7 @@ def check_export(path: Path, proof: Path | None, keys: dict[str, bytes] | None) 
         say_broken(list(check.findings), check.findings.count)
         return EXIT_BROKEN
     say("INTEGRITY", "green", _spell_stretch(check))
-    return _say_completeness(check, begun)
+    return _say_completeness(check, wanted, begun)
 
 
 def _make_check(keys: dict[str, bytes] | None) -> Any:
@@ -62,10 +85,10 @@ def _rows_of_lines(path: Path, check: Any) -> Iterator[Any]:
 
 
 def _check_table(
-    path: Path, kind: str, proof: Path | None, keys: dict[str, bytes] | None, begun: float
+    path: Path, proof: Path | None, keys: dict[str, bytes] | None, wanted: Any, begun: float
 ) -> int:
     """Check rows against their own payloads and, with a proof, against the signed chain."""
-    tables = load("maas.audit.domain.export_table_check")
+    kind, tables = _TABLES[path.suffix.lower()], load("maas.audit.domain.export_table_check")
     check = None if proof is None else _make_check(keys)
     own = None if proof is None else _rows_of_lines(proof, check)
     findings = load("maas.audit.domain.findings:Findings")() if check is None else check.findings
@@ -90,7 +113,7 @@ def _check_table(
         say("COMPLETENESS", "yellow", "unknown: give an export of content=proof with --proof")
         return EXIT_UNCHECKED
     say("PROOF", "green", _spell_stretch(check))
-    return _say_completeness(check, begun)
+    return _say_completeness(check, wanted, begun)
 
 
 def _spell_stretch(check: Any) -> str:
@@ -105,21 +128,23 @@ def _spell_stretch(check: Any) -> str:
     )
 
 
-def _say_completeness(check: Any, begun: float) -> int:
+def _say_completeness(check: Any, wanted: Any, begun: float) -> int:
     header, counts = check.header, check.counts
     for tombstone in check.tombstones:
         say("DROPPED", "yellow", _spell_tombstone(tombstone))
     if check.is_attested:
         events = spell_count(counts.events, "event")
-        kept = " that are kept" if check.tombstones else ""
-        wanted = _spell_wanted(header)
-        text = f"ok: all {events} of tenant {header.tenant_id}{kept}{wanted}, as signed"
+        text = f"ok: all {events} of tenant {header.tenant_id}{_spell_header(check)}, as signed"
         say("COMPLETENESS", "green", text)
     else:
         text = "unknown: the last line is not signed, so events of the tenant may be left out"
         say("COMPLETENESS", "yellow", text)
     rows, seconds = counts.events + counts.others, time.monotonic() - begun
     output.print(f"{rows:,} rows in {seconds:.1f} s.", highlight=False, style="dim")
+    unmet = wanted.find_unmet(header, check.recorded_to)
+    if unmet:
+        say("EXPECTED", "red", f"NOT MET: {', '.join(unmet)}")
+        return EXIT_BROKEN
     return 0 if check.is_attested else EXIT_UNCHECKED
 
 
@@ -127,20 +152,25 @@ def _spell_tombstone(tombstone: Any) -> str:
     events, days = spell_count(tombstone.rows, "event"), spell_count(tombstone.policy_days, "day")
     return (
         f"{events} of all tenants, of class {tombstone.retention_class} and recorded in "
-        f"{tombstone.period:%Y-%m}, went after {days} under tombstone {tombstone.n}; none of them "
-        "is in the file"
+        f"{tombstone.period:%Y-%m}, went after {days} under tombstone {tombstone.n}; the tenant's "
+        "among them may be missing"
     )
 
 
-def _spell_wanted(header: Any) -> str:
-    parts = [
-        "" if header.since is None else f" that occurred from {spell_time(header.since)} on",
-        "" if header.until is None else f" before {spell_time(header.until)}",
+def _spell_header(check: Any) -> str:
+    """Spell which events these are; what is recorded after an export is made is in none."""
+    header, recorded_to = check.header, check.recorded_to
+    since = None if header.since is None else f"from {spell_time(header.since)} on"
+    until = None if header.until is None else f"before {spell_time(header.until)}"
+    times = " ".join(filter(None, (since, until)))
+    clauses = [
+        "are kept" if check.tombstones else None,
+        f"occurred {times}" if times else None,
+        None if recorded_to is None else f"were recorded by {spell_time(recorded_to)}",
     ]
-    if header.since is None and header.until is not None:
-        parts[0] = " that occurred"
-    wanted = ", ".join(f"{name}={value}" for name, value in header.wanted.items())
-    return "".join(parts) + (f" with {wanted}" if wanted else "")
+    filters = ", ".join(f"{name}={value}" for name, value in header.wanted.items())
+    spelled = " and ".join(filter(None, clauses))
+    return (f" that {spelled}" if spelled else "") + (f" with {filters}" if filters else "")
 
 
 def spell_time(at: Any) -> str:

@@ -1,8 +1,11 @@
 """`maas audit verify --export` and `maas audit resume`, on files, with no server."""
 
+import json
+import math
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,7 +16,17 @@ from maas.audit.application.exports import Exports
 from maas.audit.infrastructure.signing import Ed25519Signer
 from maas.audit.wiring import AuditContext
 from maas.audit_commands import audit as commands
-from tests.integration.audit.exporting import asked, rest_of, text_of
+from maas.shared.domain.ids import DEFAULT_TENANT_ID
+from maas.shared.infrastructure.clock import SystemClock
+from tests.integration.audit.exporting import (
+    OTHER_TENANT,
+    asked,
+    first,
+    lines_of,
+    rest_of,
+    spelled,
+    text_of,
+)
 from tests.integration.audit.exporting import exports as exports  # noqa: PLC0414  a fixture, reused
 from tests.integration.audit.exporting import recorded as recorded  # noqa: PLC0414  likewise
 from tests.integration.audit.exporting import signer as signer  # noqa: PLC0414  likewise
@@ -59,7 +72,83 @@ async def test_says_what_was_proven(
     assert integrity.startswith("INTEGRITY    ok: rows 1 to 30, recorded from 2")
     assert integrity.endswith(", 4 checkpoints signed by 1 key")
     assert completeness.startswith("COMPLETENESS ok: all 20 events of tenant ")
+    assert " that were recorded by 2" in completeness
     assert completeness.endswith(" with action=model.*, as signed")
+
+
+async def test_a_sound_file_of_something_else_is_not_what_was_expected(
+    recorded: Trail, exports: ExportService, key: Path, tmp_path: Path
+) -> None:
+    path, now = tmp_path / "march.ndjson", SystemClock().now()
+    hour = timedelta(hours=1)
+    begin, end = now - hour, now + hour
+    is_met = ("--tenant", str(DEFAULT_TENANT_ID), "--unfiltered", "--since", begin.isoformat())
+    cases = (
+        (asked(since=begin), is_met, None),
+        (asked(), is_met, None),
+        (asked(upto_seq=8), ("--until", begin.isoformat()), None),
+        (asked(), ("--tenant", str(OTHER_TENANT)), f"it is of tenant {DEFAULT_TENANT_ID}"),
+        (asked(action="model.*"), is_met, "it has filters"),
+        (asked(since=now), is_met, "it begins at "),
+        (asked(until=begin), ("--until", now.isoformat()), "it ends at "),
+        (asked(), ("--until", end.isoformat()), "it was made at "),
+        (asked(upto_seq=8), ("--until", SystemClock().now().isoformat()), "it was to go to row 8"),
+    )
+    for request, expected, found in cases:
+        path.write_bytes(await text_of(exports, request))
+        done = run("verify", "--export", path, "--public-key", key, *expected)
+        assert done.exit_code == (2 if found else 0), (expected, done.output)
+        assert found is None or f"EXPECTED     NOT MET: {found}" in done.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq": math.inf},
+        {"seq": "1"},
+        {"seq": 1.5},
+        {"recorded_at": "1969-12-31T23:59:59Z"},
+        {"recorded_at": "0001-01-01T00:00:00+14:00"},
+        {"recorded_at": "2026-03-01T00:00:00"},
+        {"payload": "1e400"},
+    ],
+)
+async def test_numbers_and_times_beyond_all_bounds_end_with_a_sentence(
+    recorded: Trail, exports: ExportService, key: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "march.ndjson"
+    lines = [json.loads(line) for line in await lines_of(exports)]
+    first(lines, "event").update(change)
+    path.write_bytes(b"".join(spelled(lines)))
+
+    done = run("verify", "--export", path, "--public-key", key)
+
+    assert done.exit_code in {1, 2}
+    assert isinstance(done.exception, SystemExit), done.exception
+
+
+async def test_what_is_expected_has_to_make_sense(table: tuple[Path, Path], key: Path) -> None:
+    path, proof = table
+    for arguments, found in (
+        (["--export", path, "--unfiltered"], "give --proof"),
+        (["--unfiltered"], "are for --export"),
+        (["--export", proof, "--public-key", key, "--since", "2026-03-01"], "with a zone"),
+        (["--export", proof, "--public-key", key, "--until", "9999-12-31T23:00:00-14:00"], "zone"),
+    ):
+        done = run("verify", *arguments)
+        assert done.exit_code == 1, done.output
+        assert found in " ".join(done.stderr.split()), done.stderr
+
+
+async def test_a_row_with_a_number_without_end_is_found(table: tuple[Path, Path]) -> None:
+    path, _ = table
+    head, _, rest = path.read_bytes().partition(b"\r\n1,")
+    path.write_bytes(head + b"\r\n" + b"9" * 5_000 + b"," + rest)
+
+    done = run("verify", "--export", path)
+
+    assert done.exit_code == 2, done.output
+    assert "its seq is no number" in done.output
 
 
 async def test_nothing_in_a_file_steers_the_terminal(

@@ -174,7 +174,7 @@ async def test_over_http_a_cursor_comes_alone_and_whole(
     client: httpx.AsyncClient, recorded: Trail, exports: ExportService
 ) -> None:
     since = SystemClock().now() - timedelta(days=1)
-    whole = await text_of(exports, asked(action="model.*", since=since))
+    whole = await text_of(exports, asked(action="model.*", since=since, upto_seq=29))
     cursor = cursors_of(whole)[0]
 
     rest = await client.get(EXPORT, params={"cursor": cursor})
@@ -202,4 +202,4 @@ async def test_over_http_a_cursor_comes_alone_and_whole(
     assert (said["format"], said["is_continued"]) == ("ndjson", True)
     # What is sent is what was asked for at first, so the trail says that.
     assert (said["since"], said["filter"]) == (since.isoformat(), ["action=model.*"])
-    assert (said["after_seq"], said["upto_seq"]) == (7, 30)
+    assert (said["after_seq"], said["upto_seq"]) == (7, 29)

@@ -70,6 +70,7 @@ class ExportService:
             since=request.wanted.since,
             until=request.wanted.until,
             wanted=request.filters,
+            upto_seq=request.upto_seq,
             start=stretch.start,
             seq_to=stretch.seq_to,
             exported_at=self.clock.now(),
@@ -162,6 +163,7 @@ def request_of(header: Header) -> ExportRequest:
         tenant_id=TenantId(UUID(header.tenant_id)),
         wanted=EventFilter(**fields, since=header.since, until=header.until),
         content=header.content,
+        upto_seq=header.upto_seq,
     )
 
 

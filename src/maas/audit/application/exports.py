@@ -65,8 +65,7 @@ class Exports:
         current_scope().change(AUDIT_LOG, tenant_id, after=_spell_order(order))
         if order.cursor is not None:
             read = self.lines.read_cursor(tenant_id, order.cursor)
-            request = replace(request_of(read.header), upto_seq=read.header.seq_to)
-            asked = replace(order, request=request, after_seq=read.after)
+            asked = replace(order, request=request_of(read.header), after_seq=read.after)
             current_scope().change(AUDIT_LOG, tenant_id, after=_spell_order(asked))
             chunks = self.lines.resume(read, order.cursor)
             return OpenedExport(chunks=chunks, seq_to=read.header.seq_to)

@@ -51,7 +51,7 @@ class Counts:
 
 
 def read_counts(fields: Mapping[str, Any]) -> Counts:
-    return Counts(**{name: _whole(fields[name]) for name in Counts.__slots__})
+    return Counts(**{name: whole(fields[name]) for name in Counts.__slots__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class Header:
 
     `start` is the first row of a checkpoint, and what it follows from; `seq_to` is the last row of
     another. `wanted` are filters by name. Without any, no event of the tenant is left out.
+    `upto_seq` is the row that whoever asked wanted to be the last, whatever came behind it.
     """
 
     tenant_id: str
@@ -67,6 +68,7 @@ class Header:
     since: datetime | None = None
     until: datetime | None = None
     wanted: Mapping[str, str] = field(default_factory=dict)
+    upto_seq: int | None = None
     start: Start
     seq_to: int
     exported_at: datetime
@@ -80,6 +82,7 @@ class Header:
             "since": None if self.since is None else spell_instant(self.since),
             "until": None if self.until is None else spell_instant(self.until),
             "filter": dict(self.wanted),
+            "upto_seq": self.upto_seq,
             "start": {
                 "seq": start.seq,
                 "n": start.n,
@@ -109,14 +112,15 @@ def read_header(fields: Mapping[str, Any]) -> Header:
         since=_instant_or_none(fields["since"]),
         until=_instant_or_none(fields["until"]),
         wanted={str(name): str(value) for name, value in wanted.items()},
+        upto_seq=None if fields["upto_seq"] is None else whole(fields["upto_seq"]),
         start=Start(
-            seq=_whole(start["seq"]),
-            n=_whole(start["n"]),
+            seq=whole(start["seq"]),
+            n=whole(start["n"]),
             row_hash=read_hex(start, "row_hash", HASH_BYTES),
             checkpoint_hash=read_hex(start, "checkpoint_hash", HASH_BYTES),
         ),
-        seq_to=_whole(fields["seq_to"]),
-        exported_at=_instant(fields["exported_at"]),
+        seq_to=whole(fields["seq_to"]),
+        exported_at=instant(fields["exported_at"]),
     )
 
 
@@ -158,17 +162,19 @@ class Digest:
 
 
 def _instant_or_none(text: object) -> datetime | None:
-    return None if text is None else _instant(text)
+    return None if text is None else instant(text)
 
 
-def _instant(text: object) -> datetime:
+def instant(text: object) -> datetime:
+    """Read a time with a zone, as UTC."""
     at = datetime.fromisoformat(str(text))
     if at.tzinfo is None:
         raise MalformedExportError("a time has no zone")
     return at.astimezone(UTC)
 
 
-def _whole(value: object) -> int:
+def whole(value: object) -> int:
+    """Read a whole number that PostgreSQL holds."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise MalformedExportError("a number is none, or out of range")
     return value

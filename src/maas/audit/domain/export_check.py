@@ -20,9 +20,11 @@ from maas.audit.domain.export import (
     Digest,
     Header,
     MalformedExportError,
+    instant,
     read_counts,
     read_header,
     spell_statement,
+    whole,
 )
 from maas.audit.domain.fidelity import find_personal_difference
 from maas.audit.domain.findings import Findings
@@ -83,7 +85,9 @@ class ExportCheck:
             raise
         except (MalformedCheckpointError, MalformedTombstoneError) as exc:
             raise MalformedExportError(str(exc)) from exc
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        except (
+            ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError
+        ) as exc:  # fmt: skip
             raise MalformedExportError("a field is missing, or of another kind") from exc
 
     def finish(self) -> None:
@@ -161,8 +165,8 @@ class ExportCheck:
             self.findings.add(1, "header", "the first row of all follows from no other")
 
     def _take_row(self, fields: Mapping[str, Any], kind: str) -> ChainRow | None:
-        seq, leaf = int(fields["seq"]), read_hex(fields, "leaf", HASH_BYTES)
-        recorded_at = datetime.fromisoformat(fields["recorded_at"])
+        seq, leaf = whole(fields["seq"]), read_hex(fields, "leaf", HASH_BYTES)
+        recorded_at = instant(fields["recorded_at"])
         self.recorded_from = self.recorded_from or recorded_at
         self.recorded_to = recorded_at
         row = (seq, recorded_at, leaf, read_hex(fields, "row_hash", HASH_BYTES))

@@ -1,11 +1,14 @@
 """Checks the rows of a CSV or Parquet export, alone or beside a proof."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.event import spell_instant
 from maas.audit.domain.export_columns import find_row_fault
 from maas.audit.domain.findings import Findings, spell_rows
+
+_MAX_DIGITS: Final = 19
 
 
 class TableCheck:
@@ -29,7 +32,7 @@ class TableCheck:
         self.rows += 1
         text = values["seq"] or ""
         # Digits of other scripts are numbers too, and spelled by nobody here.
-        if not (text.isascii() and text.isdecimal()):
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
             self.findings.add(self._last_seq, f"row {self.rows}", "its seq is no number")
             return
         seq = int(text)

@@ -126,6 +126,14 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
             if file.schema_arrow.names != list(COLUMNS):
                 raise UnreadableParquetError("it has not the columns of an export")
             for batch in file.iter_batches(batch_size=1_000):
-                yield from batch.to_pylist()
+                yield from _to_rows(batch)
     except pa.ArrowException as exc:
         raise UnreadableParquetError("it is no Parquet file, or it was cut off") from exc
+
+
+def _to_rows(batch: Any) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, ArithmeticError) as exc:
+        raise UnreadableParquetError("it has a time that no event has") from exc
+    return rows

@@ -48,7 +48,7 @@ _LINES: Final = {
             "value": (
                 '{"type":"header","v":1,"tenant_id":"01935d2e-0000-7000-8000-000000000001",'
                 '"content":"full","since":"2026-03-01T00:00:00.000000Z",'
-                '"until":"2026-04-01T00:00:00.000000Z","filter":{},"start":{"seq":4700,"n":812,'
+                '"until":"2026-04-01T00:00:00.000000Z","filter":{},"upto_seq":null,"start":{"seq":4700,"n":812,'
                 '"row_hash":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",'
                 '"checkpoint_hash":'
                 '"2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"},'
