@@ -112,6 +112,9 @@ def upgrade() -> None:
         SECURITY DEFINER SET search_path = public, pg_temp AS $$
         DECLARE forgotten bigint;
         BEGIN
+            IF month < '2000-01-01' OR month >= '2200-01-01' THEN
+                RAISE EXCEPTION 'no such month' USING ERRCODE = 'invalid_parameter_value';
+            END IF;
             SELECT coalesce(sum(h.events), 0) INTO forgotten FROM audit_rollup_hours h
                 WHERE h.retention_class = class AND h.period = month;
             DELETE FROM audit_rollup_hours h WHERE h.retention_class = class AND h.period = month;

@@ -1,6 +1,7 @@
 """The trail shortened: tombstones, and the dropping of the partitions they are about.
 
-Beside it, people erased by what they are called, where somebody else acted or nobody had signed in.
+Beside it, no time that a reader could not hold can be written into the trail, and people are
+erased by what they are called, where somebody else acted or nobody had signed in.
 """
 
 import sqlalchemy as sa
@@ -27,8 +28,9 @@ DECLARE
     signed record;
     kept record;
 BEGIN
-    IF wanted_class IS NULL OR month IS NULL OR extract(day FROM month) <> 1
-        OR wanted_class NOT IN ('security', 'operations', 'usage')
+    -- Names have no era: of another one, this would be the name of a month that is not over.
+    IF wanted_class IS NULL OR month IS NULL OR month < '2000-01-01' OR month >= '2200-01-01'
+        OR extract(day FROM month) <> 1 OR wanted_class NOT IN ('security', 'operations', 'usage')
     THEN
         RAISE EXCEPTION 'no such audit partition' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -65,6 +67,18 @@ END
 $$
 """
 
+# A table that is attached needs what the log checks.
+MAKES_PARTITIONS = "audit_ensure_partition(text, timestamptz)"
+PLAIN, CHECKED = "INCLUDING DEFAULTS)", "INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+
+# Before 1970 no time is hashed, and Python's end with the year 9999.
+TIMES = {
+    "audit_log": ("recorded_at", "occurred_at"),
+    "audit_chain": ("recorded_at",),
+    "audit_checkpoints": ("recorded_at",),
+    "audit_signing_keys": ("created_at",),
+}
+
 
 def raw(name: str, *, nullable: bool = False) -> sa.Column:
     return sa.Column(name, sa.LargeBinary, nullable=nullable)
@@ -79,6 +93,20 @@ def word(name: str, *, nullable: bool = False) -> sa.Column:
 
 
 def upgrade() -> None:
+    # This may run again where it was cut short. To look at what is there takes long, and is done
+    # under a lock that keeps nobody waiting.
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '1s'")
+        _rewrite(MAKES_PARTITIONS, PLAIN, CHECKED)
+        for table, columns in TIMES.items():
+            op.execute(
+                f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS ck_{table}_times,"
+                f" ADD CONSTRAINT ck_{table}_times CHECK ({_is_ours(*columns)}) NOT VALID"
+            )
+        op.execute("SET lock_timeout = 0")
+        for table in TIMES:
+            op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT ck_{table}_times")
+        op.execute("RESET lock_timeout")
     op.execute("SET LOCAL lock_timeout = '1s'")
     op.create_table(
         "audit_tombstones",
@@ -106,6 +134,11 @@ def upgrade() -> None:
             ["key_id"], ["audit_signing_keys.key_id"], name="fk_audit_tombstones_key_id"
         ),
         sa.CheckConstraint("first_seq <= last_seq", name=op.f("ck_audit_tombstones_seq_order")),
+        sa.CheckConstraint(
+            "period >= '2000-01-01' AND period < '2200-01-01' AND extract(day FROM period) = 1",
+            name=op.f("ck_audit_tombstones_period"),
+        ),
+        sa.CheckConstraint(_is_ours("decided_at"), name=op.f("ck_audit_tombstones_times")),
     )
     op.create_index(
         "ix_audit_tombstones_retention_class_period",
@@ -147,3 +180,22 @@ def downgrade() -> None:
         op.drop_column("audit_erasures", column)
     op.execute("DROP FUNCTION audit_drop_partition(text, date, bigint)")
     op.drop_table("audit_tombstones")
+    for table in TIMES:
+        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT ck_{table}_times")
+    _rewrite(MAKES_PARTITIONS, CHECKED, PLAIN)
+
+
+def _is_ours(*columns: str) -> str:
+    return " AND ".join(
+        f"{column} >= '1970-01-01 00:00:00+00' AND {column} < '2200-01-01 00:00:00+00'"
+        for column in columns
+    )
+
+
+def _rewrite(function: str, old: str, new: str) -> None:
+    """Change a word of a function, and nothing where it was changed before."""
+    op.execute(f"""
+        DO $do$ BEGIN
+            EXECUTE replace(pg_get_functiondef('{function}'::regprocedure), '{old}', '{new}');
+        END $do$
+    """)

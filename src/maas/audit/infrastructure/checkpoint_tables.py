@@ -17,6 +17,14 @@ from maas.shared.infrastructure.database import mapper_registry
 _metadata = mapper_registry.metadata
 _instant = DateTime(timezone=True)
 
+
+def only_times_of_ours(*columns: str) -> CheckConstraint:
+    """Let no time in that a reader could not hold, or a hash."""
+    since, until = "1970-01-01 00:00:00+00", "2200-01-01 00:00:00+00"
+    checks = [f"{column} >= '{since}' AND {column} < '{until}'" for column in columns]
+    return CheckConstraint(" AND ".join(checks), name="times")
+
+
 audit_signing_keys = Table(
     "audit_signing_keys",
     _metadata,
@@ -25,6 +33,7 @@ audit_signing_keys = Table(
     Column("first_seq", BigInteger, nullable=False),
     # The time of its first checkpoint, so that it can be checked.
     Column("created_at", _instant, nullable=False),
+    only_times_of_ours("created_at"),
 )
 
 audit_checkpoints = Table(
@@ -42,4 +51,5 @@ audit_checkpoints = Table(
     Column("signature", LargeBinary, nullable=False),
     UniqueConstraint("seq_to"),
     CheckConstraint("seq_from <= seq_to", name="seq_order"),
+    only_times_of_ours("recorded_at"),
 )

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB
 
+from maas.audit.infrastructure.checkpoint_tables import only_times_of_ours
 from maas.shared.infrastructure.database import mapper_registry
 
 _metadata = mapper_registry.metadata
@@ -125,6 +126,7 @@ audit_log = Table(
         "event_id",
         postgresql_where=text("outcome <> 'success'"),
     ),
+    only_times_of_ours("recorded_at", "occurred_at"),
     postgresql_partition_by="LIST (retention_class)",
 )
 
@@ -135,6 +137,7 @@ audit_chain = Table(
     Column("recorded_at", _instant, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
     Column("row_hash", LargeBinary, nullable=False),
+    only_times_of_ours("recorded_at"),
 )
 
 audit_head = Table(

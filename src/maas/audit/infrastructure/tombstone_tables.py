@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
 )
 
+from maas.audit.infrastructure.checkpoint_tables import only_times_of_ours
 from maas.shared.infrastructure.database import mapper_registry
 
 audit_tombstones = Table(
@@ -41,4 +42,9 @@ audit_tombstones = Table(
     Column("packed", LargeBinary, nullable=False),
     Index(None, "retention_class", "period"),
     CheckConstraint("first_seq <= last_seq", name="seq_order"),
+    CheckConstraint(
+        "period >= '2000-01-01' AND period < '2200-01-01' AND extract(day FROM period) = 1",
+        name="period",
+    ),
+    only_times_of_ours("decided_at"),
 )
