@@ -37,7 +37,7 @@ def retention(
     settings = read_settings()
     clock = load("maas.shared.infrastructure.clock:SystemClock")()
     if check_archives:
-        raise typer.Exit(_check_archives(settings, clock, as_json=as_json))
+        raise typer.Exit(_check_archives(settings, as_json=as_json))
     wiring = load("maas.audit.retention_wiring")
     try:
         prospects = asyncio.run(wiring.foresee_retention(settings, clock=clock))
@@ -125,10 +125,10 @@ def _show_report(report: Any, *, as_json: bool) -> int:
     return EXIT_LEFT if fates - {"dropped"} else 0
 
 
-def _check_archives(settings: Any, clock: Any, *, as_json: bool) -> int:
+def _check_archives(settings: Any, *, as_json: bool) -> int:
     wiring = load("maas.audit.retention_wiring")
     try:
-        checked = asyncio.run(wiring.check_archives(settings, clock=clock))
+        checked = asyncio.run(wiring.check_archives(settings))
     except MaasError as exc:
         raise fail(f"the archives could not be checked: {exc.detail}") from None
     if as_json:

@@ -11,10 +11,14 @@ from maas.audit.application.retention import (
     RetentionService,
     foresee,
 )
+from maas.audit.domain.findings import Findings
 from maas.audit.domain.retention import RETENTION_CLASSES
 from maas.audit.domain.retention_policy import RetentionPolicy
+from maas.audit.domain.tombstone_check import TombstoneCheck
 from maas.audit.infrastructure.archive import archive_folder, find_archive_fault, open_archive
 from maas.audit.infrastructure.retention import open_retention_log
+from maas.audit.infrastructure.signing import is_signed_by
+from maas.audit.infrastructure.trail_reader import PostgresTrailReader, open_snapshot
 from maas.audit.wiring import load_configured_signer
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, AuditSettings, Settings
@@ -44,11 +48,13 @@ async def retain(
         LogUnavailableError: PostgreSQL does not answer.
     """
     data_dir = settings.data_dir or DEFAULT_DATA_DIR
+    signer = load_configured_signer(settings)
+    folder = open_archive(settings.audit.archive_dir, data_dir=data_dir, seal=signer.sign)
     async with open_retention_log(settings.database, composer=EventComposer(clock)) as log:
         service = RetentionService(
             log=log,
-            archive=open_archive(settings.audit.archive_dir, data_dir=data_dir),
-            signer=load_configured_signer(settings),
+            archive=folder,
+            signer=signer,
             policy=read_policy(settings.audit),
             actor=actor,
             run_seconds=run_seconds,
@@ -75,21 +81,27 @@ class CheckedArchive:
     fault: str | None
 
 
-async def check_archives(settings: Settings, *, clock: Clock) -> list[CheckedArchive]:
-    """Hold every archive against its tombstone; of the tombstones `verify_trail` judges.
+async def check_archives(settings: Settings) -> list[CheckedArchive]:
+    """Hold every archive against its tombstone, and that against its key, as the database has it.
 
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
     """
     data_dir = settings.data_dir or DEFAULT_DATA_DIR
     folder = archive_folder(settings.audit.archive_dir, data_dir=data_dir)
-    async with open_retention_log(settings.database, composer=EventComposer(clock)) as log:
-        tombstones = [stored.signed.tombstone for stored in await log.tombstones()]
-    return [
-        CheckedArchive(
-            each.n,
-            None if each.archive is None else each.archive.name,
-            await asyncio.to_thread(find_archive_fault, folder, each),
-        )
-        for each in tombstones
-    ]
+    async with open_snapshot(settings.database) as connection:
+        reader = PostgresTrailReader(connection)
+        keys = {key.key_id: key.public_key for key in await reader.keys()}
+        tombstones = await reader.tombstones()
+    findings = Findings()
+    check = TombstoneCheck(tombstones, keys=keys, is_signed=is_signed_by, findings=findings)
+    checked = [CheckedArchive(n, None, "the tombstone is missing") for n in check.missing]
+    for tombstone in (stored.signed.tombstone for stored in tombstones):
+        name = None if tombstone.archive is None else tombstone.archive.name
+        fault = check.faults.get(tombstone.n)
+        if fault is not None:
+            fault = f"of its tombstone, {fault}"
+        else:
+            fault = await asyncio.to_thread(find_archive_fault, folder, tombstone)
+        checked.append(CheckedArchive(tombstone.n, name, fault))
+    return sorted(checked, key=lambda each: each.n)

@@ -1,6 +1,9 @@
 import errno
 import gzip
+import hmac
+import json
 import os
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -20,7 +23,17 @@ PARTITION = Partition(retention_class="usage", period=date(2026, 3, 1), rows=Non
 
 def rows(*seqs: int) -> list[Row]:
     payloads = [(seq, f'{{"é":{seq}}}'.encode()) for seq in seqs]
-    return [Row(seq, AT, None, payload, AT, leaf_of(payload)) for seq, payload in payloads]
+    return [
+        Row((seq, AT, payload, "usage"), None, AT, leaf_of(payload)) for seq, payload in payloads
+    ]
+
+
+def seal(message: bytes, key: bytes = b"key") -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def open_folder(folder: Path) -> ArchiveFolder:
+    return ArchiveFolder(folder, seal=seal)
 
 
 @pytest.fixture
@@ -30,12 +43,12 @@ def folder(tmp_path: Path) -> Path:
 
 class TestArchive:
     def test_goes_on_where_a_killed_run_left_half_a_block(self, folder: Path) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         progress = archive.append(PARTITION, Progress(after=2, rows=2), rows(1, 2))
         part = next(folder.glob(".*.part"))
         part.write_bytes(part.read_bytes() + b"half of a block")
 
-        again = ArchiveFolder(folder).load(PARTITION)
+        again = open_folder(folder).load(PARTITION)
         done = archive.append(PARTITION, again, rows(3))
         file = archive.finish(PARTITION, done, GENESIS)
 
@@ -47,14 +60,64 @@ class TestArchive:
 
     @pytest.mark.parametrize("content", [b"", b"{}", b'{"v": 9}', b"[", b"[]"])
     def test_begins_anew_where_its_note_says_nothing(self, folder: Path, content: bytes) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
         next(folder.glob(".*.json")).write_bytes(content)
 
         assert archive.load(PARTITION) == Progress()
 
+    def test_begins_anew_where_somebody_else_noted_it(self, folder: Path) -> None:
+        archive = open_folder(folder)
+        archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
+        note = next(folder.glob(".*.json"))
+        note.write_text(json.dumps({**json.loads(note.read_bytes()), "rows": 2}))
+
+        assert archive.load(PARTITION) == Progress()
+
+    def test_begins_anew_where_the_note_is_another_partitions(self, folder: Path) -> None:
+        other, archive = replace(PARTITION, period=date(2026, 4, 1)), open_folder(folder)
+        for partition in (PARTITION, other):
+            archive.append(partition, Progress(after=1, rows=1), rows(1))
+        (folder / ".audit-usage-2026-04.json").replace(folder / ".audit-usage-2026-03.json")
+
+        assert archive.load(PARTITION) == Progress()
+
+    def test_follows_no_link_out_of_its_folder(self, folder: Path, tmp_path: Path) -> None:
+        victim = tmp_path / "victim"
+        victim.write_bytes(b"kept")
+        folder.mkdir()
+        for name in (".audit-usage-2026-03.part", ".audit-usage-2026-03.tmp"):
+            (folder / name).symlink_to(victim)
+
+        archive = open_folder(folder)
+        progress = archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
+        part = folder / ".audit-usage-2026-03.part"
+        is_own = not part.is_symlink()
+        part.unlink()
+        part.symlink_to(victim)
+
+        assert is_own
+        with pytest.raises(ArchiveError):
+            archive.append(PARTITION, progress, rows(2))
+        with pytest.raises(ArchiveError):
+            archive.finish(PARTITION, progress, GENESIS)
+        assert victim.read_bytes() == b"kept"
+
+    @pytest.mark.parametrize("name", ["../a.gz", "/etc/passwd", "..", "", "a\0b"])
+    def test_of_another_folder_is_no_archive(self, folder: Path, name: str) -> None:
+        archive = open_folder(folder)
+        done = archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
+        tombstone = bury(archive, done, GENESIS)
+        assert tombstone.archive is not None
+        elsewhere = replace(tombstone, archive=replace(tombstone.archive, name=name))
+
+        fault = find_archive_fault(folder, elsewhere)
+
+        assert fault is not None
+        assert "SHA-256" not in fault
+
     def test_begins_anew_where_the_bytes_are_gone(self, folder: Path) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
         next(folder.glob(".*.part")).unlink()
 
@@ -63,7 +126,7 @@ class TestArchive:
     def test_is_found_again_by_a_run_that_was_killed_before_its_tombstone(
         self, folder: Path
     ) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         done = archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
         first = archive.finish(PARTITION, done, GENESIS)
 
@@ -79,11 +142,11 @@ class TestArchive:
         monkeypatch.setattr(os, "write", write)
 
         with pytest.raises(ArchiveError, match="No room is left"):
-            ArchiveFolder(folder).append(PARTITION, Progress(), rows(1))
+            open_folder(folder).append(PARTITION, Progress(), rows(1))
 
     @pytest.mark.parametrize("tear", [b"", b"x"], ids=["cut", "changed"])
     def test_that_was_changed_is_found(self, folder: Path, tear: bytes) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         done = archive.append(PARTITION, Progress(after=2, rows=2), rows(1, 2))
         digest = digest_of([(row.seq, leaf_of(row.payload)) for row in rows(1, 2)])
         tombstone = bury(archive, done, digest)
@@ -96,7 +159,7 @@ class TestArchive:
         assert find_archive_fault(folder, tombstone) is not None
 
     def test_of_other_events_is_found(self, folder: Path) -> None:
-        archive = ArchiveFolder(folder)
+        archive = open_folder(folder)
         done = archive.append(PARTITION, Progress(after=1, rows=1), rows(1))
 
         fault = find_archive_fault(folder, bury(archive, done, GENESIS))
@@ -148,6 +211,12 @@ class TestPolicy:
         self, days: dict[str, int], at: datetime, *, is_due: bool
     ) -> None:
         assert RetentionPolicy(days).is_due(PARTITION, at=at) is is_due  # type: ignore[arg-type]  # words of its kind
+
+    def test_of_a_month_at_the_end_of_time_keeps_it(self) -> None:
+        last = replace(PARTITION, period=date(9998, 12, 1))
+
+        assert RetentionPolicy({"usage": 30}).kept_until(last) is not None
+        assert RetentionPolicy({"usage": 36_500}).kept_until(last) is None
 
     def test_knows_the_end_of_a_year(self) -> None:
         december = Partition(

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from maas.audit.domain.tombstone_rows import (
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
 
 AT = datetime(2026, 11, 21, 8, 0, 0, 123456, tzinfo=UTC)
+RECORDED_AT = datetime(2026, 3, 5, tzinfo=UTC)
 SIGNER = Ed25519Signer(bytes([7]) * 32)
 TOMBSTONE = Tombstone(
     n=1,
@@ -47,11 +49,15 @@ SIGNED = SignedTombstone(tombstone=TOMBSTONE, signature=bytes([4]) * 64)
 
 
 def rows(*seqs: int) -> list[ChainRow]:
-    return [(seq, AT, leaf_of(str(seq).encode()), b"") for seq in seqs]
+    return [(seq, RECORDED_AT, leaf_of(str(seq).encode()), b"") for seq in seqs]
 
 
 def bury(
-    *seqs: int, n: int = 1, previous: bytes = GENESIS, signer: Ed25519Signer = SIGNER
+    *seqs: int,
+    n: int = 1,
+    previous: bytes = GENESIS,
+    signer: Ed25519Signer = SIGNER,
+    **fields: Any,
 ) -> StoredTombstone:
     members = RowSet(seqs[0])
     for seq in seqs:
@@ -67,6 +73,7 @@ def bury(
         digest=digest_of([(row[0], row[2]) for row in rows(*seqs)]),
         key_id=signer.key_id,
         previous=previous,
+        **fields,
     )
     signed = SignedTombstone(tombstone=tombstone, signature=signer.sign(tombstone.to_bytes()))
     return StoredTombstone(signed=signed, packed=packed, hash=tombstone.hash())
@@ -220,7 +227,7 @@ class TestCheck:
         assert [finding.subject for finding in findings] == ["tombstone 2"]
 
     def test_one_of_another_chain_is_found(self) -> None:
-        others = [(seq, AT, leaf_of(b"another"), b"") for seq in (1, 2, 3)]
+        others = [(seq, RECORDED_AT, leaf_of(b"another"), b"") for seq in (1, 2, 3)]
 
         _, findings = check([bury(2, 3)], [*others])
 
@@ -230,3 +237,28 @@ class TestCheck:
         _, findings = check([bury(7, 8)], rows(1, 2))
 
         assert [finding.subject for finding in findings] == ["tombstone 1"]
+
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [
+            ({"period": date(2026, 3, 2)}, "its month is none"),
+            ({"policy_days": 235}, "it was decided before its policy was over"),
+            ({"policy_days": 2**31 - 1}, "it was decided before its policy was over"),
+        ],
+        ids=str,
+    )
+    def test_one_that_came_too_early_covers_nothing(
+        self, fields: dict[str, Any], what: str
+    ) -> None:
+        covered, findings = check([bury(2, **fields)], rows(1, 2))
+
+        assert (covered, [finding.what for finding in findings]) == (set(), [what])
+
+    def test_one_on_the_day_its_policy_was_over_is_in_order(self) -> None:
+        assert check([bury(2, policy_days=234)], rows(1, 2)) == ({2}, [])
+
+    def test_rows_of_another_month_are_named(self) -> None:
+        _, findings = check([bury(2, 3, period=date(2026, 2, 1))], rows(1, 2, 3))
+
+        what = "not recorded in the month of tombstone 1"
+        assert findings == [Finding(2, "row 2", what), Finding(3, "row 3", what)]

@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import datetime
 from hashlib import sha256
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, cast
 
 import structlog
 
 from maas.audit.domain.chain import leaf_of
+from maas.audit.domain.fidelity import LogRow, find_difference
 from maas.audit.domain.retention_policy import Partition, RetentionPolicy
 from maas.audit.domain.tombstone import GENESIS, ArchiveFile, SignedTombstone, Tombstone
 from maas.audit.domain.tombstone_check import StoredTombstone
@@ -57,14 +58,31 @@ class UnknownSignerError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a partition, with the chain's row of the same number beside it."""
+    """A row of a partition, with the chain's row of the same number beside it.
 
-    seq: int
-    recorded_at: datetime
+    `columns` are those of the log in the form of `fidelity`, without personal fields.
+    """
+
+    columns: LogRow
     duration_ms: int | None
-    payload: bytes
     chained_at: datetime | None
     leaf: bytes | None
+
+    @property
+    def seq(self) -> int:
+        return cast("int", self.columns[0])
+
+    @property
+    def recorded_at(self) -> datetime:
+        return cast("datetime", self.columns[1])
+
+    @property
+    def payload(self) -> bytes:
+        return cast("bytes", self.columns[2])
+
+    @property
+    def retention_class(self) -> str:
+        return cast("str", self.columns[3])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +123,10 @@ class RetentionLog(Protocol):
         """Read the rows of the next block that has any; none at the end."""
         ...
 
+    async def span(self, partition: Partition) -> tuple[int, int, int]:
+        """Count the rows, and name the first and the last; three zeros if there are none."""
+        ...
+
     async def find_tombstone(self, partition: Partition) -> int | None:
         """Find the tombstone whose rows the partition has."""
         ...
@@ -128,12 +150,13 @@ class RetentionLog(Protocol):
 
         Raises:
             LogBusyError: somebody has it in use.
+            UnsoundPartitionError: its rows are not those of the tombstone.
         """
         ...
 
 
 class Archive(Protocol):
-    """Where a partition's events go, and how far it has come.
+    """Where a partition's events go, and how far it has come, which nobody else can have noted.
 
     Raises, each of them:
         ArchiveError: the disk is full, or the folder cannot be written.
@@ -245,11 +268,10 @@ class RetentionService:
         tombstone = await self.log.find_tombstone(partition)
         if tombstone is None:
             while rows := await self.log.read_block(partition, progress.after):
-                progress = self.archive.append(partition, _follow(progress, rows), rows)
+                progress = self.archive.append(partition, _follow(partition, progress, rows), rows)
                 if _is_over(until):
                     return _unfinished(partition, progress)
-            if progress.rows:
-                tombstone = await self._bury(partition, progress, now)
+            tombstone = await self._bury(partition, progress, now)
         while tombstone is not None:
             last = await self.log.forget_personal(partition, progress.forgotten, PERSONAL_SLICE)
             if last is None:
@@ -262,7 +284,13 @@ class RetentionService:
         self.archive.discard(partition)
         return Outcome(partition=partition, fate="dropped")
 
-    async def _bury(self, partition: Partition, progress: Progress, now: datetime) -> int:
+    async def _bury(self, partition: Partition, progress: Progress, now: datetime) -> int | None:
+        if (progress.rows, progress.first, progress.after) != await self.log.span(partition):
+            self.archive.discard(partition)
+            message = "Its rows changed while they were read; the next run reads them anew."
+            raise UnsoundPartitionError(message)
+        if not progress.rows:
+            return None
         digest = RowDigest(progress.blocks).digest()
         archived = self.archive.finish(partition, progress, digest)
         n, previous = await self.log.last_tombstone() or (0, GENESIS)
@@ -300,25 +328,20 @@ class RetentionService:
         await self.log.drop(partition, tombstone)
 
 
-def _follow(progress: Progress, rows: Sequence[Row]) -> Progress:
+def _follow(partition: Partition, progress: Progress, rows: Sequence[Row]) -> Progress:
     """Take a block's rows into the digest, having held each against the chain.
 
     Raises:
-        UnsoundPartitionError: one is not what was chained.
+        UnsoundPartitionError: one is not what was chained, or is not of this partition.
     """
     first = progress.first or rows[0].seq
     digest, members, last = RowDigest(progress.blocks), RowSet(first), progress.after
     if progress.bits:
         members = unpack_rows(progress.bits, first_seq=first, last_seq=progress.after)
     for row in rows:
-        is_chained = (
-            row.leaf is not None
-            and row.seq > last
-            and row.chained_at == row.recorded_at
-            and leaf_of(row.payload) == row.leaf
-        )
-        if not is_chained or row.leaf is None:
-            message = f"Row {row.seq} is not what was chained: see `maas audit verify`."
+        fault = _find_fault(partition, row)
+        if fault is not None or row.leaf is None or row.seq <= last:
+            message = f"Row {row.seq} is not what was chained ({fault}): see `maas audit verify`."
             raise UnsoundPartitionError(message)
         digest.take(row.seq, row.leaf)
         members.add(row.seq)
@@ -332,6 +355,15 @@ def _follow(progress: Progress, rows: Sequence[Row]) -> Progress:
         blocks=tuple(digest.blocks),
         bits=members.pack(),
     )
+
+
+def _find_fault(partition: Partition, row: Row) -> str | None:
+    """Say why a row must not go: the column that tells its class is not hashed, its action is."""
+    if row.leaf is None or row.chained_at != row.recorded_at or leaf_of(row.payload) != row.leaf:
+        return "its payload or its time is another"
+    if row.retention_class != partition.retention_class or not partition.holds(row.recorded_at):
+        return "it is in another's partition"
+    return find_difference(row.columns, is_dropping=True)
 
 
 def _is_over(until: float | None) -> bool:
@@ -364,17 +396,3 @@ def foresee(
         )
         for partition in partitions
     ]
-
-
-def months_ahead(partitions: Sequence[Partition], retention_class: str, *, month: date) -> int:
-    """Count the months after this one that have a partition, without a gap."""
-    present = {p.period for p in partitions if p.retention_class == retention_class}
-    ahead = 0
-    while _month_later(month, ahead + 1) in present:
-        ahead += 1
-    return ahead
-
-
-def _month_later(month: date, by: int) -> date:
-    years, index = divmod(month.month - 1 + by, 12)
-    return date(month.year + years, index + 1, 1)

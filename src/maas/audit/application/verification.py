@@ -178,6 +178,8 @@ class VerificationService:
         await run.follow(start, last, is_to_end=last == bounds.last_seq)
         check.finish(head=bounds.head if last == bounds.last_seq else None)
         buried.finish(is_to_end=last == bounds.last_seq and not options.is_fast)
+        if options.trusted_keys is None:
+            buried.check_keys(check.key_uses)
         verdict.tombstones = buried.tombstones
         heads.finish(is_whole=is_whole)
         verdict.first_seq, verdict.last_seq = start.seq, last

@@ -24,6 +24,10 @@ class Partition:
     def ends_at(self) -> datetime:
         return datetime.combine(month_after(self.period), time.min, UTC)
 
+    def holds(self, at: datetime) -> bool:
+        """Tell whether a time is in its month."""
+        return datetime.combine(self.period, time.min, UTC) <= at < self.ends_at
+
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
@@ -33,7 +37,11 @@ class RetentionPolicy:
 
     def kept_until(self, partition: Partition) -> datetime | None:
         days = self.days.get(partition.retention_class)
-        return None if days is None else partition.ends_at + timedelta(days=days)
+        try:
+            return None if days is None else partition.ends_at + timedelta(days=days)
+        except OverflowError:
+            # Longer than there are years; whoever makes partitions may name any month.
+            return None
 
     def is_due(self, partition: Partition, *, at: datetime) -> bool:
         until = self.kept_until(partition)

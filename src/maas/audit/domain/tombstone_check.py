@@ -5,12 +5,14 @@ whose fields were changed, covers nothing; one taken away leaves a hole in the n
 missing; one that was signed for other rows has another digest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
 from maas.audit.domain.findings import Findings
+from maas.audit.domain.retention_policy import month_after
 from maas.audit.domain.tombstone import GENESIS, SignedTombstone, Tombstone
 from maas.audit.domain.tombstone_rows import (
     RowDigest,
@@ -25,6 +27,7 @@ ChainRow: TypeAlias = Sequence[Any]
 SignatureCheck: TypeAlias = Callable[[bytes, bytes, bytes], bool]
 """Takes a public key, a signature and the message."""
 
+_DAY: Final = timedelta(days=1)
 _NO_ROWS: Final = "its rows are not those that were signed"
 
 
@@ -42,12 +45,17 @@ class _Open:
     tombstone: Tombstone
     rows: RowSet
     digest: RowDigest
+    since: datetime
+    until: datetime
     count: int = 0
     is_whole: bool = True
 
 
 class TombstoneCheck:
-    """`keys` are the public keys that are trusted; fed all tombstones, then rows in order."""
+    """`keys` are the public keys that are trusted; fed all tombstones, then rows in order.
+
+    `faults` says by number which tombstones cover nothing, and `missing` which are not there.
+    """
 
     def __init__(
         self,
@@ -59,7 +67,9 @@ class TombstoneCheck:
         first_seq: int = 1,
     ) -> None:
         self.tombstones = 0
-        self.named_keys: set[str] = set()
+        self.faults: dict[int, str] = {}
+        self.missing: list[int] = []
+        self._used: list[Tombstone] = []
         self._findings = findings
         self._keys = keys
         self._is_signed = is_signed
@@ -81,6 +91,9 @@ class TombstoneCheck:
                 if row[0] in members:
                     digest.take(row[0], row[2])
                     count += 1
+                    if not opened.since <= row[1] < opened.until:
+                        what = f"not recorded in the month of tombstone {opened.tombstone.n}"
+                        self._findings.add_row(row[0], what)
             opened.count += count
 
     def covers(self, seq: int) -> bool:
@@ -103,22 +116,36 @@ class TombstoneCheck:
         for stored in self._waiting:
             self._add(stored.signed.tombstone, "its rows are not in the chain")
 
+    def check_keys(self, sound: Collection[str]) -> None:
+        """Say which tombstones count on a key that signed no checkpoint of those checked.
+
+        Whoever can write into the database can put a key there, but no checkpoint of it.
+        """
+        for tombstone in self._used:
+            if tombstone.key_id not in sound:
+                what = (
+                    f"its key {tombstone.key_id} signed no checkpoint of those checked:"
+                    " check the whole trail, or give the keys to trust"
+                )
+                self._add(tombstone, what)
+
     def _judge(self, tombstones: Sequence[StoredTombstone]) -> None:
         expected, previous = 1, GENESIS
         for stored in tombstones:
             tombstone = stored.signed.tombstone
             self.tombstones += 1
-            self.named_keys.add(tombstone.key_id)
             if tombstone.n != expected:
                 missing = f"tombstone {expected}"
                 if tombstone.n > expected + 1:
                     missing = f"tombstones {expected} to {tombstone.n - 1}"
                 self._findings.add(tombstone.first_seq, missing, "missing")
+                self.missing.append(expected)
             wrong = self._find_fault(
                 stored, previous if tombstone.n == expected else tombstone.previous
             )
             expected, previous = tombstone.n + 1, stored.hash
             if wrong is not None:
+                self.faults[tombstone.n] = wrong
                 self._add(tombstone, wrong)
             else:
                 self._waiting.append(stored)
@@ -135,9 +162,7 @@ class TombstoneCheck:
             return "its signature is not that of its key"
         if tombstone.previous != previous:
             return "it does not follow from the tombstone before it"
-        if sha256(stored.packed).digest() != tombstone.members:
-            return _NO_ROWS
-        return None
+        return _find_fault_of_contents(stored)
 
     def _begin(self, stored: StoredTombstone) -> None:
         tombstone = stored.signed.tombstone
@@ -149,7 +174,10 @@ class TombstoneCheck:
             self._add(tombstone, _NO_ROWS)
             return
         is_whole = tombstone.first_seq >= self._first_seq
-        self._open.append(_Open(tombstone, rows, RowDigest(), is_whole=is_whole))
+        self._used.append(tombstone)
+        since = _midnight(tombstone.period)
+        until = _midnight(month_after(tombstone.period))
+        self._open.append(_Open(tombstone, rows, RowDigest(), since, until, is_whole=is_whole))
 
     def _close(self, opened: _Open) -> None:
         tombstone = opened.tombstone
@@ -160,3 +188,19 @@ class TombstoneCheck:
 
     def _add(self, tombstone: Tombstone, what: str) -> None:
         self._findings.add(tombstone.first_seq, f"tombstone {tombstone.n}", what)
+
+
+def _find_fault_of_contents(stored: StoredTombstone) -> str | None:
+    tombstone = stored.signed.tombstone
+    if sha256(stored.packed).digest() != tombstone.members:
+        return _NO_ROWS
+    if tombstone.period.day != 1:
+        return "its month is none"
+    kept = tombstone.decided_at - _midnight(month_after(tombstone.period))
+    if kept // _DAY < tombstone.policy_days:
+        return "it was decided before its policy was over"
+    return None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)

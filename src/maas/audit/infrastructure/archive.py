@@ -1,21 +1,23 @@
 """Archives of what was dropped: compressed lines of JSON, one file for each class and month.
 
 A file grows block by block, each a gzip member of its own, and is named once it is complete. How
-far it has come stands beside it, so that a run that was killed costs one block. Personal fields are
-not in it: what an erasure would have to reach there, it could not.
+far it has come stands beside it, so that a run that was killed costs one block; it is sealed, for
+a tombstone is signed over what stands there. Personal fields are not in it: what an erasure would
+have to reach there, it could not.
 """
 
 import base64
 import errno
 import gzip
+import hmac
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from maas.audit.application.retention import ArchiveError, Progress, Row
 from maas.audit.domain.chain import leaf_of
@@ -25,23 +27,33 @@ from maas.audit.domain.tombstone import ArchiveFile, Tombstone
 from maas.audit.domain.tombstone_rows import RowDigest
 
 NO_ARCHIVE: Final = "-"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_SEALED: Final = b"maas.audit.retention.progress\0"
 _LEVEL: Final = 3
 _CHUNK: Final = 1024 * 1024
+
+
+Seal: TypeAlias = Callable[[bytes], bytes]
+"""Spells what nobody else can for these bytes, and the same each time."""
 
 
 class ArchiveFolder:
     """Without `is_kept` only the progress is noted, and no event is written."""
 
-    def __init__(self, folder: Path, *, is_kept: bool = True) -> None:
+    def __init__(self, folder: Path, *, seal: Seal, is_kept: bool = True) -> None:
         self._folder = folder
+        self._seal = seal
         self._is_kept = is_kept
 
     def load(self, partition: Partition) -> Progress:
         """Read how far a partition has come; from the start where that cannot be told."""
         try:
-            progress = _read(json.loads(self._state(partition).read_bytes()))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            fields = json.loads(self._state(partition).read_bytes())
+            seal = bytes.fromhex(fields.pop("seal"))
+            if not hmac.compare_digest(seal, self._seal_of(partition, fields)):
+                return Progress()
+            progress = _read(fields)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return Progress()
         return progress if self._has(partition, progress) else Progress()
 
@@ -61,7 +73,9 @@ class ArchiveFolder:
         draft = target.with_suffix(".tmp")
         with _writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_at(draft, 0, json.dumps(_spell(progress)).encode())
+            fields = _spell(progress)
+            sealed = {**fields, "seal": self._seal_of(partition, fields).hex()}
+            _write_at(draft, 0, json.dumps(sealed).encode())
             draft.replace(target)
 
     def finish(self, partition: Partition, progress: Progress, digest: bytes) -> ArchiveFile | None:
@@ -73,7 +87,7 @@ class ArchiveFolder:
         with _writing(self._folder):
             if part.exists():
                 # What a killed run wrote after its last note is not of it.
-                os.truncate(part, progress.size)
+                _write_at(part, progress.size, b"")
                 part.replace(target)
                 _sync_folder(self._folder)
             size, hashed = measure(target)
@@ -83,6 +97,10 @@ class ArchiveFolder:
         for path in (self._state(partition), self._part(partition)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def _seal_of(self, partition: Partition, fields: Mapping[str, object]) -> bytes:
+        named = {**fields, "of": _name(partition)}
+        return self._seal(_SEALED + json.dumps(named, sort_keys=True).encode())
 
     def _has(self, partition: Partition, progress: Progress) -> bool:
         """Tell whether the bytes that were noted are there, under the one name or the other."""
@@ -101,10 +119,10 @@ class ArchiveFolder:
         return self._folder / f".{_name(partition)}.json"
 
 
-def open_archive(setting: str | None, *, data_dir: Path) -> ArchiveFolder:
+def open_archive(setting: str | None, *, data_dir: Path, seal: Seal) -> ArchiveFolder:
     """Find where archives go: as set, else into the data folder; `-` keeps none."""
     folder = archive_folder(setting, data_dir=data_dir)
-    return ArchiveFolder(folder, is_kept=setting != NO_ARCHIVE)
+    return ArchiveFolder(folder, seal=seal, is_kept=setting != NO_ARCHIVE)
 
 
 def archive_folder(setting: str | None, *, data_dir: Path) -> Path:
@@ -144,6 +162,8 @@ def find_archive_fault(folder: Path, tombstone: Tombstone) -> str | None:
     if tombstone.archive is None:
         return None
     path = folder / tombstone.archive.name
+    if path.name != tombstone.archive.name or path.parent != folder:
+        return "its name is none of a file in the folder of archives"
     digest = RowDigest()
     try:
         if measure(path) != (tombstone.archive.size, tombstone.archive.sha256):
@@ -172,8 +192,15 @@ def _line(row: Row) -> bytes:
 
 
 def _write_at(path: Path, size: int, data: bytes) -> None:
-    """Let a file be its first bytes and these, on the disk: what a killed run left after goes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Let a file be its first bytes and these, on the disk: what a killed run left after goes.
+
+    It leads nowhere else: no link is followed, and from the start on it is a file of its own.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    if size == 0:
+        path.unlink(missing_ok=True)
+        flags |= os.O_CREAT | os.O_EXCL
+    descriptor = os.open(path, flags, 0o600)
     try:
         os.ftruncate(descriptor, size)
         os.lseek(descriptor, size, os.SEEK_SET)

@@ -10,12 +10,19 @@ import asyncpg
 
 from maas.audit.application.events import EventComposer
 from maas.audit.application.flush import LogUnavailableError
-from maas.audit.application.retention import LogBusyError, Row, UnknownSignerError
+from maas.audit.application.retention import (
+    LogBusyError,
+    Row,
+    UnknownSignerError,
+    UnsoundPartitionError,
+)
+from maas.audit.domain.fidelity import PERSONAL
 from maas.audit.domain.retention import RETENTION_CLASSES, RetentionClass
 from maas.audit.domain.retention_policy import Partition, month_after
 from maas.audit.domain.tombstone import ArchiveFile, SignedTombstone, Tombstone
 from maas.audit.domain.tombstone_check import StoredTombstone
 from maas.audit.domain.tombstone_rows import block_end
+from maas.audit.infrastructure.log_columns import LOG_COLUMNS, held
 from maas.audit.infrastructure.outbox import insert_event
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.public import Actor, AuditedResource, AuditScope
@@ -37,6 +44,7 @@ STATEMENT_SECONDS: Final = 40
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+_NOTHING_PERSONAL: Final = (None,) * (len(PERSONAL) + 1)
 _NAME: Final = re.compile(r"audit_log_([a-z]+)_(\d{4})_(\d\d)")
 _PARTITIONS: Final = """
     SELECT c.relname, c.reltuples::bigint AS rows, pg_total_relation_size(c.oid) AS size
@@ -67,12 +75,16 @@ _ROWS: Final = """
 """
 _NEXT_SEQ: Final = "SELECT min(seq) FROM {rows} AND seq > $1"
 _BLOCK: Final = """
-    SELECT l.seq, l.recorded_at, l.duration_ms, l.payload, c.recorded_at AS chained_at, c.leaf
+    SELECT {columns}, l.duration_ms, {chained_at} AS chained_at, c.leaf
     FROM (SELECT * FROM {rows} AND seq >= $1 AND seq <= $2) AS l
         LEFT JOIN audit_chain AS c ON c.seq = l.seq
     ORDER BY l.seq
 """
 _BOUNDS: Final = "SELECT min(seq) AS first, max(seq) AS last FROM {rows}"
+_SPAN: Final = """
+    SELECT count(*) AS rows, coalesce(min(seq), 0) AS first, coalesce(max(seq), 0) AS last
+    FROM {rows}
+"""
 _FIND: Final = """
     SELECT n FROM audit_tombstones
     WHERE retention_class = $1 AND period = $2 AND first_seq = $3 AND last_seq = $4
@@ -88,14 +100,19 @@ _BURY: Final = f"""
     INSERT INTO audit_tombstones ({", ".join(_COLUMNS)})
     VALUES ({", ".join(f"${number}" for number in range(1, len(_COLUMNS) + 1))})
 """  # noqa: S608  fixed words, no input
+_HELD: Final = {"period": held("period", "date"), "decided_at": held("decided_at")}
 LIST_TOMBSTONES: Final = f"""
-    SELECT {", ".join(_COLUMNS)} FROM audit_tombstones ORDER BY n
+    SELECT {", ".join(f"{_HELD.get(name, name)} AS {name}" for name in _COLUMNS)}
+    FROM audit_tombstones ORDER BY n
 """  # noqa: S608  fixed words, no input
 _NEXT_IDS: Final = "SELECT seq, event_id FROM {rows} AND seq > $1 ORDER BY seq LIMIT $2"
 _FORGET: Final = "DELETE FROM audit_personal WHERE event_id = ANY($1)"
 _FORGET_ERASED: Final = "DELETE FROM audit_erased_events WHERE event_id = ANY($1)"
 _FORGET_ID: Final = "DELETE FROM audit_dedup WHERE event_id = ANY($1)"
-_TOMBSTONE: Final = "SELECT * FROM audit_tombstones WHERE n = $1"
+_TOMBSTONE: Final = """
+    SELECT n, rows, first_seq, last_seq, hash, archive_name, archive_sha256, policy_days
+    FROM audit_tombstones WHERE n = $1
+"""
 _DROP: Final = "SELECT audit_drop_partition($1, $2, $3)"
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('maas.audit_retention', 0))"
 
@@ -142,9 +159,16 @@ class PostgresRetentionLog:
             if first is None:
                 return []
             rows = await self._connection.fetch(
-                _BLOCK.format(rows=rows_of), first, block_end(first)
+                _BLOCK.format(rows=rows_of, columns=LOG_COLUMNS, chained_at=held("c.recorded_at")),
+                first,
+                block_end(first),
             )
-        return [Row(*row) for row in rows]
+        return [Row((*row[:-3], *_NOTHING_PERSONAL), *row[-3:]) for row in rows]
+
+    async def span(self, partition: Partition) -> tuple[int, int, int]:
+        with _translated():
+            row = await self._connection.fetchrow(_SPAN.format(rows=_rows(partition)))
+        return (0, 0, 0) if row is None else (row["rows"], row["first"], row["last"])
 
     async def find_tombstone(self, partition: Partition) -> int | None:
         with _translated():
@@ -331,6 +355,12 @@ def _translated() -> Iterator[None]:
     except asyncpg.LockNotAvailableError as exc:
         message = "Somebody has been reading the log for long, a check perhaps: the next run tries."
         raise LogBusyError(message) from exc
+    except asyncpg.QueryCanceledError as exc:
+        message = "The database took too long over it: the next run tries."
+        raise LogBusyError(message) from exc
+    except asyncpg.ObjectNotInPrerequisiteStateError as exc:
+        # Of those that our own function raises, which say what is not as it should be.
+        raise UnsoundPartitionError(f"{exc}: see `maas audit verify`.") from exc
     except asyncpg.ForeignKeyViolationError:
         raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:

@@ -5,6 +5,8 @@ from typing import Final
 
 import asyncpg
 
+from maas.audit.infrastructure.log_columns import held
+
 _COUNTS: Final = """
     count(*) AS events, count(*) FILTER (WHERE outcome = 'failure') AS failures,
     count(*) FILTER (WHERE outcome = 'denied') AS denials, max(seq) AS newest_seq
@@ -21,6 +23,7 @@ class Rollup:
 
     table: str
     bucket: str
+    kind: str
     of: str
     counted: str
 
@@ -30,7 +33,9 @@ class Rollup:
         figures = "events, failures, denials, newest_seq"
         return f"""
             WITH counted ({keys}, {figures}) AS MATERIALIZED ({self.counted})
-            SELECT {keys}, coalesce(sum(events) FILTER (WHERE sign = 1), 0)::bigint AS kept,
+            SELECT tenant_id, {held(self.bucket, self.kind)} AS {self.bucket}, {self.of},
+                retention_class, {held("period", "date")} AS period,
+                coalesce(sum(events) FILTER (WHERE sign = 1), 0)::bigint AS kept,
                 coalesce(sum(events) FILTER (WHERE sign = -1), 0)::bigint AS counted
             FROM (
                 SELECT 1 AS sign, {keys}, {figures} FROM {self.table}
@@ -39,7 +44,7 @@ class Rollup:
             GROUP BY {keys}
             HAVING count(*) <> 2 OR sum(sign * events) <> 0 OR sum(sign * failures) <> 0
                 OR sum(sign * denials) <> 0 OR sum(sign * newest_seq) <> 0
-            ORDER BY {keys} LIMIT $1
+            ORDER BY tenant_id, b.{self.bucket}, {self.of}, retention_class, b.period LIMIT $1
         """  # noqa: S608  fixed words, no input
 
 
@@ -47,6 +52,7 @@ ROLLUPS: Final = (
     Rollup(
         table="audit_rollup_hours",
         bucket="hour",
+        kind="timestamptz",
         of="action",
         counted=f"""
             SELECT tenant_id, date_trunc('hour', occurred_at, 'UTC'), action, retention_class,
@@ -57,6 +63,7 @@ ROLLUPS: Final = (
     Rollup(
         table="audit_rollup_days",
         bucket="day",
+        kind="date",
         of="actor_kind, actor_id",
         counted=f"""
             SELECT tenant_id, (occurred_at AT TIME ZONE 'UTC')::date, actor_kind, actor_id,
@@ -68,6 +75,7 @@ ROLLUPS: Final = (
     Rollup(
         table="audit_rollup_weeks",
         bucket="week",
+        kind="date",
         of="actor_kind, actor_id",
         counted=f"""
             SELECT tenant_id, date_trunc('week', day::timestamp)::date, actor_kind, actor_id,
