@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
 from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingError, OutgoingLimits
+from maas.shared.infrastructure.outgoing_names import OwnThreadsResolver
 from maas.shared.infrastructure.outgoing_targets import Targets
 from tests.smtp_server import Certificate
 
@@ -301,6 +303,35 @@ class TestNames:
 
     async def test_one_that_is_not_there_is_told(self) -> None:
         assert await self.call(Names([[]])) == (["dns"], 0)
+
+    async def test_a_name_server_that_does_not_answer_blocks_nothing_else(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answering, slots, ask = threading.Event(), threading.BoundedSemaphore(2), socket.getaddrinfo
+
+        def hang(host: str, *args: Any, **options: Any) -> Any:
+            if host.endswith(".test"):
+                answering.wait(50)
+                raise socket.gaierror
+            return ask(host, *args, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        resolver = OwnThreadsResolver(slots)
+        async with calling(targets=Targets(), resolver=resolver) as client:
+
+            async def call(name: str, limits: OutgoingLimits = LIMITS) -> str:
+                return await fault_of(client.send("GET", f"https://{name}.test/", limits=limits))
+
+            assert [await call(name, HURRIED) for name in "ab"] == ["timeout"] * 2
+            # Nobody waits for those two any more, and they still hang.
+            assert await call("c") == "busy"
+            assert await asyncio.to_thread(int) == 0
+
+            answering.set()
+            for _ in range(2):
+                assert await asyncio.to_thread(slots.acquire, timeout=30)
+            slots.release()
+            assert await call("d") == "dns"
 
     async def test_localhost_is_no_way_in(self) -> None:
         """Some resolvers do not know it, or not in each spelling."""

@@ -18,10 +18,11 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
+from maas.shared.infrastructure.outgoing_names import LookupsBusyError, OwnThreadsResolver
 from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
 
 OutgoingFault: TypeAlias = Literal[
-    "refused-target", "dns", "connect", "tls", "timeout", "protocol", "too-large"
+    "refused-target", "busy", "dns", "connect", "tls", "timeout", "protocol", "too-large"
 ]
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE", "HEAD"]
 
@@ -167,9 +168,7 @@ class OutgoingClient:
     def _get_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                resolver=GuardedResolver(
-                    self._targets, self._resolver or aiohttp.ThreadedResolver()
-                ),
+                resolver=GuardedResolver(self._targets, self._resolver or OwnThreadsResolver()),
                 # An address is good for the connection it was checked for.
                 use_dns_cache=False,
                 limit=MAX_CONNECTIONS,
@@ -254,6 +253,9 @@ def _explained() -> Iterator[None]:
         raise
     except RefusedTargetError as exc:
         raise OutgoingError("refused-target", exc.message) from exc
+    except LookupsBusyError as exc:
+        message = "Too many names are being looked up: try again in a minute."
+        raise OutgoingError("busy", message) from exc
     except aiohttp.ClientConnectorCertificateError as exc:
         reason = getattr(exc.certificate_error, "verify_message", "") or "it is not valid"
         raise OutgoingError("tls", f"The host's certificate is refused: {reason}.") from exc
