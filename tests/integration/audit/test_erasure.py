@@ -141,6 +141,23 @@ class TestErasing:
         assert sum(erased) == 10
         assert sum(count for _, count in await records(superuser)) == 10
 
+    async def test_that_has_to_wait_keeps_no_other_waiting(
+        self, trail: Trail, erase: Erase, superuser: Superuser
+    ) -> None:
+        await trail.add(made_by(trail, STAYING))
+        await trail.flush().run()
+        await trail.keep(made_by(trail, GONE))
+        await superuser.execute(
+            "INSERT INTO audit_erasures (actor_id, names) VALUES ($1, '{grace}')", GONE
+        )
+        await ask(superuser, STAYING)
+
+        erased = await erase()
+
+        done = "SELECT actor_id FROM audit_erasures WHERE erased_at IS NOT NULL"
+        assert (erased, await superuser.fetchval(done)) == (1, STAYING)
+        assert await superuser.fetchval("SELECT names FROM audit_erasures WHERE names <> '{}'")
+
     async def test_of_nobody_does_nothing(self, erase: Erase, superuser: Superuser) -> None:
         await ask(superuser)
 

@@ -40,7 +40,8 @@ _BEGINNING: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 _NEXT: Final = """
     SELECT actor_id, requested_at, reached_tenant_id, reached_at, reached_event_id, names, emails
     FROM audit_erasures
-    WHERE erased_at IS NULL ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    WHERE erased_at IS NULL AND actor_id <> ALL ($1)
+    ORDER BY requested_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _WAIT_FOR_FLUSHES: Final = "SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE"
 # From tenant to tenant along the index, and not through all events of each.
@@ -95,16 +96,18 @@ class PostgresPersonalFields:
         self._composer = composer
         self._elsewhere = elsewhere
         self._settled = settled
+        # Those of whom something is on its way to the log: the next run looks at them again.
+        self._waiting: list[UUID] = []
 
     async def erase_slice(self, limit: int) -> int | None:
         try:
             async with self._connection.transaction():
-                erasure = await self._connection.fetchrow(_NEXT)
+                erasure = await self._connection.fetchrow(_NEXT, self._waiting)
                 return None if erasure is None else await self._go_on(erasure, limit)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
             raise LogUnavailableError(type(exc).__name__) from exc
 
-    async def _go_on(self, erasure: Any, limit: int) -> int | None:
+    async def _go_on(self, erasure: Any, limit: int) -> int:
         actor_id, tenant_id = erasure["actor_id"], erasure["reached_tenant_id"]
         if tenant_id is None:
             await self._connection.execute(_WAIT_FOR_FLUSHES)
@@ -141,8 +144,8 @@ class PostgresPersonalFields:
         following = await self._connection.fetchval(_NEXT_TENANT, tenant_id)
         await self._connection.execute(_REACH, actor_id, following or _NO_TENANT, *_BEGINNING)
 
-    async def _finish(self, erasure: Any) -> int | None:
-        """Forget what the person is called, last of all; nothing is left to do while some waits.
+    async def _finish(self, erasure: Any) -> int:
+        """Forget what the person is called, last of all; others go first while something waits.
 
         Until then every flush leaves out the personal fields of events that tell of them.
         """
@@ -150,7 +153,8 @@ class PostgresPersonalFields:
         if names or emails:
             is_waiting = await self._connection.fetchval(_IS_WAITING, since)
             if is_waiting or not await self._settled(since):
-                return None
+                self._waiting.append(erasure["actor_id"])
+                return 0
             await blacken_dead_letters(self._connection, [*(names or ()), *(emails or ())])
             await self._elsewhere(names or (), emails or ())
         # A flush that has seen the names is over before they are gone.
