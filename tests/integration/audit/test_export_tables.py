@@ -1,6 +1,8 @@
 """The same events as CSV and Parquet, over HTTP, and what becomes of who leaves."""
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -15,7 +17,7 @@ from starlette.types import ASGIApp, Message, Scope
 from maas.audit.application.export import ExportService
 from maas.audit.application.export_tables import ParquetUnavailableError, TableService
 from maas.audit.application.exports import Exports
-from maas.audit.domain.chain_check import ChainRow
+from maas.audit.domain.export import OwnRow
 from maas.audit.domain.export_check import ExportCheck
 from maas.audit.domain.export_table_check import TableCheck
 from maas.audit.domain.findings import Findings
@@ -49,7 +51,7 @@ def tables(audit: AuditContext) -> TableService:
     return replace(made.tables, page_rows=7)
 
 
-def own_rows(proof: Sequence[bytes], signer: Ed25519Signer) -> list[ChainRow]:
+def own_rows(proof: Sequence[bytes], signer: Ed25519Signer) -> list[OwnRow]:
     check = ExportCheck(keys={signer.key_id: signer.public_key}, is_signed=is_signed_by)
     rows = [row for row in map(check.take, proof) if row is not None]
     check.finish()
@@ -91,6 +93,51 @@ async def test_it_is_what_the_proof_says(  # noqa: PLR0917  fixtures
     said = json.loads(entry[1][b"payload"])
     assert (said["action"], said["outcome"]) == ("audit.exported", "success")
     assert said["changes"]["after"]["format"] == kind
+
+
+async def test_what_was_taken_out_of_all_columns_at_once_is_missed(
+    recorded: Trail,
+    tables: TableService,
+    exports: ExportService,
+    signer: Ed25519Signer,
+    tmp_path: Path,
+) -> None:
+    path, proof = tmp_path / "audit.csv", await lines_of(exports, asked(content="proof"))
+    gone = ("actor_name", "email", "address", "user_agent", "salt")
+    for names, value, found in (
+        (gone, "", "its personal fields are gone"),
+        (("duration_ms",), "", "its column duration_ms is not what the proof says"),
+        (("duration_ms",), "7", "its column duration_ms is not what the proof says"),
+    ):
+        header = await exports.begin(asked())
+        whole = b"".join([chunk async for chunk in tables.csv(header, after_seq=None)]).decode()
+        rows = list(csv.DictReader(io.StringIO(whole, newline="")))
+        rows[3].update(dict.fromkeys(names, value))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        (fault,) = faults_of(path, proof, signer)
+        assert fault.startswith(found)
+
+
+async def test_who_is_erased_between_a_table_and_its_proof_breaks_neither(
+    recorded: Trail,
+    tables: TableService,
+    exports: ExportService,
+    signer: Ed25519Signer,
+    tmp_path: Path,
+) -> None:
+    path, header = tmp_path / "audit.csv", await exports.begin(asked())
+    path.write_bytes(b"".join([chunk async for chunk in tables.csv(header, after_seq=None)]))
+    before = path.read_bytes()
+    await recorded.superuser.execute("DELETE FROM audit_personal")
+    proof = await lines_of(exports, asked(content="proof"))
+
+    assert faults_of(path, proof, signer) == []
+    path.write_bytes(b"".join([chunk async for chunk in tables.csv(header, after_seq=None)]))
+    assert path.read_bytes() != before
+    assert faults_of(path, proof, signer) == []
 
 
 async def test_csv_goes_on_after_a_row(

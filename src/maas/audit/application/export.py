@@ -177,7 +177,7 @@ def _spell_checkpoints(checkpoints: Iterable[CheckpointDetails], counts: Counts)
 
 
 def _spell_rows(
-    rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent | None], counts: Counts
+    rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent], counts: Counts
 ) -> bytes:
     lines, at, spelled = [], None, ""
     for seq, recorded_at, leaf, row_hash in rows:
@@ -193,11 +193,16 @@ def _spell_rows(
             continue
         counts.events += 1
         event = events[seq]
-        if event is None:
-            lines.append(f'{{"type":"own",{place}}}\n')
+        duration_ms = _encode(event.duration_ms)
+        if event.payload is None:
+            has_personal = _encode(event.personal is not None)
+            lines.append(
+                f'{{"type":"own",{place},'
+                f'"duration_ms":{duration_ms},"has_personal":{has_personal}}}\n'
+            )
             continue
         payload = _encode(event.payload.decode(errors="replace"))
-        duration_ms, personal = _encode(event.duration_ms), _encode(event.personal)
+        personal = _encode(event.personal)
         lines.append(
             f'{{"type":"event",{place},"payload":{payload},'
             f'"duration_ms":{duration_ms},"personal":{personal}}}\n'

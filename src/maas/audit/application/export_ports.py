@@ -68,22 +68,22 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedEvent:
-    """What an event's line holds beside its row of the chain; `personal` is null once erased."""
+    """What an event's line holds beside its row of the chain; `personal` is null once erased.
 
-    payload: bytes
+    For a proof there is no payload, and no field but `salt` is read of what is personal.
+    """
+
+    payload: bytes | None
     duration_ms: int | None
     personal: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPage:
-    """A part of the chain; `events` are the wanted ones of the tenant, by `seq`.
-
-    They are null where only their place was asked for.
-    """
+    """A part of the chain; `events` are the wanted ones of the tenant, by `seq`."""
 
     rows: Sequence[ChainRow]
-    events: Mapping[int, ExportedEvent | None]
+    events: Mapping[int, ExportedEvent]
     checkpoints: Sequence[CheckpointDetails]
 
 

@@ -78,14 +78,12 @@ class TableService:
             after = page.rows[-1][0] if page.rows else header.seq_to
 
 
-def tabulate_rows(
-    rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent | None]
-) -> list[TableRow]:
+def tabulate_rows(rows: Iterable[ChainRow], events: Mapping[int, ExportedEvent]) -> list[TableRow]:
     own = ((row, events.get(row[0])) for row in rows)
     return [
         tabulate(row, payload=event.payload, duration_ms=event.duration_ms, personal=event.personal)
         for row, event in own
-        if event is not None
+        if event is not None and event.payload is not None
     ]
 
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 from uuid import UUID
 
-from maas.audit.domain.chain_check import Start
+from maas.audit.domain.chain_check import ChainRow, Start
 from maas.audit.domain.checkpoint import GENESIS, read_hex
 from maas.audit.domain.event import Json, canonical, spell_instant
 from maas.audit.domain.merkle import HASH_BYTES
@@ -31,6 +31,14 @@ Content: TypeAlias = Literal["full", "proof"]
 """With the events themselves, or only with what a CSV or Parquet file of them is checked with."""
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class OwnRow(NamedTuple):
+    """One of the tenant's events as a proof knows it."""
+
+    row: ChainRow
+    duration_ms: int | None
+    has_personal: bool
 
 
 class MalformedExportError(ValueError):

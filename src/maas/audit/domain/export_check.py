@@ -8,7 +8,7 @@ from uuid import UUID
 
 from maas.audit.domain.chain import GENESIS as CHAIN_GENESIS
 from maas.audit.domain.chain import leaf_of
-from maas.audit.domain.chain_check import ChainCheck, ChainRow, SignatureCheck, StoredCheckpoint
+from maas.audit.domain.chain_check import ChainCheck, SignatureCheck, StoredCheckpoint
 from maas.audit.domain.checkpoint import (
     GENESIS,
     MalformedCheckpointError,
@@ -20,6 +20,7 @@ from maas.audit.domain.export import (
     Digest,
     Header,
     MalformedExportError,
+    OwnRow,
     instant,
     read_counts,
     read_header,
@@ -73,8 +74,8 @@ class ExportCheck:
             raise MalformedExportError("an export begins with its header")
         return self._header
 
-    def take(self, line: bytes) -> ChainRow | None:
-        """Take the next line; return the row of the chain if it is one of the tenant's events.
+    def take(self, line: bytes) -> OwnRow | None:
+        """Take the next line; return what it says of the row if it is one of the tenant's events.
 
         Raises:
             MalformedExportError: it is none of an export.
@@ -103,7 +104,7 @@ class ExportCheck:
             what = f"the chain ends at row {last}, not at {self._header.seq_to}"
             self.findings.add(last, "end", what)
 
-    def _take(self, line: bytes) -> ChainRow | None:
+    def _take(self, line: bytes) -> OwnRow | None:
         fields = json.loads(line)
         if self._is_ended:
             self.findings.add(self.header.seq_to, "end", "there are lines after the last")
@@ -164,7 +165,7 @@ class ExportCheck:
         if is_first and (start.row_hash, start.checkpoint_hash) != (CHAIN_GENESIS, GENESIS):
             self.findings.add(1, "header", "the first row of all follows from no other")
 
-    def _take_row(self, fields: Mapping[str, Any], kind: str) -> ChainRow | None:
+    def _take_row(self, fields: Mapping[str, Any], kind: str) -> OwnRow | None:
         seq, leaf = whole(fields["seq"]), read_hex(fields, "leaf", HASH_BYTES)
         recorded_at = instant(fields["recorded_at"])
         self.recorded_from = self.recorded_from or recorded_at
@@ -180,7 +181,12 @@ class ExportCheck:
             self.findings.add_row(seq, fault)
             self.chain.mark_bad(seq)
         self.chain.take_rows([row])
-        return row
+        duration_ms = fields["duration_ms"]
+        return OwnRow(
+            row=row,
+            duration_ms=None if duration_ms is None else whole(duration_ms),
+            has_personal=_has_personal(fields, kind),
+        )
 
     def _find_fault(self, fields: Mapping[str, Any], leaf: bytes) -> str | None:
         payload = fields["payload"].encode()
@@ -210,3 +216,12 @@ class ExportCheck:
             self.findings.add(header.seq_to, "end", "its signature is not that of a trusted key")
             return
         self.is_attested = True
+
+
+def _has_personal(fields: Mapping[str, Any], kind: str) -> bool:
+    if kind == "event":
+        return fields["personal"] is not None
+    has_personal = fields["has_personal"]
+    if not isinstance(has_personal, bool):
+        raise MalformedExportError("whether it has personal fields is neither yes nor no")
+    return has_personal

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from maas.audit.domain.chain_check import ChainRow
 from maas.audit.domain.event import spell_instant
+from maas.audit.domain.export import OwnRow
 from maas.audit.domain.export_columns import find_row_fault
 from maas.audit.domain.findings import Findings, spell_rows
 
@@ -14,18 +14,18 @@ _MAX_DIGITS: Final = 19
 class TableCheck:
     """Takes rows in the order of `seq`, their values as text; memory does not grow with them.
 
-    `own` are the chain's rows of the events that have to be there, in the same order.
+    `own` are the events that have to be there, in the same order.
     """
 
     def __init__(
-        self, *, findings: Findings, own: Iterator[ChainRow] | None, is_guarded: bool
+        self, *, findings: Findings, own: Iterator[OwnRow] | None, is_guarded: bool
     ) -> None:
         self.findings = findings
         self.rows = 0
         self._own = own
         self._is_guarded = is_guarded
         self._last_seq = 0
-        self._expected: ChainRow | None = None
+        self._expected: OwnRow | None = None
 
     def take(self, values: Mapping[str, str | None]) -> None:
         """Take the next row."""
@@ -49,21 +49,21 @@ class TableCheck:
     def finish(self) -> None:
         """Say what the proof has beyond the last row."""
         while self._own is not None:
-            row = self._next_own()
-            if row is None:
+            own = self._next_own()
+            if own is None:
                 return
-            self._miss(row[0])
+            self._miss(own.row[0])
 
     def _find_unproven(self, seq: int, values: Mapping[str, str | None]) -> str | None:
         """Compare with the proof, up to this row."""
-        row = self._next_own()
-        while row is not None and row[0] < seq:
-            self._miss(row[0])
-            row = self._next_own()
-        if row is None or row[0] > seq:
-            self._expected = row
+        own = self._next_own()
+        while own is not None and own.row[0] < seq:
+            self._miss(own.row[0])
+            own = self._next_own()
+        if own is None or own.row[0] > seq:
+            self._expected = own
             return "the proof names no such event of the tenant"
-        _, recorded_at, leaf, row_hash = row
+        _, recorded_at, leaf, row_hash = own.row
         for name, proven in (
             ("leaf", leaf.hex()),
             ("row_hash", row_hash.hex()),
@@ -71,13 +71,20 @@ class TableCheck:
         ):
             if values[name] != proven:
                 return f"its column {name} is not what was chained"
+        if (values["duration_ms"] or "") != (
+            "" if own.duration_ms is None else f"{own.duration_ms}"
+        ):
+            return "its column duration_ms is not what the proof says"
+        if own.has_personal and not values["salt"]:
+            # Whoever is erased after a file was made is in the file still.
+            return "its personal fields are gone: taken out, or erased after the proof was made"
         return None
 
-    def _next_own(self) -> ChainRow | None:
-        row, self._expected = self._expected, None
-        if row is None and self._own is not None:
-            row = next(self._own, None)
-        return row
+    def _next_own(self) -> OwnRow | None:
+        own, self._expected = self._expected, None
+        if own is None and self._own is not None:
+            own = next(self._own, None)
+        return own
 
     def _miss(self, seq: int) -> None:
         self.findings.add(seq, spell_rows(seq, seq), "missing, but the proof names it")

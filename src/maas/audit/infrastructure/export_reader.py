@@ -38,7 +38,8 @@ _CHAIN: Final = """
 """
 # The times leave most partitions unread.
 _OWN: Final = """
-    FROM audit_log AS l {join}
+    FROM audit_log AS l
+    LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
     WHERE l.tenant_id = $1 AND l.seq > $2 AND l.seq <= $3
         AND l.recorded_at >= $4 AND l.recorded_at <= $5{conditions}
 """
@@ -46,7 +47,7 @@ _FULL: Final = """
     SELECT l.seq, l.payload, l.duration_ms, p.event_id AS known, p.actor_name, p.email,
         host(p.address) AS address, p.user_agent, p.salt
 """
-_JOIN: Final = "LEFT JOIN audit_personal AS p ON p.event_id = l.event_id"
+_PROOF: Final = "SELECT l.seq, l.duration_ms, p.event_id AS known, p.salt"
 _CHECKPOINTS: Final = f"""
     SELECT {", ".join(COLUMNS)} FROM audit_checkpoints
     WHERE n > $1 AND seq_from <= $2 ORDER BY n LIMIT $3
@@ -123,9 +124,9 @@ class PostgresExportReader:
             events: _Rows = []
             if times:
                 await connection.execute(_PLAN_BY_VALUE)
-                query = (_FULL + own.replace("{join}", _JOIN)) if is_full else "SELECT l.seq" + own
+                query = (_FULL if is_full else _PROOF) + own
                 bounds = (request.tenant_id, page.after, last, min(times), max(times))
-                events = await connection.fetch(query.replace("{join}", ""), *bounds, *arguments)
+                events = await connection.fetch(query, *bounds, *arguments)
             if page.after_n is not None:
                 # No checkpoint is empty, so no more of them begin among these rows.
                 signed = await connection.fetch(_CHECKPOINTS, page.after_n, last, page.limit)
@@ -197,9 +198,9 @@ def _of_action(action: str | None) -> list[tuple[str, str | None]]:
 
 
 async def _page(rows: _Rows, events: _Rows, signed: _Rows, *, is_full: bool) -> ExportPage:
-    own = dict[int, ExportedEvent | None]()
+    own = dict[int, ExportedEvent]()
     async for some in in_slices(events):
-        own.update({row["seq"]: _event(row) if is_full else None for row in some})
+        own.update({row["seq"]: _event(row, is_full=is_full) for row in some})
     return ExportPage(
         rows=[tuple(row) for row in rows],
         events=own,
@@ -210,9 +211,14 @@ async def _page(rows: _Rows, events: _Rows, signed: _Rows, *, is_full: bool) -> 
     )
 
 
-def _event(row: Any) -> ExportedEvent:
+def _event(row: Any, *, is_full: bool) -> ExportedEvent:
     personal = None
     if row["known"] is not None:
-        personal = {name: row[name] for name in _PERSONAL if row[name] is not None}
+        names = _PERSONAL if is_full else ()
+        personal = {name: row[name] for name in names if row[name] is not None}
         personal["salt"] = row["salt"].hex()
-    return ExportedEvent(payload=row["payload"], duration_ms=row["duration_ms"], personal=personal)
+    return ExportedEvent(
+        payload=row["payload"] if is_full else None,
+        duration_ms=row["duration_ms"],
+        personal=personal,
+    )
