@@ -31,6 +31,7 @@ from maas.audit.infrastructure.export_files import (
 )
 from maas.audit.infrastructure.parquet import ParquetText
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, EventId, new_id
+from maas.shared.domain.spreadsheet import harmless
 
 # Beside others at work, hypothesis takes longer than a unit test may.
 pytestmark = pytest.mark.timeout(120)
@@ -38,11 +39,16 @@ pytestmark = pytest.mark.timeout(120)
 AT = datetime(2026, 3, 7, 8, 9, 10, 123456, tzinfo=UTC)
 ODD = (
     "=1+1", "+x", "-1", "@a", "＝1", '"', '""', "a,b", "a\r\nb", "a\nb", "\r", "王小明", "'=x", "'",  # noqa: RUF001  full-width, meant
-    "", " =1", "\t1", "é\u0301", "\u2028", "\ufeff",
+    "", " =1", "\t1", "é\u0301", "\u2028", "\ufeff", "\ufeff=1", "\u00a0+1", "\u3000-1",
+    "\u200b@a", "\v=1", " \u202e=1",
 )  # fmt: skip
 # NUL and surrogates never get into an event.
 TEXTS = st.one_of(
     st.sampled_from(ODD), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+)
+
+_UNSEEN = dict.fromkeys(
+    map(ord, " \v\f\0\x1f\x7f\x85\xa0\xad\u1680\u2003\u200b\u200e\u2028\u202e\u2060\u3000\ufeff")
 )
 
 Row = Mapping[str, str | None]
@@ -155,7 +161,16 @@ def test_no_cell_of_csv_is_a_formula(text: str) -> None:
     content = spell_rows_of(make_page([make_event(text, text)])).decode()
 
     for cell in next(csv.reader(io.StringIO(content, newline=""), strict=True)):
-        assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"))  # noqa: RUF001  meant
+        visible = cell.translate(_UNSEEN)
+        assert not visible.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))  # noqa: RUF001  meant
+        assert not cell.lstrip(" ").startswith(("\t", "\r", "\n"))
+
+
+@pytest.mark.parametrize("unseen", sorted(chr(code) for code in _UNSEEN))
+def test_nothing_unseen_hides_a_formula(unseen: str) -> None:
+    for text in (f"{unseen}=1", f" {unseen}{unseen} ＋1"):  # noqa: RUF001  full-width, meant
+        assert harmless(text) == f"'{text}"
+    assert harmless(f"a{unseen}=1") == f"a{unseen}=1"
 
 
 @pytest.mark.parametrize("name", COLUMNS)
