@@ -81,6 +81,7 @@ def _make_watch() -> None:
         sa.Column("subject", sa.LargeBinary, nullable=False),
         at("since"),
         at("until"),
+        number("version"),
         noted(),
         sa.PrimaryKeyConstraint(
             "tenant_id", "rule", "subject", "since", name="pk_audit_watch_quiet"
@@ -113,6 +114,7 @@ def _make_alerts() -> None:
         identifier("trigger_id"),
         sa.Column("event_ids", postgresql.ARRAY(sa.Uuid), nullable=False),
         at("raised_at"),
+        at("muted_until", nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_audit_alerts"),
         sa.UniqueConstraint("id", "tenant_id", name="uq_audit_alerts_id_tenant_id"),
         # The cursor sees to it that an event is judged once; this is what would notice if not.

@@ -60,6 +60,8 @@ SQL_BY_HAND: Final = {
     "audit/infrastructure/named_people.py": "audit.personal_erased",
     "audit/infrastructure/outbox.py": "the trail itself",
     "audit/infrastructure/watch.py": "audit.alert",
+    "audit/infrastructure/watch_alerts.py": "audit.alert",
+    "audit/infrastructure/watch_memory.py": "audit.alert",
     "audit/infrastructure/retention.py": "audit.partition_dropped",
     "audit/infrastructure/terms.py": "the trail itself",
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",

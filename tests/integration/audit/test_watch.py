@@ -10,7 +10,7 @@ import pytest
 
 from maas.audit.application.events import QueuedEvent
 from maas.audit.application.flush import LogUnavailableError
-from maas.audit.application.watch import WatchService
+from maas.audit.application.watch import SliceTooLongError, WatchService
 from maas.audit.infrastructure.watch import open_watch
 from maas.audit.public import Actor
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, TenantId, new_id
@@ -149,6 +149,24 @@ class TestEachRule:
         (alert,) = await watching.alerts()
         assert (alert["subject_kind"], alert["subject_id"]) == ("account", str(ADA))
 
+    async def test_a_role_of_another_name_that_allows_as_much(
+        self, watching: Watching, trail: Trail, superuser: Superuser
+    ) -> None:
+        roles = (("watched-helper", "{role:*}"), ("watched-reader", "{model:read}"))
+        await superuser.executemany(
+            "INSERT INTO roles (tenant_id, name, permissions) VALUES ($1, $2, $3::text::text[])",
+            [(DEFAULT_TENANT_ID, name, permissions) for name, permissions in roles],
+        )
+        try:
+            await watching.log(grant(trail, ["watched-reader"]))
+            await watching.log(grant(trail, ["watched-helper"], tenant_id=OTHER))
+            assert await watching.watch() == 0
+
+            await watching.log(grant(trail, ["user", "watched-helper"]))
+            assert await watching.watch() == 1
+        finally:
+            await superuser.execute("DELETE FROM roles WHERE name LIKE 'watched-%'")
+
     async def test_mass_deletion(self, watching: Watching, trail: Trail) -> None:
         await watching.log(*deletions(trail, 20))
         assert await watching.watch() == 0
@@ -184,6 +202,20 @@ class TestEachRule:
         (alert,) = await watching.alerts()
         assert alert["tenant_id"] == DEFAULT_TENANT_ID
 
+    async def test_old_parameters_make_nothing_quiet(
+        self, watching: Watching, trail: Trail, superuser: Superuser
+    ) -> None:
+        await set_rule(superuser, "mass-deletion", deletions=1, minutes=1_440)
+        await watching.log(*deletions(trail, 2))
+        assert await watching.watch() == 1
+        await watching.log(*deletions(trail, 2))
+        assert await watching.watch() == 0
+
+        await superuser.execute("UPDATE audit_rule_settings SET version = 2, parameters = '{}'")
+        await watching.log(*deletions(trail, 21))
+
+        assert await watching.watch() == 1
+
     async def test_a_rule_that_is_off(
         self, watching: Watching, trail: Trail, superuser: Superuser
     ) -> None:
@@ -217,6 +249,39 @@ class TestOnce:
         assert await watching.watch() == 1
         assert await watching.watch() == 0
         assert [event["action"] for event in await watching.raised_events()] == ["audit.alert"]
+
+    @pytest.mark.parametrize("spread", [1, 7])
+    async def test_many_guesses_do_not_hide_behind_some_at_ones_own_account(
+        self, watching: Watching, trail: Trail, spread: int
+    ) -> None:
+        """However the log is cut into slices, each of the two is told once."""
+        own = failed_logins(trail, 7, step=timedelta(seconds=1))
+        others = [
+            event
+            for index in range(5)
+            for event in failed_logins(trail, 1, actor=Actor("anonymous", None, f"v{index}"))
+        ]
+        for at in range(0, 7, spread):
+            await watching.log(*own[at : at + spread])
+            await watching.watch()
+        assert [alert["subject_kind"] for alert in await watching.alerts()] == ["login"]
+
+        await watching.log(*others)
+
+        assert await watching.watch() == 1
+        assert await watching.watch() == 0
+        kinds = {alert["subject_kind"]: alert["count"] for alert in await watching.alerts()}
+        assert set(kinds) == {"login", "address"}
+        assert kinds["login"] == 5
+
+    async def test_events_that_cost_too_much_are_judged_one_by_one(
+        self, watching: Watching, trail: Trail, settings: Settings
+    ) -> None:
+        await watching.log(*deletions(trail, 21))
+        async with open_watch(settings.database, key=bytes(32), clock=watching.clock) as log:
+            with pytest.raises(SliceTooLongError):
+                await log.watch_slice(2, patience=0)
+            assert await WatchService(log=log, slice_seconds=0, run_seconds=50).run() == 1
 
     async def test_small_slices_see_what_a_big_one_sees(
         self, watching: Watching, trail: Trail, settings: Settings
@@ -376,10 +441,32 @@ class TestWhatIsKept:
         assert await watching.deliveries(off) == []
         assert await watching.deliveries(foreign) == []
 
+    async def test_of_a_storm_the_last_says_that_there_may_be_more(
+        self, watching: Watching, trail: Trail, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("maas.audit.infrastructure.watch_alerts.MAX_ALERTS_AN_HOUR", 3)
+        webhook_id = await watching.hook(Receiver(port=9).url)
+        await watching.log(*(grant(trail, ["admin"]) for _ in range(2)))
+        assert await watching.watch() == 2
+        await watching.log(*(grant(trail, ["admin"]) for _ in range(4)), *deletions(trail, 21))
+        assert await watching.watch() == 2
+
+        alerts = await watching.alerts()
+        muted = [(alert["rule"], alert["muted_until"]) for alert in alerts if alert["muted_until"]]
+        assert muted == [("new-admin", NOW + timedelta(hours=1))]
+        told = [event["changes"]["after"] for event in await watching.raised_events()]
+        assert [each["muted_until"] for each in told if "muted_until" in each] == [
+            "2026-11-20T13:00:00.000000Z"
+        ]
+        assert await watching.deliveries(webhook_id) == ["pending"] * 4
+        watching.clock.move(timedelta(hours=1))
+        await watching.log(grant(trail, ["admin"]))
+        assert await watching.watch() == 1
+
     async def test_a_full_queue_takes_no_more(
         self, watching: Watching, trail: Trail, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("maas.audit.infrastructure.watch.MAX_PENDING", 2)
+        monkeypatch.setattr("maas.audit.infrastructure.watch_alerts.MAX_PENDING", 2)
         webhook_id = await watching.hook(Receiver(port=9).url)
         await watching.log(*(grant(trail, ["admin"]) for _ in range(3)))
 

@@ -6,6 +6,15 @@ from typing import Final, Protocol
 
 RUN_SECONDS: Final = 8.0
 SLICE_EVENTS: Final = 2_000
+FIRST_SLICE_EVENTS: Final = 250
+SLICE_SECONDS: Final = 4.0
+
+_SMALLER: Final = 8
+"""So much smaller is a slice after one that took too long: few attempts must do for a run."""
+
+
+class SliceTooLongError(Exception):
+    """A slice was given up, with all it had done, since its time was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +26,14 @@ class Watched:
 
 
 class WatchedLog(Protocol):
-    async def watch_slice(self, limit: int) -> Watched | None:
+    async def watch_slice(self, limit: int, *, patience: float | None) -> Watched | None:
         """Judge the next events: alerts, their deliveries and the place reached are one commit.
 
-        `None` if another watch is under way.
+        `None` if another watch is under way. `patience` is in seconds.
 
         Raises:
             LogUnavailableError: PostgreSQL does not answer.
+            SliceTooLongError: it took longer than `patience`, and nothing of it had happened.
         """
         ...
 
@@ -37,16 +47,31 @@ class WatchService:
     log: WatchedLog
     slice_events: int = SLICE_EVENTS
     run_seconds: float = RUN_SECONDS
+    slice_seconds: float = SLICE_SECONDS
 
     async def run(self) -> int:
-        """Watch what is new, for 8 s at most, and tell how many alerts there were."""
+        """Watch what is new, for 8 s at most, and tell how many alerts there were.
+
+        Slices begin small and grow while they are quick, so that no events, whatever they cost,
+        are tried again for ever. One event alone takes what it takes.
+        """
         alerts, until = 0, time.monotonic() + self.run_seconds
+        limit = min(FIRST_SLICE_EVENTS, self.slice_events)
         while True:
-            watched = await self.log.watch_slice(self.slice_events)
+            begun = time.monotonic()
+            patience = self.slice_seconds if limit > 1 else None
+            try:
+                watched = await self.log.watch_slice(limit, patience=patience)
+            except SliceTooLongError:
+                limit = max(1, limit // _SMALLER)
+                continue
             if watched is None:
                 return alerts
             alerts += watched.alerts
-            if watched.events < self.slice_events or time.monotonic() >= until:
+            now = time.monotonic()
+            if watched.events < limit or now >= until:
                 break
+            is_quick = now - begun < self.slice_seconds / 4
+            limit = min(limit * 2, self.slice_events) if is_quick else max(1, limit // 2)
         await self.log.forget()
         return alerts

@@ -216,8 +216,8 @@ class NightActivity(Rule):
 class NewAdmin(Rule):
     name: ClassVar[RuleName] = "new-admin"
     description: ClassVar[str] = (
-        "Somebody is given one of the named roles, or a role comes to allow giving roles or "
-        "running the platform."
+        "Somebody is given one of the named roles or one that allows giving or writing roles, "
+        "setting alerts or running the platform, or a role comes to allow that."
     )
     roles: Sequence[str] = ("admin", "platform_admin")
 

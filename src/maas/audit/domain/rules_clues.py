@@ -86,6 +86,8 @@ class WatchedEvent:
     actor_name: str | None
     address: str | None
     changes: Mapping[str, Mapping[str, Any]] | None = None
+    admin_roles: frozenset[str] = frozenset()
+    """Which of the roles that it gives allow what an administrator may, by whatever name."""
 
 
 def site_of(address: str) -> str:
@@ -113,7 +115,7 @@ def is_changing(event: WatchedEvent) -> bool:
 
 
 def grants_admin(event: WatchedEvent, roles: frozenset[str]) -> bool:
-    """Tell whether somebody gets one of the roles, or a role gets an administrator's rights.
+    """Tell whether somebody gets one of the roles or one like it, or a role becomes like it.
 
     A list too long for the trail, which keeps only its hash, is taken for the worst.
     """
@@ -122,11 +124,19 @@ def grants_admin(event: WatchedEvent, roles: frozenset[str]) -> bool:
     before, after = event.changes.get("before", {}), event.changes.get("after", {})
     if event.action in GRANTS:
         gained = _gained(before.get("roles"), after.get("roles"))
-        return gained is None or bool(gained & roles)
+        return gained is None or bool(gained & (roles | event.admin_roles))
     if event.action in ROLE_CHANGES:
         gained = _gained(before.get("permissions"), after.get("permissions"))
-        return gained is None or _is_admin(gained)
+        return gained is None or is_administrative(gained)
     return False
+
+
+def roles_given(event: WatchedEvent) -> frozenset[str]:
+    """List the roles that somebody is given, as far as the event names them."""
+    if event.action not in GRANTS or event.outcome != "success" or event.changes is None:
+        return frozenset()
+    before, after = event.changes.get("before", {}), event.changes.get("after", {})
+    return _gained(before.get("roles"), after.get("roles")) or frozenset()
 
 
 def _gained(before: object, after: object) -> frozenset[str] | None:
@@ -138,6 +148,7 @@ def _gained(before: object, after: object) -> frozenset[str] | None:
     return frozenset(after) - frozenset(before if isinstance(before, list) else ())
 
 
-def _is_admin(permissions: frozenset[str]) -> bool:
+def is_administrative(permissions: frozenset[str]) -> bool:
+    """Tell whether they allow to decide over others, or to run the platform."""
     is_platform = any(each.partition(":")[0] == PLATFORM_NAMESPACE for each in permissions)
     return is_platform or any(covers(permissions, right) for right in ADMIN_RIGHTS)

@@ -56,6 +56,7 @@ audit_watch_quiet = Table(
     Column("subject", LargeBinary, primary_key=True),
     Column("since", _instant, primary_key=True),
     Column("until", _instant, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("noted_at", _instant, nullable=False, server_default=func.clock_timestamp()),
     Index(None, "noted_at"),
 )
@@ -85,6 +86,7 @@ audit_alerts = Table(
     Column("trigger_id", Uuid, nullable=False),
     Column("event_ids", ARRAY(Uuid), nullable=False),
     Column("raised_at", _instant, nullable=False),
+    Column("muted_until", _instant),
     UniqueConstraint("id", "tenant_id"),
     UniqueConstraint("rule", "trigger_id"),
     Index(None, "tenant_id", "raised_at", "id"),
