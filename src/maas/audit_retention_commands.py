@@ -47,8 +47,9 @@ def retention(
             raise typer.Exit(0)
         if due and not is_sure:
             _ask(prospects, len(due), as_json=as_json)
+        shown = [prospect.partition for prospect in due]
         report = asyncio.run(
-            wiring.retain(settings, clock=clock, actor="operator", run_seconds=None)
+            wiring.retain(settings, clock=clock, actor="operator", run_seconds=None, only=shown)
         )
     except MaasError as exc:
         raise fail(f"retention stopped: {exc.detail} {exc.__cause__ or ''}") from None

@@ -1,6 +1,7 @@
 """Builds retention: for the worker's task, and for the command of those who run it by hand."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from maas.audit.application.events import EventComposer
@@ -13,7 +14,7 @@ from maas.audit.application.retention import (
 )
 from maas.audit.domain.findings import Findings
 from maas.audit.domain.retention import RETENTION_CLASSES
-from maas.audit.domain.retention_policy import RetentionPolicy
+from maas.audit.domain.retention_policy import Partition, RetentionPolicy
 from maas.audit.domain.tombstone_check import TombstoneCheck
 from maas.audit.infrastructure.archive import archive_folder, find_archive_fault, open_archive
 from maas.audit.infrastructure.retention import open_retention_log
@@ -41,8 +42,11 @@ async def retain(
     clock: Clock,
     actor: str = "worker",
     run_seconds: float | None = RUN_SECONDS,
+    only: Collection[Partition] | None = None,
 ) -> RetentionReport:
     """Make partitions ahead and drop those that are due, over connections of its own.
+
+    With `only`, no others are dropped.
 
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
@@ -58,6 +62,7 @@ async def retain(
             policy=read_policy(settings.audit),
             actor=actor,
             run_seconds=run_seconds,
+            only=only,
         )
         return await service.run()
 

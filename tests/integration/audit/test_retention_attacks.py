@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from maas.audit.application.retention import LogBusyError, Progress
 from maas.audit.domain.tombstone import GENESIS, SignedTombstone, Tombstone
@@ -17,7 +18,7 @@ from maas.audit.domain.tombstone_rows import RowDigest, RowSet
 from maas.audit.infrastructure.archive import ArchiveFolder
 from maas.audit.infrastructure.retention import PostgresRetentionLog, list_partitions
 from maas.audit.infrastructure.signing import Ed25519Signer
-from maas.audit.retention_wiring import check_archives
+from maas.audit.retention_wiring import check_archives, foresee_retention
 from maas.audit.wiring import load_configured_signer
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import system_arguments
@@ -192,6 +193,7 @@ class TestTimes:
     @pytest.mark.parametrize(("table", "column", "where", "_found"), TIMES)
     async def test_that_nobody_can_read_are_not_written(
         self,
+        *,
         table: str,
         column: str,
         where: str,
@@ -209,6 +211,7 @@ class TestTimes:
     @pytest.mark.parametrize("at", [YEAR_20000, "4000-01-01 00:00Z BC"], ids=["late", "early"])
     async def test_that_are_there_all_the_same_are_findings(
         self,
+        *,
         at: str,
         table: str,
         column: str,
@@ -268,6 +271,7 @@ class TestTombstones:
     )
     async def test_are_held_against_the_rows_they_cover(
         self,
+        *,
         fields: dict[str, Any],
         found: str,
         record: Record,
@@ -297,6 +301,30 @@ class TestTombstones:
         assert [each.fault for each in whole] == [None, None]
         assert [each.fault for each in changed] == [None, fault]
         assert [each.fault for each in shortened] == ["the tombstone is missing", fault]
+
+
+class TestRun:
+    async def test_drops_no_more_than_was_shown(
+        self, record: Record, run: Retain, kept: Settings
+    ) -> None:
+        await record(6)
+        prospects = await foresee_retention(kept, clock=SystemClock())
+        shown = [prospect.partition for prospect in prospects if prospect.is_due]
+        await record(6, days=AGO)
+
+        first, then = await run(only=shown), await run()
+
+        assert [outcome.partition.period for outcome in first.outcomes] == [shown[0].period]
+        assert fates(then) == [("usage", "dropped")]
+
+    async def test_that_is_locked_out_says_so(self, run: Retain, superuser: Superuser) -> None:
+        lock = "SELECT pg_advisory_xact_lock(hashtextextended('maas.audit_retention', 0))"
+        async with superuser.transaction():
+            await superuser.execute(lock)
+            with structlog.testing.capture_logs() as said:
+                await run()
+
+        assert {"event": "audit_retention_locked_out", "log_level": "warning"} in said
 
 
 class TestOneOfMany:

@@ -7,7 +7,7 @@ signed; the personal fields erased; the partition dropped, with an event that sa
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -216,6 +216,8 @@ class RetentionService:
     actor: str
     run_seconds: float | None = RUN_SECONDS
     patience: Sequence[float] = PATIENCE_SECONDS
+    only: Collection[Partition] | None = None
+    """Those that were shown to somebody who said yes: no others go, whatever is due by then."""
 
     async def run(self) -> RetentionReport:
         """Make partitions ahead and drop what is due, oldest first, until the time is up.
@@ -227,12 +229,15 @@ class RetentionService:
         until = None if self.run_seconds is None else time.monotonic() + self.run_seconds
         async with self.log.exclusively() as is_alone:
             if not is_alone:
+                # Anybody in the database can hold this lock, and retention then stands still.
+                log.warning("audit_retention_locked_out")
                 report.is_alone = False
                 return report
             await self.log.ensure_ahead()
             now = await self.log.now()
             partitions = await self.log.partitions()
-            for partition in (each for each in partitions if self.policy.is_due(each, at=now)):
+            due = [each for each in partitions if self.policy.is_due(each, at=now)]
+            for partition in filter(self._is_meant, due):
                 if report.outcomes and _is_over(until):
                     why = "the time was up; the next run begins with it"
                     waiting = Outcome(partition=partition, fate="unfinished", why=why)
@@ -240,6 +245,9 @@ class RetentionService:
                     break
                 report.outcomes.append(await self._try(partition, now, until))
         return report
+
+    def _is_meant(self, partition: Partition) -> bool:
+        return self.only is None or any(partition.label == each.label for each in self.only)
 
     async def _try(self, partition: Partition, now: datetime, until: float | None) -> Outcome:
         try:
