@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from maas.audit.application.retention import ArchiveError, Progress, Row
 from maas.audit.domain.chain import leaf_of
@@ -16,6 +17,7 @@ from maas.audit.domain.tombstone import GENESIS, Tombstone
 from maas.audit.domain.tombstone_rows import digest_of
 from maas.audit.infrastructure.archive import ArchiveFolder, find_archive_fault, read_events
 from maas.audit.infrastructure.named_people import blacken_torn_spools
+from maas.shared.infrastructure.settings import AuditSettings
 
 AT = datetime(2026, 3, 5, tzinfo=UTC)
 PARTITION = Partition(retention_class="usage", period=date(2026, 3, 1), rows=None, size_bytes=0)
@@ -240,3 +242,14 @@ def test_a_torn_spool_keeps_all_but_the_names_in_it(tmp_path: Path) -> None:
     assert b"example" not in torn.read_bytes().lower()
     assert torn.read_bytes().startswith(b'\x00\xff{"email": "#')
     assert b"example" in other.read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["", "archive", "~/archive", "-x"])
+def test_a_folder_that_depends_on_where_one_stands_is_refused(folder: str) -> None:
+    with pytest.raises(ValidationError, match="archive_dir"):
+        AuditSettings(archive_dir=folder)
+
+
+@pytest.mark.parametrize("folder", [None, "-", "/mnt/archive"])
+def test_a_folder_from_the_root_on_or_none_is_taken(folder: str | None) -> None:
+    assert AuditSettings(archive_dir=folder).archive_dir == folder

@@ -284,7 +284,8 @@ class AuditSettings(_Section):
     retention_days_security: int | None = Field(None, ge=30, le=36_500)
     retention_days_operations: int | None = Field(None, ge=30, le=36_500)
     retention_days_usage: int | None = Field(None, ge=30, le=36_500)
-    archive_dir: str | None = Field(None, min_length=1)
+    # From the root on: the worker and whoever calls a command stand in different folders.
+    archive_dir: str | None = Field(None, pattern=r"^(-$|/)")
     signing_key: SecretStr | None = None
     signing_key_file: Path | None = None
     head_file: str | None = Field(None, min_length=1)
