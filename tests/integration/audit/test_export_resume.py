@@ -14,6 +14,7 @@ import pytest
 from maas.audit.application.export import ExportService
 from maas.audit.application.export_cursor import LIFETIME, ExportCursorError
 from maas.audit.infrastructure.export_files import cut_off, find_cut
+from maas.audit.infrastructure.export_reader import PostgresExportReader
 from maas.audit.infrastructure.signing import Ed25519Signer
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
@@ -64,6 +65,25 @@ async def test_cut_anywhere_it_is_the_same_file_in_the_end(
     assert not check.findings
     assert check.is_attested
     assert kinds(whole.splitlines())["mark"] == 4
+
+
+async def test_large_events_make_short_pages(
+    recorded: Trail, exports: ExportService, signer: Ed25519Signer, database: Database
+) -> None:
+    plain = kinds((await text_of(exports)).splitlines())
+    for page_bytes, marks in ((1, 19), (1_500, None), (1_000_000, plain["mark"])):
+        short = replace(exports, reader=PostgresExportReader(database, page_bytes=page_bytes))
+        whole = await text_of(short)
+
+        check = check_of(whole.splitlines(keepends=True), signer)
+        assert not check.findings
+        assert check.is_attested
+        counted = kinds(whole.splitlines())
+        assert {**counted, "mark": 0} == {**plain, "mark": 0}
+        assert marks in {None, counted["mark"]}
+        cursor = cursors_of(whole)[2]
+        begin = whole[: whole.index(b"\n", whole.index(cursor.encode())) + 1]
+        assert begin + await rest_of(short, cursor) == whole
 
 
 async def test_what_is_recorded_or_erased_meanwhile_does_not_break_it(

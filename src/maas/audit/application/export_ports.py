@@ -16,6 +16,9 @@ from maas.shared.domain.ids import TenantId
 PAGE_ROWS: Final = 1_000
 """So many rows are read at once, and between two marks."""
 
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page ends behind the event that reaches so much, for one payload may have a mebibyte."""
+
 SLICE_ROWS: Final = 100
 """So many are spelled before others on the event loop have their turn: some milliseconds.
 
@@ -121,7 +124,9 @@ class ExportReader(Protocol):
         """
         ...
 
-    async def page(self, request: ExportRequest, page: PageRequest) -> ExportPage: ...
+    async def page(self, request: ExportRequest, page: PageRequest) -> ExportPage:
+        """Read the next page: fewer rows than its limit where their payloads are large."""
+        ...
 
     async def tombstones(self, first_seq: int, last_seq: int) -> Sequence[SignedTombstone]:
         """List what says that events of a stretch of the log were dropped, by `n`."""

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from maas.audit.application.export_ports import (
+    PAGE_BYTES,
     ExportedEvent,
     ExportPage,
     ExportRequest,
@@ -43,9 +44,14 @@ _OWN: Final = """
     WHERE l.tenant_id = $1 AND l.seq > $2 AND l.seq <= $3
         AND l.recorded_at >= $4 AND l.recorded_at <= $5{conditions}
 """
+# Sizes are known without reading large payloads, and those behind the limit are not sent.
 _FULL: Final = """
-    SELECT l.seq, l.payload, l.duration_ms, p.event_id AS known, p.actor_name, p.email,
-        host(p.address) AS address, p.user_agent, p.salt
+    SELECT l.seq, l.duration_ms, CASE
+            WHEN sum(octet_length(l.payload)) OVER (ORDER BY l.seq) - octet_length(l.payload)
+                < {page_bytes}
+            THEN l.payload
+        END AS payload,
+        p.event_id AS known, p.actor_name, p.email, host(p.address) AS address, p.user_agent, p.salt
 """
 _PROOF: Final = "SELECT l.seq, l.duration_ms, p.event_id AS known, p.salt"
 _CHECKPOINTS: Final = f"""
@@ -73,8 +79,9 @@ _Rows: TypeAlias = Sequence[asyncpg.Record]
 
 
 class PostgresExportReader:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, page_bytes: int = PAGE_BYTES) -> None:
         self._database = database
+        self._full = _FULL.replace("{page_bytes}", str(page_bytes))
 
     async def keys(self) -> Sequence[Mapping[str, Any]]:
         async with self._database.acquire() as connection:
@@ -124,9 +131,13 @@ class PostgresExportReader:
             events: _Rows = []
             if times:
                 await connection.execute(_PLAN_BY_VALUE)
-                query = (_FULL if is_full else _PROOF) + own
+                query = (self._full if is_full else _PROOF) + own
                 bounds = (request.tenant_id, page.after, last, min(times), max(times))
                 events = await connection.fetch(query, *bounds, *arguments)
+                if is_full:
+                    events, next_seq = _fitting(events, last + 1)
+                    last = next_seq - 1
+                    rows = [row for row in rows if row["seq"] <= last]
             if page.after_n is not None:
                 # No checkpoint is empty, so no more of them begin among these rows.
                 signed = await connection.fetch(_CHECKPOINTS, page.after_n, last, page.limit)
@@ -172,6 +183,12 @@ async def _start_of(connection: PooledConnection, seq: int) -> Start:
         row_hash=before["head"],
         checkpoint_hash=before["hash"],
     )
+
+
+def _fitting(events: _Rows, end: int) -> tuple[_Rows, int]:
+    """List the events that fit into a page, and say where the next begins."""
+    next_seq = min((row["seq"] for row in events if row["payload"] is None), default=end)
+    return [row for row in events if row["seq"] < next_seq], next_seq
 
 
 def _own(request: ExportRequest) -> tuple[str, list[object]]:
