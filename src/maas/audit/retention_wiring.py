@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from maas.audit.application.events import EventComposer
 from maas.audit.application.retention import (
     RUN_SECONDS,
-    Prospect,
     RetentionReport,
     RetentionService,
-    foresee,
 )
 from maas.audit.domain.findings import Findings
 from maas.audit.domain.retention import RETENTION_CLASSES
-from maas.audit.domain.retention_policy import Partition, RetentionPolicy
+from maas.audit.domain.retention_policy import Partition, Prospect, RetentionPolicy, foresee
 from maas.audit.domain.tombstone_check import TombstoneCheck
 from maas.audit.infrastructure.archive import archive_folder, find_archive_fault, open_archive
 from maas.audit.infrastructure.retention import open_retention_log

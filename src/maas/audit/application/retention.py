@@ -381,26 +381,3 @@ def _is_over(until: float | None) -> bool:
 def _unfinished(partition: Partition, progress: Progress) -> Outcome:
     why = f"{progress.rows:,} rows read so far; the next run goes on"
     return Outcome(partition=partition, fate="unfinished", why=why)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prospect:
-    """What the policy means for a partition; `until` is empty where it is kept for ever."""
-
-    partition: Partition
-    is_due: bool
-    until: datetime | None
-
-
-def foresee(
-    partitions: Sequence[Partition], policy: RetentionPolicy, *, at: datetime
-) -> list[Prospect]:
-    """Tell what would go now, and what stays until when."""
-    return [
-        Prospect(
-            partition=partition,
-            is_due=policy.is_due(partition, at=at),
-            until=policy.kept_until(partition),
-        )
-        for partition in partitions
-    ]

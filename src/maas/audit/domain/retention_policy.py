@@ -1,6 +1,6 @@
 """How long the log keeps events, and what that means for its partitions: a class, a month."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -51,3 +51,26 @@ class RetentionPolicy:
 def month_after(period: date) -> date:
     """Name the first day of the next month."""
     return (period.replace(day=28) + timedelta(days=4)).replace(day=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What the policy means for a partition; `until` is empty where it is kept for ever."""
+
+    partition: Partition
+    is_due: bool
+    until: datetime | None
+
+
+def foresee(
+    partitions: Sequence[Partition], policy: RetentionPolicy, *, at: datetime
+) -> list[Prospect]:
+    """Tell what would go now, and what stays until when."""
+    return [
+        Prospect(
+            partition=partition,
+            is_due=policy.is_due(partition, at=at),
+            until=policy.kept_until(partition),
+        )
+        for partition in partitions
+    ]
