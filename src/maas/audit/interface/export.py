@@ -87,7 +87,8 @@ The tenant's events that occurred from `since` on and before `until`, in the ord
 **NDJSON** proves itself: one JSON object a line; a header, the public keys, the signed checkpoints,
 each wanted event with its payload and personal fields, of every other event only its place and
 hashes, and a last line that counts and hashes all of it and is signed.
-`maas audit verify --export FILE --public-key KEY` checks it without this server. The stretch of the
+`maas audit verify --export FILE --public-key KEY` checks it without this server; with `--tenant`,
+`--since`, `--until` and `--unfiltered` also that it is of what was asked for. The stretch of the
 log goes from 5 minutes before `since` to 1 hour after `until`, widened to whole checkpoints: what
 was recorded later than that, after a long outage, takes a later `until`. With filters, events that
 do not match are there as hashes only, and the signed last line names the filters.
