@@ -195,6 +195,21 @@ async def test_one_actor(statistics: StatisticsService, recorded: Trail) -> None
         assert found.total == len(wanted)
 
 
+@pytest.mark.parametrize("group_by", [["outcome"], ["day"], ["day", "outcome"], ["actor"]])
+async def test_one_id_of_two_kinds_is_counted_whole(
+    statistics: StatisticsService, trail: Trail, group_by: list[Group]
+) -> None:
+    kinds = ("account", "account", "service_account")
+    await trail.add(*(trail.make(actor=Actor(kind, PEOPLE[0].id)) for kind in kinds))
+    await trail.flush().run()
+
+    found = await statistics.count(
+        DEFAULT_TENANT_ID, group_by=group_by, limit=5, actor_id=PEOPLE[0].id
+    )
+
+    assert (found.total, found.other_events) == (3, 0)
+
+
 class TestTopLists:
     async def test_name_the_most_frequent_first_and_say_what_others_have(
         self, statistics: StatisticsService, trail: Trail

@@ -7,8 +7,9 @@ window, there is an alert. It is pure: `domain/watch.py` counts, and the infrast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from functools import cache
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from typing_extensions import override
 
@@ -32,7 +33,7 @@ ParameterValue: TypeAlias = int | str | Sequence[str]
 
 MAX_ROLES: Final = 50
 MAX_ROLE_CHARS: Final = 64
-MAX_ZONE_CHARS: Final = 64
+_NO_PLACES: Final = frozenset({"localtime", "posixrules", "Factory"})
 
 
 class RuleNotFoundError(NotFoundError):
@@ -230,7 +231,7 @@ class NewAdmin(Rule):
                 raise InvalidRuleParameterError(
                     f"A role's name has 1 to {MAX_ROLE_CHARS} characters.", parameter="roles"
                 )
-            if not role.isascii() or not role.isprintable():
+            if not role.isascii() or not role.isprintable() or role != role.strip():
                 raise InvalidRuleParameterError("That is no role's name.", parameter="roles")
         object.__setattr__(self, "roles", tuple(dict.fromkeys(self.roles)))
 
@@ -290,12 +291,18 @@ def _zone(name: object) -> tzinfo:
     refusal = InvalidRuleParameterError(
         "Name a zone of the IANA database, as in Asia/Shanghai.", parameter="time_zone"
     )
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_ZONE_CHARS or not name.isascii():
+    if not isinstance(name, str) or name not in _zones():
         raise refusal
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise refusal from None
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """List the zones that are named by place: what is this machine's own is not one of them."""
+    return frozenset(available_timezones()) - _NO_PLACES
 
 
 def _time(parameter: str, text: object) -> time:

@@ -90,7 +90,7 @@ _TOP_ACTORS_BY_DAY: Final = f"""{_BY_ACTOR}
 """  # noqa: S608  fixed words, no input
 _OF_ACTOR: Final = f"""
     WITH found AS (
-        SELECT {{at}} AS at, actor_kind, actor_id, {_SUMS},
+        SELECT {{at}} AS at, {{kind}} AS actor_kind, actor_id, {_SUMS},
             max(newest_seq) AS newest_seq
         FROM audit_rollup_days
         WHERE tenant_id = $1 AND day >= $2 AND day < $3 AND actor_id = $5
@@ -152,6 +152,8 @@ async def _count_actors(
     if question.actor_id is not None:
         query = _OF_ACTOR.format(
             at=_DAY_BUCKETS["day" if question.step is not None else None],
+            # One id may be of two kinds: they are told apart only where that is asked.
+            kind="actor_kind" if question.subject == "actor" else "NULL::text",
         )
         return await connection.fetch(query, *asked, question.actor_id)
     query = _TOP_ACTORS if question.step is None else _TOP_ACTORS_BY_DAY

@@ -36,6 +36,8 @@ class SqlRuleSettingRepository:
         self._tenant_id = tenant_id
 
     async def find(self, rule: RuleName) -> RuleSetting | None:
+        # What is not there yet cannot be locked itself: the second of two who set it first waits.
+        await self._session.execute(_LOCK, {"name": f"maas.rule {self._tenant_id} {rule}"})
         columns = audit_rule_settings.c
         setting: RuleSetting | None = await self._session.scalar(
             select(RuleSetting)
