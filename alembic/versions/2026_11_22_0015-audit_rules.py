@@ -22,6 +22,7 @@ OF_A_TENANT = (
     "audit_watch_quiet",
 )
 TABLES = ("audit_watch", *OF_A_TENANT)
+OLDER_FUNCTIONS = ("tenants_of(uuid)", "session_principal(uuid)", "invitation_of(bytea)")
 
 
 def at(name: str, **options: object) -> sa.Column:
@@ -50,6 +51,8 @@ def upgrade() -> None:
     _make_alerts()
     _make_webhooks()
     _protect()
+    # Unnamed, the caller's own temporary objects would be looked at first.
+    _search("pg_catalog, public, pg_temp")
 
 
 def _make_watch() -> None:
@@ -243,8 +246,14 @@ def _protect() -> None:
     )
 
 
+def _search(path: str) -> None:
+    for function in OLDER_FUNCTIONS:
+        op.execute(f"ALTER FUNCTION {function} SET search_path = {path}")
+
+
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
+    _search("pg_catalog, public")
     for table in (
         "audit_deliveries",
         "audit_webhook_queues",

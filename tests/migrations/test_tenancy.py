@@ -1,5 +1,6 @@
 """What the database itself refuses, whatever the application asks for."""
 
+import re
 from typing import TypeAlias
 
 import asyncpg
@@ -81,6 +82,18 @@ async def test_the_application_is_bound_and_owns_nothing(superuser: Connection) 
 @pytest.mark.parametrize("role", ["maas_app", "maas_system"])
 async def test_serving_roles_define_nothing(superuser: Connection, role: str) -> None:
     assert not await superuser.fetchval("SELECT has_schema_privilege($1, 'public', 'CREATE')", role)
+
+
+async def test_no_function_of_ours_looks_at_temporary_objects_first(superuser: Connection) -> None:
+    """They come first unless a path names them, and anybody may make some."""
+    paths = await superuser.fetch(
+        "SELECT proname, proconfig::text AS config FROM pg_proc"
+        " WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
+
+    assert len(paths) > 5
+    unsafe = [row["proname"] for row in paths if not re.search(r", pg_temp\b", row["config"] or "")]
+    assert unsafe == []
 
 
 @pytest.mark.parametrize("privilege", ["INSERT", "UPDATE", "DELETE", "TRUNCATE"])

@@ -199,8 +199,8 @@ async def test_one_actor(statistics: StatisticsService, recorded: Trail) -> None
 async def test_one_id_of_two_kinds_is_counted_whole(
     statistics: StatisticsService, trail: Trail, group_by: list[Group]
 ) -> None:
-    kinds = ("account", "account", "service_account")
-    await trail.add(*(trail.make(actor=Actor(kind, PEOPLE[0].id)) for kind in kinds))
+    actors = [PEOPLE[0], PEOPLE[0], Actor("service_account", PEOPLE[0].id)]
+    await trail.add(*(trail.make(actor=actor) for actor in actors))
     await trail.flush().run()
 
     found = await statistics.count(

@@ -26,7 +26,10 @@ class SubjectDetails:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertDetails:
-    """What happened; `event_ids` are the last hundred of `count`, the oldest first."""
+    """What happened; `event_ids` are the last hundred of `count`, the oldest first.
+
+    `muted_until` is set on the last alert that a rule raises in an hour: there may be more.
+    """
 
     id: UUID
     tenant_id: TenantId
@@ -37,6 +40,7 @@ class AlertDetails:
     last_at: datetime
     event_ids: Sequence[UUID]
     raised_at: datetime
+    muted_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ def spell_alert(alert: AlertDetails) -> bytes:
             "first_at": spell_instant(alert.first_at),
             "last_at": spell_instant(alert.last_at),
             "event_ids": [str(each) for each in alert.event_ids],
+            "muted_until": None if alert.muted_until is None else spell_instant(alert.muted_until),
         },
     )
 

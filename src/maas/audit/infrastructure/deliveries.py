@@ -216,6 +216,7 @@ def alert_of(row: Any) -> AlertDetails:
         last_at=row["last_at"],
         event_ids=list(row["event_ids"]),
         raised_at=row["raised_at"],
+        muted_until=row["muted_until"],
     )
 
 

@@ -29,6 +29,8 @@ class AlertRead(ReadModel):
     """What happened: `count` events between `first_at` and `last_at`.
 
     `event_ids` are the last hundred of them, the oldest first, to be looked up in the log.
+    A rule raises a hundred alerts an hour: the last of them says in `muted_until` when there will
+    be others, and what it finds before then is left out.
     """
 
     model_config = ConfigDict(
@@ -48,6 +50,7 @@ class AlertRead(ReadModel):
                     "last_at": "2026-11-21T08:04:10.000000Z",
                     "event_ids": ["01935d2e-7a1c-7c3e-9d39-3b1a2f4c5d6e"],
                     "raised_at": "2026-11-21T08:04:12.000000Z",
+                    "muted_until": None,
                 }
             ]
         },
@@ -61,6 +64,7 @@ class AlertRead(ReadModel):
     last_at: Instant
     event_ids: list[UUID]
     raised_at: Instant
+    muted_until: Instant | None
 
 
 @router.get(
