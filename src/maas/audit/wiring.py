@@ -69,6 +69,7 @@ from maas.audit.infrastructure.webhooks_sender import (
     WebhookSecrets,
     WebhookSender,
     complain_about,
+    make_url_digest,
 )
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
@@ -342,7 +343,7 @@ def build_alerting(
     def unit_of_work() -> WatchUnitOfWork:
         return SqlWatchUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
-    targets = Targets.of(settings.outgoing)
+    targets = Targets.for_webhooks(settings.outgoing)
     outgoing = OutgoingClient(targets)
     secrets = WebhookSecrets(_sealer(settings))
     queries = PostgresWebhookQueries(database)
@@ -352,6 +353,7 @@ def build_alerting(
         secrets=secrets,
         sender=WebhookSender(outgoing, secrets),
         complain=lambda url: complain_about(targets, url),
+        digest=make_url_digest(settings.secret_key.get_secret_value()),
         clock=clock,
     )
     return AlertingContext(
@@ -389,7 +391,7 @@ async def deliver_alerts(
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
     """
-    outgoing = OutgoingClient(Targets.of(settings.outgoing))
+    outgoing = OutgoingClient(Targets.for_webhooks(settings.outgoing))
     sender = WebhookSender(outgoing, WebhookSecrets(_sealer(settings)))
     composer = EventComposer(clock)
     try:

@@ -386,10 +386,10 @@ class TestGuard:
     @pytest.mark.parametrize(
         ("url", "error"),
         [
-            ("https://127.0.0.1:1/x", "refused-target"),
-            ("https://[::ffff:127.0.0.1]/x", "refused-target"),
-            ("https://localhost/x", "refused-target"),
-            ("http://127.0.0.1:1/x", "refused-target"),
+            ("https://127.0.0.1:1/x", "no-public-address"),
+            ("https://[::ffff:127.0.0.1]/x", "no-public-address"),
+            ("https://localhost/x", "no-public-address"),
+            ("http://127.0.0.1:1/x", "no-public-address"),
         ],
     )
     async def test_a_url_that_came_past_the_api_is_refused_all_the_same(

@@ -28,7 +28,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def settings(settings: Settings, receiver: Receiver) -> Settings:
-    outgoing = OutgoingSettings(allowed_private_targets=(f"127.0.0.1:{receiver.port}",))
+    outgoing = OutgoingSettings(allowed_webhook_targets=(f"127.0.0.1:{receiver.port}",))
     return settings.model_copy(update={"outgoing": outgoing})
 
 

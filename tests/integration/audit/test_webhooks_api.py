@@ -3,16 +3,23 @@
 import asyncio
 import base64
 import re
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from maas.audit.infrastructure import webhooks_sender
+from maas.audit.infrastructure.webhooks_sender import LIMITS
 from maas.audit.interface.webhooks import VERIFYING
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
+from maas.shared.infrastructure import outgoing_names
 from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.outgoing_names import OwnThreadsResolver
 from maas.shared.infrastructure.settings import OutgoingSettings, Settings
 from tests.integration.audit.conftest import FakeAuthenticator
 from tests.integration.audit.helpers import Superuser, Trail
@@ -42,7 +49,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def settings(settings: Settings, receiver: Receiver) -> Settings:
-    outgoing = OutgoingSettings(allowed_private_targets=(f"127.0.0.1:{receiver.port}",))
+    outgoing = OutgoingSettings(allowed_webhook_targets=(f"127.0.0.1:{receiver.port}",))
     return settings.model_copy(update={"outgoing": outgoing})
 
 
@@ -117,6 +124,8 @@ class TestWebhooks:
 
         assert event["action"] == "audit.webhook_created"
         assert event["resource"] == {"kind": "webhook", "id": made["id"]}
+        digest = event["changes"]["after"].pop("url_digest")
+        assert re.fullmatch("[0-9a-f]{32}", digest)
         assert event["changes"]["after"] == {
             "name": "On call",
             "rules": [],
@@ -166,6 +175,19 @@ class TestWebhooks:
         assert again.status_code == 412
         event = await last_event(superuser)
         assert event["changes"] == {"before": {"status": "active"}, "after": {"status": "disabled"}}
+
+    async def test_the_trail_tells_that_a_path_changed(
+        self, client: httpx.AsyncClient, superuser: Superuser
+    ) -> None:
+        made = await make(client, "https://hooks.example.com/services/ours")
+
+        await client.put(
+            f"{API}/webhooks/{made['id']}", json={"url": "https://hooks.example.com/services/x"}
+        )
+
+        changes = (await last_event(superuser))["changes"]
+        assert changes["before"].keys() == changes["after"].keys() == {"url_digest"}
+        assert changes["before"] != changes["after"]
 
     async def test_there_are_twenty_at_most_however_many_ask_at_once(
         self, client: httpx.AsyncClient
@@ -233,8 +255,91 @@ class TestWebhooks:
         for readable in ("webhooks", f"webhooks/{made['id']}", "rules", "alerts"):
             assert (await client.get(f"{API}/{readable}")).status_code == 200
 
+    async def test_who_only_reads_sees_no_path(
+        self, client: httpx.AsyncClient, authenticator: FakeAuthenticator
+    ) -> None:
+        made = await make(client, PUBLIC_URL)
+        bare = await make(client, "https://example.com:443/")
+        authenticator.permissions = frozenset({"audit:read"})
+
+        one = await client.get(f"{API}/webhooks/{made['id']}")
+        listed = (await client.get(f"{API}/webhooks")).json()["items"]
+
+        assert one.json()["url"] == "https://alerts.example.com/***"
+        assert [each["url"] for each in listed] == [bare["url"], one.json()["url"]]
+
+    async def test_reading_leaves_an_event(
+        self, client: httpx.AsyncClient, trail: Trail, superuser: Superuser
+    ) -> None:
+        made = await make(client, PUBLIC_URL)
+
+        for path in ("", f"/{made['id']}", f"/{made['id']}/deliveries"):
+            assert (await client.get(f"{API}/webhooks{path}")).status_code == 200
+
+        await trail.flush().run()
+        rows = await superuser.fetch("SELECT action FROM audit_log ORDER BY seq")
+        assert [row["action"] for row in rows].count("audit.read") == 3
+
 
 class TestTheTestButton:
+    async def test_one_at_a_time_for_a_webhook_and_two_for_a_tenant(
+        self,
+        client: httpx.AsyncClient,
+        receiver: Receiver,
+        trail: Trail,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        patient = replace(LIMITS, total=timedelta(minutes=1), idle=timedelta(minutes=1))
+        monkeypatch.setattr(webhooks_sender, "LIMITS", patient)
+        arrived: list[None] = []
+        receiver.before, receiver.hold = lambda: arrived.append(None), asyncio.Event()
+        paths = [
+            f"{API}/webhooks/{(await make(client, receiver.url))['id']}/test" for _ in range(3)
+        ]
+        running = [asyncio.create_task(client.post(path)) for path in paths[:2]]
+        await trail.until(lambda: len(arrived) == len(running), seconds=30)
+
+        refused = [await client.post(path) for path in paths]
+        receiver.hold.set()
+
+        assert {answer.status_code for answer in refused} == {429}
+        assert {answer.json()["code"] for answer in refused} == {"too-many-webhook-tests"}
+        assert [(await each).status_code for each in running] == [200, 200]
+        assert (await client.post(paths[2])).json()["is_success"]
+
+    async def test_names_that_hang_refuse_it_for_a_while(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = await make(client, PUBLIC_URL)
+        slots = threading.BoundedSemaphore(1)
+        monkeypatch.setattr(OwnThreadsResolver.__init__, "__defaults__", (slots,))
+        assert slots.acquire(blocking=False)
+
+        answer = await client.post(f"{API}/webhooks/{made['id']}/test")
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "webhook-test-unavailable")
+        assert answer.headers["Retry-After"] == "60"
+
+    @pytest.mark.parametrize("addresses", [[], ["10.0.0.7"]])
+    async def test_it_does_not_tell_which_names_there_are_inside(
+        self,
+        client: httpx.AsyncClient,
+        monkeypatch: pytest.MonkeyPatch,
+        addresses: list[str],
+    ) -> None:
+        def look_up(*_: object) -> list[str]:
+            if not addresses:
+                raise socket.gaierror
+            return addresses
+
+        monkeypatch.setattr(outgoing_names, "_addresses", look_up)
+        made = await make(client, "https://vault.corp.example/")
+
+        outcome = (await client.post(f"{API}/webhooks/{made['id']}/test")).json()
+
+        assert outcome["error"] == "no-public-address"
+        assert outcome["message"].startswith("The host leads to no address that may be called")
+
     async def test_a_signed_message_goes_out_now(
         self, client: httpx.AsyncClient, receiver: Receiver
     ) -> None:
@@ -297,7 +402,7 @@ class TestTheTestButton:
         outcome = (await client.post(f"{API}/webhooks/{made['id']}/test")).json()
 
         assert (outcome["is_success"], outcome["status"]) == (False, None)
-        assert outcome["error"] in {"refused-target", "dns"}
+        assert outcome["error"] == "no-public-address"
         event = await last_event(superuser)
         assert event["action"] == "audit.webhook_tested"
         assert event["changes"]["after"]["test_error"] == outcome["error"]
@@ -402,6 +507,18 @@ class TestRules:
         answer = await client.put(f"{API}/rules/{rule}", json={"parameters": parameters})
 
         assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+    async def test_those_who_set_a_rule_first_at_once_all_come_through(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        path = f"{API}/rules/mass-deletion"
+
+        answers = await asyncio.gather(
+            *(client.put(path, json={"parameters": {"deletions": 5 + each}}) for each in range(4))
+        )
+
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert sorted(answer.json()["version"] for answer in answers) == [1, 2, 3, 4]
 
     async def test_nights_are_by_the_tenants_clocks(self, client: httpx.AsyncClient) -> None:
         answer = await client.put(

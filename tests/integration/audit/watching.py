@@ -97,7 +97,7 @@ class Watching:
 
     async def deliver(self, *allowed: Receiver, **options: Any) -> int:
         targets = tuple(f"127.0.0.1:{each.port}" for each in allowed)
-        outgoing = OutgoingSettings(allowed_private_targets=targets)
+        outgoing = OutgoingSettings(allowed_webhook_targets=targets)
         settings = self.settings.model_copy(update={"outgoing": outgoing})
         return await deliver_alerts(settings, clock=self.clock, **options)
 

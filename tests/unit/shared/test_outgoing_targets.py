@@ -166,6 +166,21 @@ class TestAddressesOfAName:
 def test_the_operators_list_wants_exact_targets(target: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         OutgoingSettings(allowed_private_targets=(target,))
+    with pytest.raises(ValueError, match="host:port"):
+        OutgoingSettings(allowed_webhook_targets=(target,))
+
+
+def test_webhooks_do_not_reach_what_was_opened_for_suppliers() -> None:
+    settings = OutgoingSettings(
+        allowed_private_targets=("models.lan:8080",), allowed_webhook_targets=("alerts.lan:8080",)
+    )
+
+    assert Targets.for_webhooks(settings).check("http://alerts.lan:8080/").port == 8080
+    assert Targets.of(settings).check("http://models.lan:8080/").port == 8080
+    with pytest.raises(RefusedTargetError):
+        Targets.for_webhooks(settings).check("http://models.lan:8080/")
+    with pytest.raises(RefusedTargetError):
+        Targets.of(settings).check("http://alerts.lan:8080/")
 
 
 @pytest.mark.parametrize("ports", [("0",), ("x",), ("65536",)])

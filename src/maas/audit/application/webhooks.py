@@ -1,7 +1,7 @@
 """Webhooks as a tenant's administrators see to them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Protocol, Self
 from uuid import UUID
@@ -11,6 +11,11 @@ from typing_extensions import TypedDict, Unpack
 from maas.audit.application.alerts import spell_test
 from maas.audit.application.deliveries import MessageSender, Recipient
 from maas.audit.application.rules import WatchUnitOfWork
+from maas.audit.application.webhooks_tests import (
+    NAMES_BUSY,
+    RunningTests,
+    WebhookTestUnavailableError,
+)
 from maas.audit.domain.rules import RuleName
 from maas.audit.domain.webhooks import (
     MAX_WEBHOOKS,
@@ -29,9 +34,23 @@ from maas.shared.domain.principal import Principal
 
 WEBHOOK = AuditedResource(
     "webhook",
-    frozenset({"name", "target", "rules", "status", "secret_rotated", "test_status", "test_error"}),
+    frozenset(
+        {
+            "name",
+            "target",
+            "url_digest",
+            "rules",
+            "status",
+            "secret_rotated",
+            "test_status",
+            "test_error",
+        }
+    ),
 )
-"""`target` is scheme, host and port: a path may tell who may call it."""
+"""`target` is scheme, host and port: a path may tell who may call it.
+
+`url_digest` shows only that the rest changed, or is the same.
+"""
 
 CheckVersion = Callable[[int], None]
 
@@ -151,7 +170,9 @@ class WebhookService:
     secrets: SecretBox
     sender: MessageSender
     complain: UrlCheck
+    digest: Callable[[str], str]
     clock: Clock
+    tests: RunningTests = field(default_factory=RunningTests)
 
     async def create(
         self, principal: Principal, *, name: str, url: str, rules: Sequence[RuleName]
@@ -183,7 +204,7 @@ class WebhookService:
             if await uow.webhooks.count() >= MAX_WEBHOOKS:
                 raise TooManyWebhooksError
             await uow.webhooks.add(webhook, at=now)
-            current_scope().change(WEBHOOK, webhook_id, after=_trail(webhook))
+            current_scope().change(WEBHOOK, webhook_id, after=self._trail(webhook))
             await uow.commit(made)
         return made
 
@@ -202,7 +223,7 @@ class WebhookService:
             webhook = await uow.webhooks.get(webhook_id)
             current_scope().resource(WEBHOOK, webhook_id)
             check(webhook.version)
-            before = _trail(webhook)
+            before = self._trail(webhook)
             webhook.revise(
                 name=changes.get("name", webhook.name),
                 url=changes.get("url", webhook.url),
@@ -211,7 +232,7 @@ class WebhookService:
                 at=now,
             )
             await uow.webhooks.hurry(webhook, at=now)
-            current_scope().change(WEBHOOK, webhook_id, before=before, after=_trail(webhook))
+            current_scope().change(WEBHOOK, webhook_id, before=before, after=self._trail(webhook))
             await uow.commit()
         return await self.queries.get_webhook(webhook.tenant_id, webhook_id)
 
@@ -243,7 +264,7 @@ class WebhookService:
             webhook = await uow.webhooks.get(webhook_id)
             current_scope().resource(WEBHOOK, webhook_id)
             check(webhook.version)
-            current_scope().change(WEBHOOK, webhook_id, before=_trail(webhook))
+            current_scope().change(WEBHOOK, webhook_id, before=self._trail(webhook))
             await uow.webhooks.remove(webhook)
             await uow.commit()
 
@@ -251,12 +272,16 @@ class WebhookService:
         """Send a signed test now, past the queue, and note it in the log.
 
         Raises:
-            WebhookNotFoundError.
+            WebhookNotFoundError, TooManyWebhookTestsError, WebhookTestUnavailableError.
         """
-        delivery_id, begun = new_id(), self.clock.now()
         async with self.unit_of_work() as uow:
             webhook = await uow.webhooks.get(webhook_id)
         current_scope().resource(WEBHOOK, webhook_id)
+        with self.tests.one(webhook_id, webhook.tenant_id):
+            return await self._test(webhook)
+
+    async def _test(self, webhook: Webhook) -> TestOutcome:
+        webhook_id, delivery_id, begun = webhook.id, new_id(), self.clock.now()
         still_signs = webhook.previous_until is not None and webhook.previous_until > begun
         # Nothing is held open meanwhile: a receiver may take its time.
         attempt = await self.sender.send(
@@ -271,6 +296,8 @@ class WebhookService:
             body=spell_test(webhook.tenant_id, at=begun),
             at=begun,
         )
+        if attempt.error == NAMES_BUSY:
+            raise WebhookTestUnavailableError
         async with self.unit_of_work() as uow:
             # Again, for it may be gone by now.
             await uow.webhooks.get(webhook_id)
@@ -295,13 +322,23 @@ class WebhookService:
         if complaint is not None:
             raise InvalidWebhookUrlError(complaint)
 
+    def _trail(self, webhook: Webhook) -> dict[str, ChangeValue]:
+        return {
+            "name": webhook.name,
+            "target": target_of(webhook.url),
+            "url_digest": self.digest(webhook.url),
+            "rules": tuple(webhook.rules),
+            "status": webhook.status,
+        }
 
-def _trail(webhook: Webhook) -> dict[str, ChangeValue]:
-    scheme, _, rest = webhook.url.partition("://")
-    host = rest.partition("/")[0].partition("?")[0]
-    return {
-        "name": webhook.name,
-        "target": f"{scheme}://{host}",
-        "rules": tuple(webhook.rules),
-        "status": webhook.status,
-    }
+
+def target_of(url: str) -> str:
+    """Tell scheme, host and port of a URL."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].partition('?')[0]}"
+
+
+def mask(url: str) -> str:
+    """Hide what comes after the host: it may be what lets one call it."""
+    target = target_of(url)
+    return url if url.removeprefix(target) in {"", "/"} else f"{target}/***"

@@ -1,12 +1,18 @@
 """Sending to webhooks through the guarded client, signed with secrets that are kept sealed."""
 
+import hashlib
+import hmac
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+import structlog
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from maas.audit.application.deliveries import Attempt, Recipient
 from maas.audit.domain.webhooks import SECRET_BYTES, WebhookId, sign
@@ -23,6 +29,9 @@ LIMITS: Final = OutgoingLimits(
 )
 """The head of an answer is all that is read. Who is slower has failed: he keeps a place busy."""
 
+DIGEST_KEY_BYTES: Final = 32
+DIGEST_CHARS: Final = 32
+
 _REFUSALS: Final[Mapping[int, str]] = {
     401: "The receiver wants to know who calls: check the signature with the secret shown once.",
     403: "The receiver refuses: is the secret the right one, and is this address let through?",
@@ -31,9 +40,14 @@ _REFUSALS: Final[Mapping[int, str]] = {
     410: "The receiver wants nothing any more.",
     429: "The receiver is called too often; it is tried again later.",
 }
+_ABOUT_NAMES: Final = frozenset({"dns", "refused-target"})
+"""Told apart only to the operator: it would tell which names there are inside."""
+
 _REDIRECTS: Final = range(300, 400)
 _SUCCESSES: Final = range(200, 300)
 _SERVER_ERRORS: Final = range(500, 600)
+
+log = structlog.get_logger(__name__)
 
 
 class WebhookSecrets:
@@ -90,7 +104,19 @@ class WebhookSender:
             ) as response:
                 return _judge(response.status, begun=begun)
         except OutgoingError as exc:
-            return _failure(exc.fault, exc.message, begun=begun)
+            if exc.fault not in _ABOUT_NAMES:
+                return _failure(exc.fault, exc.message, begun=begun)
+            log.info(
+                "audit_webhook_not_called",
+                webhook_id=str(recipient.webhook_id),
+                tenant_id=str(recipient.tenant_id),
+                fault=exc.fault,
+            )
+            return _failure(
+                "no-public-address",
+                "The host leads to no address that may be called: is its name spelled right?",
+                begun=begun,
+            )
 
     def _keys(self, recipient: Recipient) -> list[bytes]:
         place = (recipient.webhook_id, recipient.tenant_id)
@@ -100,6 +126,19 @@ class WebhookSender:
             with suppress(SecretUnreadableError):
                 keys.append(self._secrets.open(recipient.previous_secret, *place))
         return keys
+
+
+def make_url_digest(secret: str) -> Callable[[str], str]:
+    """Make a digest for the trail from the server's key: without it a path could be guessed."""
+    derivation = HKDF(
+        algorithm=SHA256(), length=DIGEST_KEY_BYTES, salt=None, info=b"maas webhook url"
+    )
+    key = derivation.derive(secret.encode())
+
+    def digest(url: str) -> str:
+        return hmac.digest(key, url.encode(), hashlib.sha256).hex()[:DIGEST_CHARS]
+
+    return digest
 
 
 def complain_about(targets: Targets, url: str) -> str | None:

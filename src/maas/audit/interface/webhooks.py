@@ -1,5 +1,6 @@
 """Where alerts are sent, and what became of sending them."""
 
+from dataclasses import replace
 from typing import cast
 
 from fastapi import APIRouter, Response
@@ -9,6 +10,11 @@ from maas.audit.application.webhooks import (
     InvalidWebhookUrlError,
     WebhookChanges,
     WebhookDetails,
+    mask,
+)
+from maas.audit.application.webhooks_tests import (
+    TooManyWebhookTestsError,
+    WebhookTestUnavailableError,
 )
 from maas.audit.domain.webhooks import TooManyWebhooksError, WebhookNotFoundError
 from maas.audit.interface.watch_dependencies import (
@@ -28,6 +34,7 @@ from maas.audit.interface.webhooks_schemas import (
 )
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
+from maas.shared.domain.principal import Principal
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import created, idempotent
 from maas.shared.interface.pagination import PageRead, Paging
@@ -63,32 +70,45 @@ def is_genuine(secret: str, headers: dict[str, str], body: bytes) -> bool:
 '''
 
 
+WRITE = "alert:write"
+
+
 def _location(webhook: WebhookDetails) -> str:
     return f"{API}/audit/webhooks/{webhook.id}"
 
 
-def _render(webhook: WebhookDetails, response: Response) -> WebhookRead:
-    response.headers["ETag"] = etag_of(webhook.version)
+def _show(webhook: WebhookDetails, caller: Principal) -> WebhookRead:
+    if not caller.may(WRITE):
+        webhook = replace(webhook, url=mask(webhook.url))
     return WebhookRead.model_validate(webhook)
+
+
+def _render(webhook: WebhookDetails, caller: Principal, response: Response) -> WebhookRead:
+    response.headers["ETag"] = etag_of(webhook.version)
+    return _show(webhook, caller)
 
 
 @router.get(
     "",
     dependencies=[requires("audit:read")],
     summary="List the tenant's webhooks, newest first",
-    description="Each with how it is doing; the secrets are shown nowhere.",
+    description=(
+        "Each with how it is doing; the secrets are shown nowhere, and what follows the host in a "
+        "URL only to who may change webhooks. Reading them leaves an event."
+    ),
 )
+@audited("audit.read")
 async def list_webhooks(
     caller: Caller, webhooks: WebhookReads, paging: Paging
 ) -> PageRead[WebhookRead]:
     page = await webhooks.list_webhooks(caller.tenant_id, paging)
-    return PageRead[WebhookRead].of(page, WebhookRead.model_validate)
+    return PageRead[WebhookRead].of(page, lambda webhook: _show(webhook, caller))
 
 
 @router.post(
     "",
     status_code=201,
-    dependencies=[requires("alert:write")],
+    dependencies=[requires(WRITE)],
     summary="Have alerts sent to a URL",
     description=(
         "It must be https at a public address; the platform's operator may list others. "
@@ -111,18 +131,22 @@ async def create_webhook(
     "/{webhook_id}",
     dependencies=[requires("audit:read")],
     summary="Read a webhook",
-    description="With how it is doing, and without its secret.",
+    description=(
+        "With how it is doing, and without its secret; what follows the host in its URL is shown "
+        "only to who may change webhooks. Reading it leaves an event."
+    ),
 )
+@audited("audit.read")
 @may_refuse(WebhookNotFoundError)
 async def get_webhook(
     webhook_id: WebhookIdPath, caller: Caller, webhooks: WebhookReads, response: Response
 ) -> WebhookRead:
-    return _render(await webhooks.get_webhook(caller.tenant_id, webhook_id), response)
+    return _render(await webhooks.get_webhook(caller.tenant_id, webhook_id), caller, response)
 
 
 @router.put(
     "/{webhook_id}",
-    dependencies=[requires("alert:write")],
+    dependencies=[requires(WRITE)],
     summary="Change a webhook, turn it off or on again",
     description=(
         "Only what is sent changes, and what waits is tried at once. While it is off, new alerts "
@@ -134,18 +158,20 @@ async def get_webhook(
 async def update_webhook(
     webhook_id: WebhookIdPath,
     body: WebhookUpdate,
+    caller: Caller,
     webhooks: Webhooks,
     if_match: IfMatch,
     response: Response,
 ) -> WebhookRead:
     changes = cast("WebhookChanges", {name: getattr(body, name) for name in body.model_fields_set})
-    return _render(await webhooks.revise(webhook_id, check=if_match.check, **changes), response)
+    revised = await webhooks.revise(webhook_id, check=if_match.check, **changes)
+    return _render(revised, caller, response)
 
 
 @router.delete(
     "/{webhook_id}",
     status_code=204,
-    dependencies=[requires("alert:write")],
+    dependencies=[requires(WRITE)],
     summary="Delete a webhook with its log",
     description="What still waits for it is not sent any more.",
 )
@@ -157,7 +183,7 @@ async def delete_webhook(webhook_id: WebhookIdPath, webhooks: Webhooks, if_match
 
 @router.post(
     "/{webhook_id}/rotate",
-    dependencies=[requires("alert:write")],
+    dependencies=[requires(WRITE)],
     summary="Give a webhook a new secret",
     description=(
         "It is shown this once. For a day messages carry two signatures, one with each secret, so "
@@ -176,15 +202,16 @@ async def rotate_webhook(
 
 @router.post(
     "/{webhook_id}/test",
-    dependencies=[requires("alert:write")],
+    dependencies=[requires(WRITE)],
     summary="Send a test to a webhook, now",
     description=(
         "Signed as an alert is, of type `audit.test`, past the queue and also while the webhook is "
-        "off. Answers what the receiver said, within about 5 s; it stands in the log as well."
+        "off. Answers what the receiver said, within about 5 s; it stands in the log as well. One "
+        "at a time for a webhook, two for a tenant."
     ),
 )
 @audited("audit.webhook_tested")
-@may_refuse(WebhookNotFoundError)
+@may_refuse(WebhookNotFoundError, TooManyWebhookTestsError, WebhookTestUnavailableError)
 async def send_test(webhook_id: WebhookIdPath, webhooks: Webhooks) -> TestRead:
     return TestRead.model_validate(await webhooks.test(webhook_id))
 
@@ -195,9 +222,10 @@ async def send_test(webhook_id: WebhookIdPath, webhooks: Webhooks) -> TestRead:
     summary="List a webhook's deliveries, newest first",
     description=(
         "What became of each: a status or an error of the last attempt, and when the next is due. "
-        "What ended is kept for 30 days."
+        "What ended is kept for 30 days. Reading them leaves an event."
     ),
 )
+@audited("audit.read")
 @may_refuse(WebhookNotFoundError)
 async def list_deliveries(
     webhook_id: WebhookIdPath,

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Self, TypeAlias
@@ -50,8 +50,18 @@ class Targets:
 
     @classmethod
     def of(cls, settings: OutgoingSettings) -> Self:
+        """Take what the operator allows for suppliers."""
+        return cls._of(settings, settings.allowed_private_targets)
+
+    @classmethod
+    def for_webhooks(cls, settings: OutgoingSettings) -> Self:
+        """Take what every tenant may have called: not what was opened for suppliers."""
+        return cls._of(settings, settings.allowed_webhook_targets)
+
+    @classmethod
+    def _of(cls, settings: OutgoingSettings, private: Iterable[str]) -> Self:
         return cls(
-            private=frozenset(each.lower() for each in settings.allowed_private_targets),
+            private=frozenset(each.lower() for each in private),
             ports=frozenset(int(port) for port in settings.allowed_ports) or HTTPS,
         )
 

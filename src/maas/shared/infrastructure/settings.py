@@ -294,9 +294,10 @@ class AuditSettings(_Section):
 
 class OutgoingSettings(_Section):
     allowed_private_targets: CommaList = ()
+    allowed_webhook_targets: CommaList = ()
     allowed_ports: CommaList = ()
 
-    @field_validator("allowed_private_targets")
+    @field_validator("allowed_private_targets", "allowed_webhook_targets")
     @classmethod
     def _name_a_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for target in value:
