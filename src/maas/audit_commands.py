@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -29,7 +30,7 @@ from maas.audit_export_commands import (
 )
 from maas.audit_retention_commands import retention
 from maas.shared.domain.errors import MaasError
-from maas.terminal import errors, fail, load, output, read_settings
+from maas.terminal import errors, fail, load, output, printable, read_settings
 
 audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
 audit.command("resume")(resume)
@@ -146,7 +147,7 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
         )
     except OSError as exc:
         raise fail(f"{path} cannot be read: {exc.strerror}") from None
-    except (ValueError, RecursionError) as exc:
+    except (ValueError, ArithmeticError, RecursionError) as exc:
         raise fail(f"{path} is no proof: {exc}") from None
     if fault is not None:
         say("PROOF", "red", f"BROKEN: {fault}")
@@ -154,8 +155,12 @@ def _check_proof(path: Path, public_keys: list[Path] | None) -> int:
     signed = fields["checkpoint"]
     say("PROOF", "green", f"ok: event {fields['event_id']} is row {fields['seq']:,}")
     output.print(
-        f"Recorded by {signed['recorded_at']}, when checkpoint {signed['n']:,} was signed with "
-        f"the key {signed['key_id']}.",
+        escape(
+            printable(
+                f"Recorded by {signed['recorded_at']}, when checkpoint {signed['n']:,} was signed "
+                f"with the key {signed['key_id']}."
+            )
+        ),
         highlight=False,
         soft_wrap=True,
         style="dim",
