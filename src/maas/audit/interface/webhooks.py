@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from maas.audit.application.deliveries import DeliveryStatus
 from maas.audit.application.webhooks import (
+    WEBHOOK,
     InvalidWebhookUrlError,
     WebhookChanges,
     WebhookDetails,
@@ -32,7 +33,7 @@ from maas.audit.interface.webhooks_schemas import (
     WebhookSecretRead,
     WebhookUpdate,
 )
-from maas.audit.public import audited
+from maas.audit.public import audited, current_scope
 from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.principal import Principal
 from maas.shared.interface.etags import IfMatch, etag_of
@@ -141,7 +142,9 @@ async def create_webhook(
 async def get_webhook(
     webhook_id: WebhookIdPath, caller: Caller, webhooks: WebhookReads, response: Response
 ) -> WebhookRead:
-    return _render(await webhooks.get_webhook(caller.tenant_id, webhook_id), caller, response)
+    webhook = await webhooks.get_webhook(caller.tenant_id, webhook_id)
+    current_scope().resource(WEBHOOK, webhook_id)
+    return _render(webhook, caller, response)
 
 
 @router.put(
@@ -235,4 +238,5 @@ async def list_deliveries(
     status: DeliveryStatus | None = None,
 ) -> PageRead[DeliveryRead]:
     page = await deliveries.list_deliveries(caller.tenant_id, webhook_id, paging, status=status)
+    current_scope().resource(WEBHOOK, webhook_id)
     return PageRead[DeliveryRead].of(page, DeliveryRead.model_validate)
