@@ -10,6 +10,7 @@ from celery.signals import worker_process_shutdown
 
 from maas.shared.infrastructure.settings import OutgoingSettings, Settings
 from maas.worker import WorkerApp, create_worker
+from tests.integration.audit.conftest import FakeAuthenticator
 from tests.integration.audit.helpers import Superuser, Trail
 from tests.integration.audit.watching import Receiver, Watching, receiving
 
@@ -73,3 +74,17 @@ async def test_guessed_passwords_reach_the_receiver(
     assert alert["subject"] == {"kind": "address", "id": None}
     logged = await client.get(f"/api/v1/audit/logs/{alert['event_ids'][0]}")
     assert (logged.json()["action"], logged.json()["outcome"]) == ("auth.login", "failure")
+
+
+async def test_those_who_set_a_rule_first_at_once_all_come_through(
+    client: httpx.AsyncClient, authenticator: FakeAuthenticator
+) -> None:
+    authenticator.permissions = frozenset({"alert:write"})
+    path = "/api/v1/audit/rules/mass-deletion"
+
+    answers = await asyncio.gather(
+        *(client.put(path, json={"parameters": {"deletions": 5 + each}}) for each in range(4))
+    )
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert sorted(answer.json()["version"] for answer in answers) == [1, 2, 3, 4]

@@ -508,18 +508,6 @@ class TestRules:
 
         assert (answer.status_code, answer.json()["code"]) == (422, code)
 
-    async def test_those_who_set_a_rule_first_at_once_all_come_through(
-        self, client: httpx.AsyncClient
-    ) -> None:
-        path = f"{API}/rules/mass-deletion"
-
-        answers = await asyncio.gather(
-            *(client.put(path, json={"parameters": {"deletions": 5 + each}}) for each in range(4))
-        )
-
-        assert [answer.status_code for answer in answers] == [200] * 4
-        assert sorted(answer.json()["version"] for answer in answers) == [1, 2, 3, 4]
-
     async def test_nights_are_by_the_tenants_clocks(self, client: httpx.AsyncClient) -> None:
         answer = await client.put(
             f"{API}/rules/night-activity",
