@@ -440,7 +440,7 @@ ROWS: dict[str, Make] = {
     "GET /audit/logs/{id}": one_event,
     "GET /audit/logs/{id}/neighbours": one_event,
     "GET /audit/logs/{id}/proof": one_event,
-    "GET /audit/logs/export": plain(),
+    "GET /audit/logs/export": plain(resource=("audit_log", TENANT)),
     "GET /audit/stats": plain(),
     "GET /audit/rules": plain(),
     "GET /audit/rules/{name}": on_rule(),
