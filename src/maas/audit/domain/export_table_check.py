@@ -62,7 +62,7 @@ class TableCheck:
             own = self._next_own()
         if own is None or own.row[0] > seq:
             self._expected = own
-            return "the proof names no such event of the tenant"
+            return "the proof names no such event of the tenant, unless it is the older file"
         _, recorded_at, leaf, row_hash = own.row
         for name, proven in (
             ("leaf", leaf.hex()),
