@@ -97,6 +97,10 @@ class EventStream:
             del self._waiting[:MAX_PIPELINE]
             try:
                 await self._send(batch)
+            except Exception:
+                # Nobody awaits this task: unsaid, what waits would go to the outbox for no reason
+                # that anybody could find.
+                log.exception("audit_stream_failed", events=len(batch))
             finally:
                 for _, future in batch:
                     if future is not None and not future.done():
