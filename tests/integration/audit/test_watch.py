@@ -190,6 +190,17 @@ class TestEachRule:
         await watching.log(night_act(trail, 22), night_act(trail, 23))
         assert await watching.watch() == 1
 
+    async def test_reads_of_the_same_minute_hide_nothing(
+        self, watching: Watching, trail: Trail, superuser: Superuser
+    ) -> None:
+        await set_rule(superuser, "night-activity", since="00:00", until="23:59")
+        read = trail.make("model.read", actor=Actor("account", ADA, "ada"), at=NOW)
+
+        await watching.log(read, *deletions(trail, 21))
+
+        assert await watching.watch() == 2
+        assert sorted(await watching.rules()) == ["mass-deletion", "night-activity"]
+
     async def test_a_tenants_own_numbers(
         self, watching: Watching, trail: Trail, superuser: Superuser
     ) -> None:

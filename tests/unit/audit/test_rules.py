@@ -528,6 +528,14 @@ class TestWhatWaits:
     def points(self, count: int, *, since: datetime, step: timedelta) -> list[Point]:
         return [Point(since + step * index, new_id(), f"a{index}") for index in range(count)]
 
+    def test_seen_again_within_a_minute_is_not_noted_anew(self) -> None:
+        rule = ManyAddresses()
+        first, *others = (Point(NOON + timedelta(seconds=each), new_id(), "a") for each in (0, 59))
+        later = Point(NOON + timedelta(minutes=1), new_id(), "a")
+
+        assert judge(rule, new=others, old=[first], quiet=()).waiting == [first]
+        assert judge(rule, new=[later], old=[first], quiet=()).waiting == [later]
+
     def judge(self, rule: Rule, new: Sequence[Point], old: Sequence[Point] = ()) -> Verdict:
         return judge(rule, new=new, old=old, quiet=[])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 RUN_SECONDS: Final = 8.0
-SLICE_EVENTS: Final = 2_000
+SLICE_EVENTS: Final = 16_000
 FIRST_SLICE_EVENTS: Final = 250
 SLICE_SECONDS: Final = 4.0
 

@@ -4,6 +4,7 @@ A rule finds clues in events, each about a subject; when enough clues about one 
 window, there is an alert. It is pure: `domain/watch.py` counts, and the infrastructure remembers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, time, timedelta, tzinfo
@@ -57,7 +58,7 @@ def bounded(default: int, least: int, most: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(ABC):
     """What all rules have. A rule alerts when `threshold` clues lie within `window`."""
 
     name: ClassVar[RuleName]
@@ -65,6 +66,9 @@ class Rule:
     description: ClassVar[str]
     is_distinct: ClassVar[bool] = False
     """Whether clues count by what they point to, each once, and not by number."""
+
+    sees_all: ClassVar[bool] = False
+    """Whether any act may be a clue: else one of an account, address and minute stands for all."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -83,8 +87,8 @@ class Rule:
         """Tell how long the subject of an alert raised at `at` raises no other."""
         return at + self.window
 
-    def clues(self, event: WatchedEvent) -> Iterator[Clue]:
-        raise NotImplementedError
+    @abstractmethod
+    def clues(self, event: WatchedEvent) -> Iterator[Clue]: ...
 
     @property
     def parameters(self) -> dict[str, ParameterValue]:
@@ -178,6 +182,7 @@ class ManyAddresses(Rule):
 class NightActivity(Rule):
     name: ClassVar[RuleName] = "night-activity"
     on_by_default: ClassVar[bool] = False
+    sees_all: ClassVar[bool] = True
     description: ClassVar[str] = (
         "Somebody changes something, or takes an export, at night by the clocks of `time_zone`; "
         "once a person and night. What one does to one's own account does not count."

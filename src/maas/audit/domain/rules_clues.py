@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -42,6 +43,7 @@ _OWN_AFFAIRS: Final = frozenset(
 _READING: Final = frozenset({"read", "proved", "downloaded", "webhook_tested"})
 _PEOPLE: Final = frozenset({"account", "service_account"})
 _IPV6_SITE_BITS: Final = 64
+_SITES_KNOWN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class WatchedEvent:
     """Which of the roles that it gives allow what an administrator may, by whatever name."""
 
 
+@lru_cache(maxsize=_SITES_KNOWN)
 def site_of(address: str) -> str:
     """Tell what counts as one address: an IPv4 one itself, an IPv6 one's /64."""
     parsed = ipaddress.ip_address(address)

@@ -20,6 +20,9 @@ MAX_EVENT_IDS: Final = 100
 LATENESS: Final = timedelta(days=1)
 """How much longer than its window a point waits, for what comes late."""
 
+SEEN_AGAIN: Final = timedelta(minutes=1)
+"""What counts once and was last seen so shortly before is not noted anew: most events are that."""
+
 SPARE_POINTS: Final = 1_000
 """How many points more than the threshold wait at most, the newest; those, too, for late ones."""
 
@@ -89,9 +92,9 @@ def judge(
     """
     verdict = Verdict()
     known = list(old)
-    if rule.is_distinct:
-        last_seen = {point.points_to: point.at for point in known}
-        new = [each for each in new if not last_seen.get(each.points_to, each.at) > each.at]
+    new = _news(rule, new, known)
+    if not new:
+        return Verdict(waiting=known)
     fresh = {point.event_id for point in new if point.event_id not in told}
     hushed = _Hushed(quiet)
     window: _Window = OrderedDict()
@@ -117,9 +120,20 @@ def judge(
             del kept[each.event_id]
         window.clear()
         fresh_inside = 0
-    if new:
-        verdict.waiting = _worth_keeping(rule, list(kept.values()), max(each.at for each in new))
+    verdict.waiting = _worth_keeping(rule, list(kept.values()), max(each.at for each in new))
     return verdict
+
+
+def _news(rule: Rule, new: Sequence[Point], known: Sequence[Point]) -> Sequence[Point]:
+    """Leave out what counts once and is known of the same minute, or of later."""
+    if not rule.is_distinct:
+        return new
+    last_seen = {point.points_to: point.at for point in known}
+    return [
+        each
+        for each in new
+        if each.points_to not in last_seen or each.at - last_seen[each.points_to] >= SEEN_AGAIN
+    ]
 
 
 class _Hushed:

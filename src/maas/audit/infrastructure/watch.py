@@ -24,6 +24,8 @@ from maas.audit.application.watch import SliceTooLongError, Watched
 from maas.audit.domain.rules import RULES, InvalidRuleParameterError, Rule, RuleName
 from maas.audit.domain.rules_clues import (
     GRANTS,
+    LOGIN,
+    REMOVALS,
     ROLE_CHANGES,
     Subject,
     WatchedEvent,
@@ -45,15 +47,33 @@ DIGEST_BYTES: Final = 16
 
 _CURSOR: Final = "SELECT seq FROM audit_watch WHERE id = 1 FOR UPDATE SKIP LOCKED"
 _MOVE: Final = "UPDATE audit_watch SET seq = $1 WHERE id = 1"
+_SLICE: Final = """
+    SELECT max(seq) AS seq_to, count(*) AS events
+    FROM (SELECT seq FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT $2) AS l
+"""
+# Most events only tell that an account was seen at an address: one of them a minute is enough.
 _EVENTS: Final = """
     SELECT l.seq, l.event_id, l.tenant_id, l.occurred_at, l.actor_kind, l.actor_id, l.action,
            l.resource_kind, l.resource_id, l.outcome, l.reason,
            CASE WHEN l.action = ANY($3) THEN l.payload END AS payload,
-           p.actor_name, host(p.address) AS address
-    FROM (SELECT * FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT $2) AS l
-    LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
+           l.actor_name, host(l.address) AS address
+    FROM (
+        SELECT l.*, p.actor_name, p.address,
+            l.action = ANY($4) OR l.action LIKE '%deleted'
+                OR l.tenant_id IN (SELECT tenant_id FROM audit_rule_settings
+                                   WHERE is_enabled AND rule = ANY($5)) AS is_telling,
+            row_number() OVER (
+                PARTITION BY l.tenant_id, l.actor_id, p.address, date_trunc('minute', l.occurred_at)
+            ) AS place
+        FROM audit_log AS l LEFT JOIN audit_personal AS p ON p.event_id = l.event_id
+        WHERE l.seq > $1 AND l.seq <= $2
+    ) AS l
+    WHERE l.is_telling OR l.place = 1
     ORDER BY l.seq
 """
+_CHANGING_ROLES: Final = [*GRANTS, *ROLE_CHANGES]
+_TELLING: Final = [LOGIN, *REMOVALS, *_CHANGING_ROLES]
+_SEEING_ALL: Final = [rule.name for rule in RULES.values() if rule.sees_all]
 _SETTINGS: Final = """
     SELECT tenant_id, rule, is_enabled, version, parameters::text AS parameters
     FROM audit_rule_settings
@@ -112,9 +132,12 @@ class PostgresWatch:
         seq = await self._connection.fetchval(_CURSOR)
         if seq is None:
             return None
-        rows = await self._connection.fetch(_EVENTS, seq, limit, [*GRANTS, *ROLE_CHANGES])
-        if not rows:
+        found = await self._connection.fetchrow(_SLICE, seq, limit)
+        if found is None or not found["events"]:
             return Watched(0, 0)
+        rows = await self._connection.fetch(
+            _EVENTS, seq, found["seq_to"], _CHANGING_ROLES, _TELLING, _SEEING_ALL
+        )
         events = await self._with_roles([_event(row) for row in rows])
         cases = await self._open_cases(events)
         patience.check()
@@ -125,8 +148,8 @@ class PostgresWatch:
         raised.sort(key=lambda each: order[each.burst.trigger_id])
         count = await self._alerts.tell(raised, at=self._clock.now())
         patience.check()
-        await self._connection.execute(_MOVE, rows[-1]["seq"])
-        return Watched(len(rows), count)
+        await self._connection.execute(_MOVE, found["seq_to"])
+        return Watched(found["events"], count)
 
     async def _with_roles(self, events: Sequence[WatchedEvent]) -> list[WatchedEvent]:
         """Look up which of the roles that somebody was given are an administrator's by content."""
@@ -141,6 +164,8 @@ class PostgresWatch:
                 found.setdefault(row["tenant_id"], set()).add(row["name"])
         return [
             replace(event, admin_roles=given[event.id] & found.get(event.tenant_id, set()))
+            if given[event.id]
+            else event
             for event in events
         ]
 
