@@ -275,7 +275,7 @@ class MailSettings(_Section):
 
 class AuditSettings(_Section):
     enabled: bool = True
-    batch_size: int = Field(2000, ge=1, le=10_000)
+    batch_size: int = Field(5000, ge=1, le=10_000)
     flush_interval: float = Field(1.0, gt=0, le=60, description="seconds")
     kick_at: int = Field(500, ge=1)
     spool_max_bytes: int = Field(64 * 1024**2, ge=1024**2)
