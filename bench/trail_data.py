@@ -106,9 +106,12 @@ async def fill(
             # Until this ends no flush begins; what is recorded meanwhile waits.
             async with control.transaction():
                 await control.execute("SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE")
+                await control.execute("SELECT seq FROM audit_watch WHERE id = 1 FOR UPDATE")
                 await _clear(connect, span)
                 chain = _Chain(control, signer)
                 await _write(chain, connect, tenant_id, span, progress)
+                # Rules would else judge millions of events while questions are measured.
+                await control.execute("UPDATE audit_watch SET seq = $1", events)
                 progress("counting rollups")
                 await _count_rollups(control)
             progress("building indexes")
