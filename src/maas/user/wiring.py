@@ -38,15 +38,15 @@ from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
 from maas.user.infrastructure.admin_sessions import RedisSessionMarks
 from maas.user.infrastructure.directory import PostgresDirectoryQueries
 from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
+from maas.user.infrastructure.key_authenticator import CredentialAuthenticator, KeyAuthenticator
+from maas.user.infrastructure.key_queries import PostgresKeyQueries
+from maas.user.infrastructure.key_repositories import SqlKeyUnitOfWork
+from maas.user.infrastructure.key_uses import KeyUses
 from maas.user.infrastructure.mail_queue import (
     delete_written_mails,
     forget_addresses,
     open_mail_queue,
 )
-from maas.user.infrastructure.key_authenticator import CredentialAuthenticator, KeyAuthenticator
-from maas.user.infrastructure.key_queries import PostgresKeyQueries
-from maas.user.infrastructure.key_repositories import SqlKeyUnitOfWork
-from maas.user.infrastructure.key_uses import KeyUses
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
