@@ -100,6 +100,10 @@ class Network:
             network = ipaddress.ip_network(self.value, strict=False)
         except ValueError:
             raise InvalidNetworkError from None
+        # A zone is of one machine, and a mapped address is seen as the IPv4 one it is.
+        is_mapped = network.version == 6 and network.network_address.ipv4_mapped is not None  # noqa: PLR2004  IPv6
+        if "%" in self.value or is_mapped:
+            raise InvalidNetworkError
         object.__setattr__(self, "value", str(network))
 
     @override

@@ -5,7 +5,6 @@ import contextlib
 import time
 from typing import Final
 
-import asyncpg
 import structlog
 
 from maas.shared.domain.ids import ApiKeyId
@@ -15,6 +14,7 @@ log = structlog.get_logger(__name__)
 
 TOLD_EVERY_SECONDS: Final = 5.0
 GRAIN_SECONDS: Final = 60
+PATIENCE_SECONDS: Final = 2.0
 USED: Final = "SELECT coalesce(array_agg(told), '{}') AS told FROM api_keys_used($1::uuid[]) told"
 MAX_REMEMBERED: Final = 100_000
 
@@ -34,7 +34,7 @@ class KeyUses:
         self._task: asyncio.Task[None] | None = None
 
     def note(self, key_id: ApiKeyId | None) -> None:
-        minute = int(time.time()) // GRAIN_SECONDS
+        minute = int(time.monotonic()) // GRAIN_SECONDS
         if minute != self._minute:
             self._minute = minute
             self._told.clear()
@@ -61,8 +61,9 @@ class KeyUses:
             return
         told, self._untold = self._untold, set()
         try:
-            row = await self._database.fetchrow(USED, sorted(told))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                row = await self._database.fetchrow(USED, sorted(told))
+        except Exception as exc:  # noqa: BLE001  whatever it is, requests go on and so does this
             log.warning("key_uses_not_told", error=type(exc).__name__, keys=len(told))
             self._untold |= told
             return
