@@ -39,7 +39,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["tenants.id"], name="fk_service_accounts_tenant_id"
         ),
-        sa.UniqueConstraint("tenant_id", "name", name="uq_service_accounts_tenant_id"),
+        sa.UniqueConstraint("tenant_id", "name", name="uq_service_accounts_tenant_id_name"),
     )
     op.create_table(
         "service_account_roles",

@@ -452,7 +452,7 @@ ROWS: dict[str, Make] = {
     "GET /users/api-keys": plain(),
     "POST /users/api-keys": create_key,
     "GET /users/api-keys/{key_id}": on_key(),
-    "PUT /users/api-keys/{key_id}": on_key({"name": "weekly", "allowed_models": None}),
+    "PUT /users/api-keys/{key_id}": on_key({"name": "weekly"}),
     "DELETE /users/api-keys/{key_id}": on_key(),
     "POST /users/api-keys/{key_id}/rotate": on_key({"grace_seconds": 60}),
     "GET /admin/users": plain(),

@@ -33,9 +33,10 @@ from maas.user.domain.role import PermissionPattern, spell_permissions
 API_KEY = AuditedResource(
     "api_key",
     frozenset(
-        {"scopes", "expires_at", "allowed_models", "requests_per_minute", "is_network_bound"}
+        {"scopes", "expires_at", "requests_per_minute", "is_network_bound", "is_model_bound"}
     ),
 )
+"""What a key is bound to is its holder's own text, so only that it is."""
 
 
 class KeyChanges(TypedDict, total=False):
@@ -259,11 +260,10 @@ def _bind(key: ApiKey, changes: KeyChanges, *, at: datetime) -> None:
 
 
 def _trail(key: ApiKey) -> dict[str, ChangeValue]:
-    models = key.allowed_models
     return {
         "scopes": tuple(key.scopes),
         "expires_at": key.expires_at.isoformat(),
-        "allowed_models": None if models is None else tuple(models),
         "requests_per_minute": key.requests_per_minute,
         "is_network_bound": key.allowed_networks is not None,
+        "is_model_bound": key.allowed_models is not None,
     }

@@ -61,7 +61,7 @@ _TAKEN: Mapping[str, type[MaasError]] = {
     # Somebody was given the role, or lost it, since it was looked at.
     "fk_membership_roles_tenant_id_role_name": RoleInUseError,
     "fk_service_account_roles_tenant_id_role_name": RoleInUseError,
-    "uq_service_accounts_tenant_id": ServiceAccountNameTakenError,
+    "uq_service_accounts_tenant_id_name": ServiceAccountNameTakenError,
     # The person left the tenant, or the service account was deleted, since it was looked at.
     "fk_api_keys_tenant_id_account_id": MemberNotFoundError,
     "fk_api_keys_tenant_id_service_account_id": ServiceAccountNotFoundError,
