@@ -142,8 +142,10 @@ def _measure_hold_up(platform: RunningPlatform, people: list[dict[str, str]]) ->
 
 
 @contextmanager
-def run_probed(data_dir: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """Serve the platform's application once more, on the same servers, with the probe around it."""
+def run_probed(
+    data_dir: Path, application: str = "bench.probed:make_app"
+) -> Iterator[tuple[int, psutil.Process]]:
+    """Serve the platform's application once more, on the same servers, with something added."""
     running = find_running(data_dir)
     if running is None:
         message = "the platform is not up"
@@ -151,7 +153,7 @@ def run_probed(data_dir: Path) -> Iterator[tuple[int, psutil.Process]]:
     port = free_port()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "uvicorn", "bench.probed:make_app", "--factory", "--port",
+            sys.executable, "-m", "uvicorn", application, "--factory", "--port",
             str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log",
             "--log-level", "warning",
         ],

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import httpx
 import psutil
 
+from bench.keyed import PATH
 from bench.load import Target, send
+from bench.login import run_probed
 from bench.platform import RunningPlatform, run_bare
 
 ROUNDS = 7
 REQUESTS = 3200
+KEYED = "a route by API key, no row"
+KEYED_GOAL = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +41,33 @@ def measure_requests(platform: RunningPlatform) -> list[RequestRow]:
         "GET /api/v1/users/profile": ("/api/v1/users/profile", token, 4.0),
         "GET /api/v1/models/{id}": (f"/api/v1/models/{model}", token, 6.0),
     }
-    with run_bare() as (bare_port, bare):
+    key = _create_key(platform, token)
+    with (
+        run_bare() as (bare_port, bare),
+        run_probed(platform.data_dir, "bench.keyed:make_app") as (keyed_port, keyed),
+    ):
         floor = Target.get("127.0.0.1", bare_port, "/bare")
         targets = {
             name: Target.get("127.0.0.1", platform.port, path, credential)
             for name, (path, credential, _) in paths.items()
         }
+        targets[KEYED] = Target.get("127.0.0.1", keyed_port, PATH, key)
         floors: list[float] = []
         samples: dict[str, list[float]] = {name: [] for name in targets}
         for round_number in range(ROUNDS + 1):
             warm_up = round_number == 0
             floor_us = _cpu_us(floor, bare)
             for name, target in targets.items():
-                cpu_us = _cpu_us(target, api)
+                cpu_us = _cpu_us(target, keyed if name == KEYED else api)
                 if not warm_up:
                     samples[name].append(cpu_us)
             if not warm_up:
                 floors.append(floor_us)
     bare_us = statistics.median(floors)
+    goals = {**{name: goal for name, (_, _, goal) in paths.items()}, KEYED: KEYED_GOAL}
     return [
         RequestRow(name, statistics.median(samples[name]), bare_us, goal)
-        for name, (_, _, goal) in paths.items()
+        for name, goal in goals.items()
     ]
 
 
@@ -76,3 +86,12 @@ def _create_model(platform: RunningPlatform, token: str) -> str:
         headers={"Authorization": f"Bearer {token}"},
     )
     return str(answer.raise_for_status().json()["id"])
+
+
+def _create_key(platform: RunningPlatform, token: str) -> str:
+    answer = httpx.post(
+        f"{platform.url}/api/v1/users/api-keys",
+        json={"name": "bench", "scopes": ["model:read"]},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    return str(answer.raise_for_status().json()["key"])

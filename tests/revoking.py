@@ -93,7 +93,7 @@ Act: TypeAlias = Callable[[Stage, httpx.AsyncClient, Victim], Awaitable[httpx.Re
 class Kind:
     """A way to lose access: who is refused what afterwards, and whether the second session stays.
 
-    With no role, the person gets one of their own.
+    With no role, the person gets one of their own. `make` makes victims of another sort.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Kind:
     path: str = PROFILE
     refused: int = 401
     second_stays: bool = False
+    make: "Callable[[Stage, Kind], Awaitable[Victim]] | None" = None
 
 
 async def _logout(_: Stage, client: httpx.AsyncClient, victim: Victim) -> httpx.Response:
@@ -181,6 +182,8 @@ KINDS = (
 
 async def make_victim(stage: Stage, kind: Kind) -> Victim:
     """Make somebody who has what this kind takes away, signed in twice."""
+    if kind.make is not None:
+        return await kind.make(stage, kind)
     role = kind.role
     if role is None:
         role = f"reader{next(stage.numbers)}"
@@ -331,7 +334,7 @@ class Round:
         """Ask both processes for what nobody took away."""
         for kind, victim in self._victims:
             left = [victim.second] if kind.second_stays else []
-            if kind.path != PROFILE:
+            if kind.refused == httpx.codes.FORBIDDEN:
                 left = [victim.first, victim.second]
             for api, session in itertools.product(self.stage.pair.apis, left):
                 answer = await self.stage.client(api).get(PROFILE, headers=session.headers)

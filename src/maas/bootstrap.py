@@ -31,7 +31,7 @@ from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
-from maas.user.infrastructure import mail_tables, sign_in_tables
+from maas.user.infrastructure import key_tables, mail_tables, sign_in_tables
 from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
@@ -40,6 +40,7 @@ TABLES = (
     checkpoint_tables,
     erasure_table,
     idempotency_tables,
+    key_tables,
     mail_tables,
     model_tables,
     rollup_tables,
@@ -104,6 +105,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         clock=clock,
         settings=settings.auth,
         secret_key=secret_key,
+        environment=settings.environment,
     )
     model = build_model(
         database=database,
@@ -115,6 +117,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     )
     await database.open()
     audit.upkeep.start()
+    user.start()
     try:
         yield Platform(
             settings=settings,
@@ -130,7 +133,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     finally:
         await alerting.close()
         await audit.close()
-        user.close()
+        await user.close()
         await redis.close()
         await database.close()
 

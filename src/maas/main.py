@@ -37,7 +37,16 @@ from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
 from maas.shared.interface.traffic import Traffic
-from maas.user.interface import admin_router, auth, jwks, leaving, profile, registration, sessions
+from maas.user.interface import (
+    admin_router,
+    api_keys,
+    auth,
+    jwks,
+    leaving,
+    profile,
+    registration,
+    sessions,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +60,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     profile.router,
     leaving.self_router,
     sessions.self_router,
+    api_keys.router,
     admin_router.router,
     models.router,
     audit_evidence.router,

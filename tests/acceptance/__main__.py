@@ -21,6 +21,7 @@ from tests.acceptance import (
     hostile,
     isolation,
     journey,
+    keys,
     planted,
     revocation,
     speed,
@@ -72,6 +73,17 @@ CHECKS = [
         promise="0 of 10,000 requests let in that start after access was taken away",
         run=revocation.nobody_is_let_in,
         is_slow=True,
+    ),
+    Check(
+        name="key revocation",
+        promise="0 of 10,000 requests let in whose API key was revoked, rotated out or cut before",
+        run=keys.no_key_is_let_in,
+        is_slow=True,
+    ),
+    Check(
+        name="API keys",
+        promise="shown once, in clear nowhere; checked before any server; bound to the holder",
+        run=keys.nothing_leaks,
     ),
     Check(
         name="refresh races",

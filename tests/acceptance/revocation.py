@@ -6,7 +6,7 @@ Two real API processes, each with a link of its own to the Valkey they share.
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import httpx
 from tests.acceptance.verdict import Finding, Verdict, all_of
 from tests.outage import Outage, live_through
 from tests.pair import WITHOUT_LIMITS, Api, DatabaseUrls, Pair, running_pair
-from tests.revoking import CONDITIONS, KINDS, Pace, Tally, take_away
+from tests.revoking import CONDITIONS, KINDS, Kind, Pace, Tally, take_away
 from tests.servers import TEMPLATE, RunningServers, migrate_template
 from tests.stage import PASSWORD, PROFILE, REFRESH, Stage, staged
 
@@ -49,19 +49,23 @@ def pair_of_its_own(settings: Mapping[str, str], *, with_worker: bool = False) -
 
 
 def nobody_is_let_in(_: Path) -> Verdict:
+    return refuse_what_was_taken(KINDS)
+
+
+def refuse_what_was_taken(kinds: Sequence[Kind]) -> Verdict:
     with pair_of_its_own(WITHOUT_LIMITS) as pair:
-        tallies = asyncio.run(_take_away_in_all(pair))
+        tallies = asyncio.run(_take_away_in_all(pair, kinds))
         dead = pair.dead()
     total = Tally()
     for tally in tallies.values():
         total += tally
     each = ", ".join(f"{name} {tally.asked}" for name, tally in tallies.items())
-    fewest = min(total.acts[kind.name] for kind in KINDS)
+    fewest = min(total.acts[kind.name] for kind in kinds)
     others = total.bystanders
     return all_of(
         (total.asked >= REQUESTS, f"{total.asked} requests after the answer ({each})"),
         (not total.accepted, f"{len(total.accepted)} accepted {total.accepted[:3] or ''}".strip()),
-        (fewest > 0, f"{total.acts.total()} acts of {len(KINDS)} kinds"),
+        (fewest > 0, f"{total.acts.total()} acts of {len(kinds)} kinds"),
         (total.revived > 0, f"{total.revived} that the old AOF called valid"),
         (not total.odd, f"{total.odd.total()} odd answers {dict(total.odd) or ''}".strip()),
         (not total.wrongly_refused, f"{len(total.wrongly_refused)} ended by mistake"),
@@ -70,7 +74,7 @@ def nobody_is_let_in(_: Path) -> Verdict:
     )
 
 
-async def _take_away_in_all(pair: Pair) -> dict[str, Tally]:
+async def _take_away_in_all(pair: Pair, kinds: Sequence[Kind]) -> dict[str, Tally]:
     """Take access away in every condition, each for its share of the requests."""
     tallies = {}
     share = REQUESTS // len(CONDITIONS)
@@ -80,7 +84,7 @@ async def _take_away_in_all(pair: Pair) -> dict[str, Tally]:
             # A machine too busy to restart Redis in time gets another go.
             for _ in range(ROUNDS):
                 tally += await take_away(
-                    stage, condition, kinds=KINDS, each=2, pace=PACE, asked=share
+                    stage, condition, kinds=kinds, each=2, pace=PACE, asked=share
                 )
                 if condition != "old AOF" or tally.revived:
                     break

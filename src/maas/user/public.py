@@ -13,5 +13,5 @@ BUILT_IN_ROLES: dict[str, frozenset[str]] = {
 PLATFORM_ADMIN_ROLE = "platform_admin"
 PLATFORM_ADMIN_PERMISSIONS = frozenset({"platform:*"})
 
-SELF_PERMISSIONS = frozenset({"self:read", "self:write"})
-"""What every signed-in person may do with their own account, whatever their roles."""
+SELF_PERMISSIONS = frozenset({"self:read", "self:write", "api_key:read", "api_key:write"})
+"""What every signed-in person may do with their own account and keys, whatever their roles."""

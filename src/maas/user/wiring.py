@@ -16,6 +16,7 @@ from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
 from maas.user.application.admin_acts import AccessActs
 from maas.user.application.admin_bulk import BulkService
+from maas.user.application.api_keys import ApiKeyService
 from maas.user.application.invitations import InvitationService
 from maas.user.application.mails import MailDispatch
 from maas.user.application.members import InitialPasswords, MemberService
@@ -24,17 +25,23 @@ from maas.user.application.own_password import OwnPassword
 from maas.user.application.password_reset import PasswordResetService
 from maas.user.application.registration import RegistrationService
 from maas.user.application.roles import RoleService
+from maas.user.application.service_accounts import ServiceAccountService
 from maas.user.application.sessions import SessionService
 from maas.user.application.sign_in import SignInService
 from maas.user.application.tenants import TenantService
 from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
 from maas.user.domain.common_passwords import common_passwords
+from maas.user.domain.key_text import ENVIRONMENT_MARKS
 from maas.user.domain.throttle import WaitPolicy
 from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
 from maas.user.infrastructure.admin_sessions import RedisSessionMarks
 from maas.user.infrastructure.directory import PostgresDirectoryQueries
 from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
+from maas.user.infrastructure.key_authenticator import CredentialAuthenticator, KeyAuthenticator
+from maas.user.infrastructure.key_queries import PostgresKeyQueries
+from maas.user.infrastructure.key_repositories import SqlKeyUnitOfWork
+from maas.user.infrastructure.key_uses import KeyUses
 from maas.user.infrastructure.mail_queue import (
     delete_written_mails,
     forget_addresses,
@@ -57,8 +64,14 @@ class UserContext:
     accounts: AccountService
     state: Mapping[str, object]
     hasher: Argon2Hasher
+    key_uses: KeyUses
 
-    def close(self) -> None:
+    def start(self) -> None:
+        """Begin to note when keys are used."""
+        self.key_uses.start()
+
+    async def close(self) -> None:
+        await self.key_uses.stop()
         self.hasher.close()
 
 
@@ -71,6 +84,7 @@ def build_user(
     clock: Clock,
     settings: AuthSettings,
     secret_key: str,
+    environment: str,
 ) -> UserContext:
     def unit_of_work() -> SqlUserUnitOfWork:
         return SqlUserUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
@@ -126,6 +140,16 @@ def build_user(
         own_password=own_password,
     )
 
+    keys = _build_keys(
+        database=database,
+        redis=redis,
+        audit=audit,
+        idempotency=idempotency,
+        clock=clock,
+        settings=settings,
+        environment=environment,
+    )
+
     def joining_unit_of_work() -> SqlJoiningUnitOfWork:
         return SqlJoiningUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
@@ -150,12 +174,18 @@ def build_user(
             lifetime=settings.invitation_lifetime,
         ),
     }
+    key_uses = KeyUses(database)
     return UserContext(
-        authenticator=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
+        authenticator=CredentialAuthenticator(
+            sessions=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
+            keys=KeyAuthenticator(redis=redis, database=database, uses=key_uses),
+        ),
         accounts=accounts,
         hasher=hasher,
+        key_uses=key_uses,
         state={
             **admin,
+            **keys,
             **joining,
             "sign_ins": sign_ins,
             "sessions": sessions,
@@ -221,6 +251,37 @@ async def forget_people(settings: Settings, *, data_dir: Path, emails: Sequence[
     """Forget the addresses of people who are gone, wherever mails and invitations have them."""
     await forget_addresses(settings.database, emails)
     await asyncio.to_thread(delete_written_mails, data_dir / "mail", emails)
+
+
+def _build_keys(
+    *,
+    database: Database,
+    redis: RedisGate,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    settings: AuthSettings,
+    environment: str,
+) -> Mapping[str, object]:
+    """Build the services of API keys and service accounts."""
+
+    def unit_of_work() -> SqlKeyUnitOfWork:
+        return SqlKeyUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    marks = RedisSessionMarks(redis, access_lifetime=settings.access_token_lifetime)
+    return {
+        "api_keys": ApiKeyService(
+            unit_of_work=unit_of_work,
+            marks=marks,
+            clock=clock,
+            choose=secrets.choice,
+            mark=ENVIRONMENT_MARKS[environment],
+        ),
+        "service_accounts": ServiceAccountService(
+            unit_of_work=unit_of_work, marks=marks, clock=clock
+        ),
+        "key_queries": PostgresKeyQueries(database),
+    }
 
 
 async def send_due_mails(settings: Settings, *, data_dir: Path, clock: Clock) -> int:

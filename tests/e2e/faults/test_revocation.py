@@ -3,14 +3,15 @@
 `make acceptance ARGS="--only revocation"` runs it at full size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from maas.shared.infrastructure.database import Database
 from tests.conftest import WorkerDatabase
+from tests.key_kinds import KEY_KINDS
 from tests.pair import WITHOUT_LIMITS, DatabaseUrls, Pair, running_pair
-from tests.revoking import KINDS, Pace, Tally, take_away
+from tests.revoking import KINDS, Kind, Pace, Tally, take_away
 from tests.servers import Servers
 from tests.stage import staged
 
@@ -34,19 +35,27 @@ def pair(servers: Servers, worker_database: WorkerDatabase, database: Database) 
 
 
 async def test_nobody_is_let_in_again(pair: Pair) -> None:
+    await take_away_in_all(pair, KINDS)
+
+
+async def test_no_key_is_let_in_again(pair: Pair) -> None:
+    await take_away_in_all(pair, KEY_KINDS)
+
+
+async def take_away_in_all(pair: Pair, kinds: Sequence[Kind]) -> None:
     tallies: dict[str, Tally] = {}
 
     async with staged(pair) as stage:
         for name in SHOWN:
             tallies[name] = await take_away(
-                stage, name, kinds=KINDS, each=1, pace=PACE, asked=REQUESTS
+                stage, name, kinds=kinds, each=1, pace=PACE, asked=REQUESTS
             )
         tries = 1
         # A machine too busy to restart Redis in time shows nothing.
         while not tallies["old AOF"].revived and tries < TRIES:
             tries += 1
             tallies["old AOF"] += await take_away(
-                stage, "old AOF", kinds=KINDS, each=1, pace=PACE, asked=REQUESTS
+                stage, "old AOF", kinds=kinds, each=1, pace=PACE, asked=REQUESTS
             )
 
     for name, tally in tallies.items():
@@ -54,7 +63,7 @@ async def test_nobody_is_let_in_again(pair: Pair) -> None:
         assert not tally.odd, name
         assert tally.wrongly_refused == [], name
         assert tally.bystanders[401] == tally.bystanders[500] == 0, name
-        assert tally.acts.keys() == {kind.name for kind in KINDS}, name
+        assert tally.acts.keys() == {kind.name for kind in kinds}, name
         assert tally.asked >= REQUESTS, name
     assert tallies["old AOF"].revived > 0, "the old file had nothing to revive anybody with"
     assert pair.dead() == []

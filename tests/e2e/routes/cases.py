@@ -328,6 +328,62 @@ async def on_file(world: World) -> Case:
     )
 
 
+KEY: dict[str, Any] = {"name": "nightly", "scopes": ["model:read"]}
+
+
+async def create_key(world: World) -> Case:
+    # Somebody new each time, for nobody holds more than a hundred.
+    return Case(caller=await world.person(), json=KEY, resource=("api_key", ANSWERED))
+
+
+def on_key(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        person = await world.person()
+        key = (await world.made("/users/api-keys", KEY, by=person))["id"]
+        return Case(
+            caller=person,
+            values={"key_id": key},
+            missing={"key_id": str(new_id())},
+            json=body,
+            resource=("api_key", key),
+        )
+
+    return make
+
+
+async def create_service(world: World) -> Case:
+    body = {"name": world.name(), "roles": ["developer"]}
+    return Case(caller=world.root, json=body, resource=("service_account", ANSWERED))
+
+
+def on_service(body: object = None, *, makes: str = "service_account") -> Make:
+    async def make(world: World) -> Case:
+        case = await create_service(world)
+        service = (await world.made("/admin/service-accounts", case.json))["id"]
+        return Case(
+            caller=world.root,
+            values={"service_account_id": service},
+            missing={"service_account_id": str(new_id())},
+            json=body,
+            resource=(makes, service if makes == "service_account" else ANSWERED),
+        )
+
+    return make
+
+
+def on_service_key(body: object = None) -> Make:
+    async def make(world: World) -> Case:
+        case = await on_service()(world)
+        service = case.values["service_account_id"]
+        key = (await world.made(f"/admin/service-accounts/{service}/api-keys", KEY))["id"]
+        case.values = {"service_account_id": service, "key_id": key}
+        case.missing = {"service_account_id": service, "key_id": str(new_id())}
+        case.json, case.resource = body, ("api_key", key)
+        return case
+
+    return make
+
+
 async def one_event(world: World) -> Case:
     await world.flushing.service.run()
     event = await world.connection.fetchval(
@@ -393,6 +449,12 @@ ROWS: dict[str, Make] = {
     "POST /users/deactivation": leave,
     "POST /users/deletion": leave,
     "GET /users/tenants": plain(),
+    "GET /users/api-keys": plain(),
+    "POST /users/api-keys": create_key,
+    "GET /users/api-keys/{key_id}": on_key(),
+    "PUT /users/api-keys/{key_id}": on_key({"name": "weekly"}),
+    "DELETE /users/api-keys/{key_id}": on_key(),
+    "POST /users/api-keys/{key_id}/rotate": on_key({"grace_seconds": 60}),
     "GET /admin/users": plain(),
     "POST /admin/users": create_user,
     "POST /admin/users/bulk": bulk,
@@ -413,6 +475,21 @@ ROWS: dict[str, Make] = {
     "PUT /admin/roles/{name}": on_role({"permissions": []}),
     "DELETE /admin/roles/{name}": on_role(),
     "GET /admin/permissions": plain(),
+    "GET /admin/service-accounts": plain(),
+    "POST /admin/service-accounts": create_service,
+    "GET /admin/service-accounts/{service_account_id}": on_service(),
+    "PUT /admin/service-accounts/{service_account_id}": on_service({"description": "Mine"}),
+    "DELETE /admin/service-accounts/{service_account_id}": on_service(),
+    "GET /admin/service-accounts/{service_account_id}/api-keys": on_service(),
+    "POST /admin/service-accounts/{service_account_id}/api-keys": on_service(KEY, makes="api_key"),
+    "GET /admin/service-accounts/{service_account_id}/api-keys/{key_id}": on_service_key(),
+    "PUT /admin/service-accounts/{service_account_id}/api-keys/{key_id}": on_service_key(
+        {"name": "weekly"}
+    ),
+    "DELETE /admin/service-accounts/{service_account_id}/api-keys/{key_id}": on_service_key(),
+    "POST /admin/service-accounts/{service_account_id}/api-keys/{key_id}/rotate": on_service_key(
+        {"grace_seconds": 60}
+    ),
     "GET /admin/tenants": plain(),
     "POST /admin/tenants": create_tenant,
     "GET /admin/tenants/{tenant_id}": on_tenant(),

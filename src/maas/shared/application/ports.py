@@ -14,6 +14,14 @@ class InvalidTokenError(UnauthenticatedError):
         super().__init__("The access token is malformed, expired or revoked; refresh or sign in.")
 
 
+class InvalidApiKeyError(UnauthenticatedError):
+    code = "invalid-api-key"
+    title = "The API key is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("The API key is mistyped, expired, rotated out or revoked.")
+
+
 class Authenticator(Protocol):
     """Turns a presented credential into the caller it belongs to."""
 
@@ -22,6 +30,7 @@ class Authenticator(Protocol):
 
         Raises:
             InvalidTokenError: malformed, forged, expired or revoked; never says which.
+            InvalidApiKeyError: likewise.
             UnavailableError: neither Redis nor PostgreSQL can tell.
         """
         ...

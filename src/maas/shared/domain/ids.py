@@ -9,6 +9,7 @@ AccountId = NewType("AccountId", UUID)
 TenantId = NewType("TenantId", UUID)
 SessionId = NewType("SessionId", UUID)
 ApiKeyId = NewType("ApiKeyId", UUID)
+ServiceAccountId = NewType("ServiceAccountId", UUID)
 EventId = NewType("EventId", UUID)
 
 DEFAULT_TENANT_ID = TenantId(UUID("01900000-0000-7000-8000-000000000001"))

@@ -5,7 +5,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, params
 from starlette.types import Scope
 
-from maas.shared.application.ports import Authenticator, InvalidTokenError
+from maas.shared.application.ports import Authenticator, InvalidApiKeyError, InvalidTokenError
 from maas.shared.domain.call import ACTION_ATTRIBUTE, current_call
 from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError, may_refuse
 from maas.shared.domain.principal import Principal
@@ -47,6 +47,14 @@ class CredentialError(UnauthenticatedError):
     title = "The credential cannot be used"
 
 
+class AddressNotAllowedError(PermissionDeniedError):
+    code = "address-not-allowed"
+    title = "The API key is not for this address"
+
+    def __init__(self) -> None:
+        super().__init__("The key's `allowed_networks` do not include where you call from.")
+
+
 def credential_of(scope: Scope) -> str:
     """Read the one credential a request presents.
 
@@ -85,12 +93,19 @@ def _text(credential: bytes) -> str:
     return text
 
 
-@may_refuse(UnauthenticatedError, CredentialError, InvalidTokenError)
+@may_refuse(
+    UnauthenticatedError,
+    CredentialError,
+    InvalidTokenError,
+    InvalidApiKeyError,
+    AddressNotAllowedError,
+)
 async def authenticate(request: Request) -> Principal:
     """Let the call act as whoever its credential belongs to, once a request.
 
     Raises:
         UnauthenticatedError: no credential, or not a good one.
+        AddressNotAllowedError: a good key, used from where it may not be; it is recorded.
     """
     call = current_call()
     if call.principal is not None:
@@ -98,6 +113,10 @@ async def authenticate(request: Request) -> Principal:
     authenticator = cast("Authenticator", request.scope["state"]["authenticator"])
     principal = await authenticator.authenticate(credential_of(request.scope))
     call.act_as(principal)
+    limits = principal.key_limits
+    if limits is not None and not limits.allows_address(call.address):
+        await _record_denial(request, reason=AddressNotAllowedError.code)
+        raise AddressNotAllowedError
     return principal
 
 
@@ -110,11 +129,13 @@ async def require(request: Request, permission: str) -> Principal:
     principal = await authenticate(request)
     if principal.may(permission):
         return principal
-    action = getattr(request.scope.get("endpoint"), ACTION_ATTRIBUTE, DENIED_ACTION)
-    await current_call().recorder.record(
-        action=action, outcome="denied", reason=PermissionDeniedError.code
-    )
+    await _record_denial(request, reason=PermissionDeniedError.code)
     raise PermissionDeniedError(f"This needs the permission `{permission}`.")
+
+
+async def _record_denial(request: Request, *, reason: str) -> None:
+    action = getattr(request.scope.get("endpoint"), ACTION_ATTRIBUTE, DENIED_ACTION)
+    await current_call().recorder.record(action=action, outcome="denied", reason=reason)
 
 
 async def require_loopback_or(request: Request, permission: str) -> None:
@@ -138,7 +159,14 @@ def _is_forwarded(scope: Scope) -> bool:
     )
 
 
-@may_refuse(UnauthenticatedError, CredentialError, InvalidTokenError, PermissionDeniedError)
+@may_refuse(
+    UnauthenticatedError,
+    CredentialError,
+    InvalidTokenError,
+    InvalidApiKeyError,
+    AddressNotAllowedError,
+    PermissionDeniedError,
+)
 class Requirement:
     """The dependency behind `requires`; `permission` is there for whoever walks the routes."""
 

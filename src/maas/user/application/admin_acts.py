@@ -36,7 +36,7 @@ class AccountElsewhereError(PermissionDeniedError):
 
 def granter_of(principal: Principal) -> Granter:
     """Whoever acts on the people of their own tenant."""
-    return Granter(account_id=principal.account_id, rights=principal.permissions)
+    return Granter(account_id=principal.account_id, rights=principal.grantable)
 
 
 def platform_granter_of(principal: Principal) -> Granter:
@@ -44,7 +44,7 @@ def platform_granter_of(principal: Principal) -> Granter:
 
     Tenant rights are all theirs to give; those over the platform only as far as they hold them.
     """
-    return Granter(account_id=principal.account_id, rights=principal.permissions | {"*:*"})
+    return Granter(account_id=principal.account_id, rights=principal.grantable | {"*:*"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

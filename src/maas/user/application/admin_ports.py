@@ -34,16 +34,26 @@ class SessionMark:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyMark:
+    """An API key by its public id, and the version a reader must have seen."""
+
+    public_id: str
+    version: int
+
+
 @dataclass(slots=True, kw_only=True)
 class SessionEffects:
-    """What an act did to sessions: to be announced right after its commit."""
+    """What an act did to sessions and keys: to be announced right after its commit."""
 
     ended: list[SessionMark] = field(default_factory=list)
     stale: list[SessionMark] = field(default_factory=list)
+    stale_keys: list[KeyMark] = field(default_factory=list)
 
     def add(self, other: "SessionEffects") -> None:
         self.ended += other.ended
         self.stale += other.stale
+        self.stale_keys += other.stale_keys
 
 
 class SessionMarks(Protocol):
@@ -64,19 +74,22 @@ class SessionReach(Protocol):
     async def end(
         self, account_id: AccountId, reason: RevocationReason, *, at: datetime, everywhere: bool
     ) -> SessionEffects:
-        """End the account's sessions in the tenant acted in, or in all tenants."""
+        """End the account's sessions in the tenant acted in, or in all tenants.
+
+        Its keys are looked at anew there: they are refused for as long as their holder is.
+        """
         ...
 
     async def refresh_account(self, account_id: AccountId) -> SessionEffects:
-        """Have the account's sessions in the tenant acted in read their rights anew."""
+        """Have the account's sessions and keys in the tenant acted in read their rights anew."""
         ...
 
     async def refresh_holders(self, role: RoleName) -> SessionEffects:
-        """Have the sessions of everybody who holds the role read their rights anew."""
+        """Have the sessions and keys of all who hold the role read their rights anew."""
         ...
 
     async def end_tenant(self, tenant_id: TenantId, *, at: datetime) -> SessionEffects:
-        """End every session of the tenant."""
+        """End every session of the tenant, and have every key of it looked at anew."""
         ...
 
 

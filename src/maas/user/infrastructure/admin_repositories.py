@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Update, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Select, Update, exists, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
@@ -13,7 +13,7 @@ from typing_extensions import override
 from maas.shared.domain.errors import MaasError
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
-from maas.user.application.admin_ports import SessionEffects, SessionMark
+from maas.user.application.admin_ports import KeyMark, SessionEffects, SessionMark
 from maas.user.application.errors import EmailTakenError, UsernameTakenError
 from maas.user.domain.account import Account
 from maas.user.domain.role import (
@@ -24,14 +24,25 @@ from maas.user.domain.role import (
     RoleNameTakenError,
     RoleNotFoundError,
 )
+from maas.user.domain.service_account import (
+    ServiceAccountNameTakenError,
+    ServiceAccountNotFoundError,
+)
 from maas.user.domain.session import RevocationReason
 from maas.user.domain.tenant import (
+    MemberNotFoundError,
     Membership,
     Slug,
     Tenant,
     TenantNotFoundError,
     TenantSlugTakenError,
 )
+from maas.user.infrastructure.key_marks import (
+    refresh_keys,
+    refresh_keys_everywhere,
+    refresh_keys_of_tenant,
+)
+from maas.user.infrastructure.key_tables import api_keys, service_account_roles
 from maas.user.infrastructure.repositories import SqlAccountRepository
 from maas.user.infrastructure.tables import (
     accounts,
@@ -49,6 +60,11 @@ _TAKEN: Mapping[str, type[MaasError]] = {
     "uq_tenants_slug": TenantSlugTakenError,
     # Somebody was given the role, or lost it, since it was looked at.
     "fk_membership_roles_tenant_id_role_name": RoleInUseError,
+    "fk_service_account_roles_tenant_id_role_name": RoleInUseError,
+    "uq_service_accounts_tenant_id_name": ServiceAccountNameTakenError,
+    # The person left the tenant, or the service account was deleted, since it was looked at.
+    "fk_api_keys_tenant_id_account_id": MemberNotFoundError,
+    "fk_api_keys_tenant_id_service_account_id": ServiceAccountNotFoundError,
 }
 
 
@@ -90,7 +106,11 @@ class SqlRoleRepository:
         held = exists().where(
             membership_roles.c.tenant_id == self._tenant_id, membership_roles.c.role_name == name
         )
-        return bool(await self._session.scalar(select(held)))
+        by_program = exists().where(
+            service_account_roles.c.tenant_id == self._tenant_id,
+            service_account_roles.c.role_name == name,
+        )
+        return bool(await self._session.scalar(select(held | by_program)))
 
     def add(self, role: Role) -> None:
         self._session.add(role)
@@ -174,15 +194,19 @@ class SqlSessionReach:
         self, account_id: AccountId, reason: RevocationReason, *, at: datetime, everywhere: bool
     ) -> SessionEffects:
         statement = _ending(reason, at).where(sessions.c.account_id == account_id)
-        if not everywhere:
+        if everywhere:
+            keys = await refresh_keys_everywhere(self._session, account_id)
+        else:
             statement = statement.where(sessions.c.tenant_id == self._tenant_id)
-        return SessionEffects(ended=await self._marks(statement))
+            keys = await self._refresh_keys(api_keys.c.account_id == account_id)
+        return SessionEffects(ended=await self._marks(statement), stale_keys=keys)
 
     async def refresh_account(self, account_id: AccountId) -> SessionEffects:
         statement = _refreshing().where(
             sessions.c.account_id == account_id, sessions.c.tenant_id == self._tenant_id
         )
-        return SessionEffects(stale=await self._marks(statement))
+        keys = await self._refresh_keys(api_keys.c.account_id == account_id)
+        return SessionEffects(stale=await self._marks(statement), stale_keys=keys)
 
     async def refresh_holders(self, role: RoleName) -> SessionEffects:
         holders = select(membership_roles.c.account_id).where(
@@ -191,11 +215,22 @@ class SqlSessionReach:
         statement = _refreshing().where(
             sessions.c.tenant_id == self._tenant_id, sessions.c.account_id.in_(holders)
         )
-        return SessionEffects(stale=await self._marks(statement))
+        programs = select(service_account_roles.c.service_account_id).where(
+            service_account_roles.c.tenant_id == self._tenant_id,
+            service_account_roles.c.role_name == role,
+        )
+        keys = await self._refresh_keys(
+            api_keys.c.account_id.in_(holders) | api_keys.c.service_account_id.in_(programs)
+        )
+        return SessionEffects(stale=await self._marks(statement), stale_keys=keys)
 
     async def end_tenant(self, tenant_id: TenantId, *, at: datetime) -> SessionEffects:
         statement = _ending("tenant-closed", at).where(sessions.c.tenant_id == tenant_id)
-        return SessionEffects(ended=await self._marks(statement))
+        keys = await refresh_keys_of_tenant(self._session, tenant_id)
+        return SessionEffects(ended=await self._marks(statement), stale_keys=keys)
+
+    async def _refresh_keys(self, which: ColumnElement[Any]) -> list[KeyMark]:
+        return await refresh_keys(self._session, api_keys.c.tenant_id == self._tenant_id, which)
 
     async def _marks(self, statement: Update) -> list[SessionMark]:
         rows = await self._session.execute(

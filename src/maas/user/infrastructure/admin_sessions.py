@@ -1,4 +1,4 @@
-"""Telling every process, in one round trip, that many sessions ended or may do other things."""
+"""Telling every process, in one round trip, which sessions and keys to look at anew."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from maas.user.application.admin_ports import SessionEffects
 from maas.user.infrastructure.sessions import (
     TOMBSTONE_MARGIN,
     VALID_ENTRY_LIFETIME,
+    key_entry,
     session_key,
 )
 
@@ -45,6 +46,7 @@ class RedisSessionMarks:
     async def announce(self, effects: SessionEffects) -> None:
         marks = [(session_key(each.id), f"x|{each.version}") for each in effects.ended]
         marks += [(session_key(each.id), f"s|{each.version}") for each in effects.stale]
+        marks += [(key_entry(each.public_id), f"s|{each.version}") for each in effects.stale_keys]
         try:
             for batch in _batches(marks):
                 keys, entries = [key for key, _ in batch], [entry for _, entry in batch]

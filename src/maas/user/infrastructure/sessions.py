@@ -69,6 +69,10 @@ def session_key(session_id: SessionId) -> str:
     return f"{KEY_PREFIX}session:{session_id.hex}"
 
 
+def key_entry(public_id: str) -> str:
+    return f"{KEY_PREFIX}api-key:{public_id}"
+
+
 class SessionAuthenticator:
     """Checks access tokens against live sessions (the `Authenticator` port)."""
 

@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter
 
-from maas.user.interface import admin_users, invitations, leaving, permissions, roles, tenants
+from maas.user.interface import (
+    admin_users,
+    invitations,
+    leaving,
+    permissions,
+    roles,
+    service_account_keys,
+    service_accounts,
+    tenants,
+)
 
 router = APIRouter()
 router.include_router(admin_users.router)
@@ -11,3 +20,5 @@ router.include_router(invitations.router)
 router.include_router(roles.router)
 router.include_router(permissions.router)
 router.include_router(tenants.router)
+router.include_router(service_accounts.router)
+router.include_router(service_account_keys.router)

@@ -12,6 +12,8 @@ router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=Stri
 
 DESCRIPTIONS = {
     "alert:write": "Say what raises alerts, and where they are sent.",
+    "api_key:read": "See one's own API keys; everybody may.",
+    "api_key:write": "Make, change, rotate and delete one's own API keys; everybody may.",
     "audit:export": "Export the tenant's audit trail, with proof.",
     "audit:read": "Read the tenant's audit trail.",
     "audit:verify": "See what was signed over the whole trail: checkpoints, no events.",
@@ -29,6 +31,9 @@ DESCRIPTIONS = {
     "role:write": "Make, change and delete roles, within one's own rights.",
     "self:read": "See one's own account; everybody may.",
     "self:write": "Change one's own account; everybody may.",
+    "service_account:read": "See the tenant's service accounts and their keys.",
+    "service_account:write": "Make, change and delete service accounts and their keys, within "
+    "one's own rights.",
     "user:delete": "Remove people from the tenant.",
     "user:read": "See and export the tenant's people.",
     "user:write": "Make, change, suspend and restore people, and reset passwords.",

@@ -1,0 +1,40 @@
+"""Which keys a change of access reaches; each gets a version that readers must have seen."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from maas.shared.domain.ids import AccountId, TenantId
+from maas.user.application.admin_ports import KeyMark
+from maas.user.infrastructure.key_tables import api_keys
+
+# In every tenant, which row-level security would not show.
+_STALE_EVERYWHERE = text(
+    "SELECT public_id, auth_version FROM api_keys_stale(:account, CAST(NULL AS uuid))"
+)
+_STALE_IN_TENANT = text(
+    "SELECT public_id, auth_version FROM api_keys_stale(CAST(NULL AS uuid), :tenant)"
+)
+
+
+async def refresh_keys(session: AsyncSession, *which: ColumnElement[Any]) -> list[KeyMark]:
+    """Have these keys of the tenant acted in looked at anew."""
+    statement = (
+        update(api_keys)
+        .where(*which)
+        .values(auth_version=api_keys.c.auth_version + 1)
+        .returning(api_keys.c.public_id, api_keys.c.auth_version)
+    )
+    rows = await session.execute(statement)
+    return [KeyMark(row.public_id, row.auth_version) for row in rows]
+
+
+async def refresh_keys_everywhere(session: AsyncSession, account_id: AccountId) -> list[KeyMark]:
+    rows = await session.execute(_STALE_EVERYWHERE, {"account": account_id})
+    return [KeyMark(row.public_id, row.auth_version) for row in rows]
+
+
+async def refresh_keys_of_tenant(session: AsyncSession, tenant_id: TenantId) -> list[KeyMark]:
+    rows = await session.execute(_STALE_IN_TENANT, {"tenant": tenant_id})
+    return [KeyMark(row.public_id, row.auth_version) for row in rows]

@@ -1,0 +1,92 @@
+"""Loading and keeping API keys and service accounts."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+from typing_extensions import override
+
+from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
+from maas.user.application.admin_ports import SessionEffects
+from maas.user.domain.api_key import ApiKey, ApiKeyNotFoundError, Holder
+from maas.user.domain.service_account import ServiceAccount, ServiceAccountNotFoundError
+from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
+from maas.user.infrastructure.key_marks import refresh_keys
+from maas.user.infrastructure.key_tables import api_keys, service_accounts
+
+
+class SqlApiKeyRepository:
+    def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
+        self._session = session
+        self._tenant_id = tenant_id
+
+    async def get_held(self, key_id: ApiKeyId, holder: Holder) -> ApiKey:
+        statement = select(ApiKey).where(api_keys.c.id == key_id, *self._held_by(holder))
+        key: ApiKey | None = await self._session.scalar(statement.with_for_update())
+        if key is None:
+            raise ApiKeyNotFoundError
+        return key
+
+    async def count_held(self, holder: Holder) -> int:
+        statement = select(func.count()).select_from(api_keys).where(*self._held_by(holder))
+        return await self._session.scalar(statement) or 0
+
+    def add(self, key: ApiKey) -> None:
+        self._session.add(key)
+
+    async def remove(self, key: ApiKey) -> None:
+        await self._session.delete(key)
+
+    def _held_by(self, holder: Holder) -> tuple[ColumnElement[Any], ...]:
+        if holder.service_account_id is None:
+            held: ColumnElement[Any] = api_keys.c.account_id == holder.account_id
+        else:
+            held = api_keys.c.service_account_id == holder.service_account_id
+        return api_keys.c.tenant_id == self._tenant_id, held
+
+
+class SqlServiceAccountRepository:
+    def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
+        self._session = session
+        self._tenant_id = tenant_id
+
+    async def get(self, service_account_id: ServiceAccountId) -> ServiceAccount:
+        statement = (
+            select(ServiceAccount)
+            .where(
+                service_accounts.c.tenant_id == self._tenant_id,
+                service_accounts.c.id == service_account_id,
+            )
+            .options(selectinload(ServiceAccount.grants))  # type: ignore[arg-type, misc]  # mapped imperatively
+            .with_for_update()
+        )
+        account: ServiceAccount | None = await self._session.scalar(statement)
+        if account is None:
+            raise ServiceAccountNotFoundError
+        return account
+
+    def add(self, service_account: ServiceAccount) -> None:
+        self._session.add(service_account)
+
+    async def remove(self, service_account: ServiceAccount) -> None:
+        await self._session.delete(service_account)
+
+
+class SqlKeyUnitOfWork(SqlAdminUnitOfWork):
+    keys: SqlApiKeyRepository
+    service_accounts: SqlServiceAccountRepository
+
+    @override
+    def _open(self) -> None:
+        super()._open()
+        self.keys = SqlApiKeyRepository(self.session, self._acting_in)
+        self.service_accounts = SqlServiceAccountRepository(self.session, self._acting_in)
+
+    async def refresh_keys(self, service_account_id: ServiceAccountId) -> SessionEffects:
+        marks = await refresh_keys(
+            self.session,
+            api_keys.c.tenant_id == self._acting_in,
+            api_keys.c.service_account_id == service_account_id,
+        )
+        return SessionEffects(stale_keys=marks)

@@ -1,0 +1,163 @@
+"""One's own API keys."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter, Response
+
+from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
+from maas.shared.interface.etags import IfMatch
+from maas.shared.interface.idempotency import idempotent
+from maas.shared.interface.pagination import PageRead, Paging
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.user.application.api_keys import holder_of
+from maas.user.domain.api_key import (
+    ApiKeyNotFoundError,
+    InvalidExpiryError,
+    LimitedKeyError,
+    RotationUnderWayError,
+    ScopesBeyondHolderError,
+    TooManyKeysError,
+)
+from maas.user.domain.grants import BeyondOwnRightsError
+from maas.user.interface.key_dependencies import (
+    KeyIdPath,
+    Keys,
+    Queries,
+    changes_of,
+    issued_with,
+    render_issued,
+    render_key,
+    wish_of,
+)
+from maas.user.interface.key_schemas import (
+    ApiKeyCreate,
+    ApiKeyIssuedRead,
+    ApiKeyRead,
+    ApiKeyRotate,
+    ApiKeyUpdate,
+)
+
+router = APIRouter(prefix="/users/api-keys", tags=["self"], route_class=StrictRoute)
+
+
+@router.get(
+    "",
+    dependencies=[requires("api_key:read")],
+    summary="List one's own API keys of this tenant, newest first",
+    description="Expired ones stay listed until they are deleted.",
+)
+async def list_api_keys(caller: Caller, queries: Queries, paging: Paging) -> PageRead[ApiKeyRead]:
+    page = await queries.list_keys(caller.tenant_id, holder_of(caller), paging)
+    return PageRead[ApiKeyRead].of(page, ApiKeyRead.model_validate)
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[requires("api_key:write")],
+    summary="Make an API key; its text is told this once",
+    description=(
+        "The key acts in this tenant, for you, within its scopes and what you may do at the time. "
+        "It ends when you leave the tenant."
+    ),
+)
+@audited("api_key.created")
+@idempotent(issued_with(201))
+@may_refuse(
+    BeyondOwnRightsError,
+    ScopesBeyondHolderError,
+    LimitedKeyError,
+    InvalidExpiryError,
+    TooManyKeysError,
+)
+async def create_api_key(
+    body: ApiKeyCreate, caller: Caller, keys: Keys, response: Response
+) -> ApiKeyIssuedRead:
+    return render_issued(await keys.create(caller, holder_of(caller), wish_of(body)), response)
+
+
+@router.get(
+    "/{key_id}",
+    dependencies=[requires("api_key:read")],
+    summary="Read one of one's own API keys",
+    description="All about it but its text, which was told when it was made.",
+)
+@may_refuse(ApiKeyNotFoundError)
+async def get_api_key(
+    key_id: KeyIdPath, caller: Caller, queries: Queries, response: Response
+) -> ApiKeyRead:
+    return render_key(await queries.get_key(caller.tenant_id, holder_of(caller), key_id), response)
+
+
+@router.put(
+    "/{key_id}",
+    dependencies=[requires("api_key:write")],
+    summary="Change what an API key may do, from its next request on",
+    description="Only what is sent changes; `null` takes a limit away.",
+)
+@audited("api_key.updated")
+@may_refuse(
+    ApiKeyNotFoundError,
+    BeyondOwnRightsError,
+    ScopesBeyondHolderError,
+    LimitedKeyError,
+    InvalidExpiryError,
+)
+async def update_api_key(
+    key_id: KeyIdPath,
+    body: ApiKeyUpdate,
+    caller: Caller,
+    keys: Keys,
+    if_match: IfMatch,
+    response: Response,
+) -> ApiKeyRead:
+    details = await keys.revise(
+        caller, holder_of(caller), key_id, check=if_match.check, **changes_of(body)
+    )
+    return render_key(details, response)
+
+
+@router.delete(
+    "/{key_id}",
+    status_code=204,
+    dependencies=[requires("api_key:write")],
+    summary="Delete an API key: no request with it is accepted from now on",
+    description="Both secrets end, that of before a rotation too. It cannot be brought back.",
+)
+@audited("api_key.revoked")
+@may_refuse(ApiKeyNotFoundError)
+async def delete_api_key(key_id: KeyIdPath, caller: Caller, keys: Keys, if_match: IfMatch) -> None:
+    await keys.revoke(holder_of(caller), key_id, check=if_match.check)
+
+
+@router.post(
+    "/{key_id}/rotate",
+    dependencies=[requires("api_key:write")],
+    summary="Give an API key a new secret; that of before is good for a while",
+    description=(
+        "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
+        "again: a new secret that nobody has used yet is replaced, and the grace of the one "
+        "before ends no later than it would have."
+    ),
+)
+@audited("api_key.rotated")
+@idempotent(issued_with(200))
+@may_refuse(ApiKeyNotFoundError, RotationUnderWayError, BeyondOwnRightsError, LimitedKeyError)
+async def rotate_api_key(
+    key_id: KeyIdPath,
+    body: ApiKeyRotate,
+    caller: Caller,
+    keys: Keys,
+    if_match: IfMatch,
+    response: Response,
+) -> ApiKeyIssuedRead:
+    issued = await keys.rotate(
+        caller,
+        holder_of(caller),
+        key_id,
+        grace=timedelta(seconds=body.grace_seconds),
+        check=if_match.check,
+    )
+    return render_issued(issued, response)
