@@ -1,6 +1,7 @@
 """Runs the migrations as `maas_owner`, whoever connects; one runner at a time."""
 
 import asyncio
+import re
 import time
 
 from alembic import context
@@ -14,11 +15,12 @@ from maas.shared.infrastructure.settings import load_database_settings
 
 MIGRATION_LOCK = 7_245_001
 RETRY_SECONDS = 0.2
+PARTITIONS = re.compile(r"audit_log_.*|usage_\d{4}_\d{2}")
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
     """Leave out the partitions, which the application makes as time goes by."""
-    return not (kind == "table" and name is not None and name.startswith("audit_log_"))
+    return not (kind == "table" and name is not None and PARTITIONS.fullmatch(name))
 
 
 def configure(**options: object) -> None:

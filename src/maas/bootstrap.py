@@ -31,7 +31,7 @@ from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
-from maas.user.infrastructure import key_tables, mail_tables, sign_in_tables
+from maas.user.infrastructure import key_tables, mail_tables, sign_in_tables, usage_tables
 from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
@@ -46,6 +46,7 @@ TABLES = (
     rollup_tables,
     sign_in_tables,
     tombstone_tables,
+    usage_tables,
     user_tables,
     watch_tables,
     webhooks_tables,
