@@ -20,7 +20,7 @@ from bench.load import Target, send
 from bench.platform import RunningPlatform, environment, free_port, wait_until_answering
 from bench.probed import PATH
 from maas.embedded.endpoints import find_running
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.auth_settings import AuthSettings
 
 ROUNDS = 3
 SIGN_INS = 80

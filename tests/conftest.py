@@ -154,6 +154,8 @@ def settings_for(
             "timeout_ms": 2000,
         },
         "auth": {"argon2_memory_kib": 64, "argon2_time_cost": 1},
+        # Tests of the limits turn them on; the others ask as fast as they can.
+        "rate_limits": {"enabled": False},
     }
 
 

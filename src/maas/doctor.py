@@ -14,7 +14,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import migration_head
-from maas.shared.infrastructure.settings import FLAT_NAMES, PREFIX, Settings
+from maas.shared.infrastructure.setting_sections import PREFIX
+from maas.shared.infrastructure.settings import FLAT_NAMES, Settings
 
 MIN_FREE_BYTES = 1024**3
 CONNECT_SECONDS = 5

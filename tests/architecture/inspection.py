@@ -22,7 +22,7 @@ from typing_extensions import override
 import maas
 from maas.shared.domain.call import ACTION_ATTRIBUTE
 from maas.shared.domain.errors import MaasError
-from maas.shared.infrastructure.settings import PREFIX
+from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.interface.problems import status_of
 from maas.shared.interface.routes import RouteFacts
 from maas.shared.interface.security import PUBLIC_ROUTES

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from maas.shared.infrastructure.settings import PREFIX, Settings
+from maas.shared.infrastructure.setting_sections import PREFIX
+from maas.shared.infrastructure.settings import Settings
 from tests.architecture.inspection import ROOT, setting_names
 
 OWN_SERVICES = ("migrate", "api", "worker", "beat")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from maas.shared.infrastructure.settings import PREFIX, Settings, load_settings
+from maas.shared.infrastructure.setting_sections import PREFIX
+from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.infrastructure.signing_keys import generate_private_pem
 from tests.architecture.inspection import ROOT, setting_names
 

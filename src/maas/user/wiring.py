@@ -8,10 +8,11 @@ from pathlib import Path
 
 from maas.shared.application.ports import Authenticator
 from maas.shared.domain.clock import Clock
+from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.mail import make_sender
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.settings import AuthSettings, Settings
+from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.application.accounts import AccountService
 from maas.user.application.admin_acts import AccessActs

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jose import jwt
 
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.signing_keys import generate_private_pem, read_private_pem
 from maas.user.infrastructure.tokens import JoseTokenIssuer
 from tests.factories.accounts import NOON, make_session

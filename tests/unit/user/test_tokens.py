@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jose import jwt
 
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.user.infrastructure.tokens import JoseTokenIssuer, derive_key
 from tests.factories.accounts import NOON, make_session
 from tests.fakes.clock import FakeClock

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from passlib.hash import argon2
 
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.user.application.errors import HashingBusyError
 
 T = TypeVar("T")

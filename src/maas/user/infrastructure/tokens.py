@@ -22,7 +22,7 @@ from jose.exceptions import JOSEError
 
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, SessionId, TenantId, new_id
-from maas.shared.infrastructure.settings import AuthSettings
+from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.signing_keys import read_private_pem, read_public_pem
 from maas.user.application.ports import AccessClaims
 from maas.user.application.public_keys import PublicKey
