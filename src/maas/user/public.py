@@ -1,4 +1,20 @@
-"""What other contexts may know of identity and access: the built-in roles and what they allow."""
+"""What other contexts may know of identity and access: built-in roles, and what a call costs whom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, NewType, Protocol, Self, TypeAlias
+from uuid import UUID
+
+from typing_extensions import override
+
+from maas.shared.domain.errors import (
+    PaymentRequiredError,
+    TooManyRequestsError,
+    UnavailableError,
+)
+from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
+from maas.shared.domain.principal import ActorKind, Principal
 
 BUILT_IN_ROLES: dict[str, frozenset[str]] = {
     "admin": frozenset({"*:*"}),
@@ -15,3 +31,274 @@ PLATFORM_ADMIN_PERMISSIONS = frozenset({"platform:*"})
 
 SELF_PERMISSIONS = frozenset({"self:read", "self:write", "api_key:read", "api_key:write"})
 """What every signed-in person may do with their own account and keys, whatever their roles."""
+
+
+Meter: TypeAlias = Literal["requests", "tokens", "cost", "storage"]
+Scope: TypeAlias = Literal["tenant", "user", "key"]
+Period: TypeAlias = Literal["month", "total"]
+
+MAX_CALL_AMOUNT: Final = 10**15
+"""Of tokens, bytes or requests in one call: sums of thousands of such still fit a bigint."""
+
+MAX_CALL_NANOS: Final = 10**17
+EXACT_IN_JSON: Final = 2**53
+
+HoldId = NewType("HoldId", UUID)
+
+
+def _check_counts(*counts: int) -> None:
+    if not all(0 <= count <= MAX_CALL_AMOUNT for count in counts):
+        message = f"an amount lies between 0 and {MAX_CALL_AMOUNT}"
+        raise ValueError(message)
+
+
+def _check_cost(nanos: int, currency: str | None) -> None:
+    if not 0 <= nanos <= MAX_CALL_NANOS:
+        message = f"a cost lies between 0 and {MAX_CALL_NANOS} nano-units"
+        raise ValueError(message)
+    if currency is None:
+        if nanos:
+            message = "a cost needs its currency"
+            raise ValueError(message)
+    elif len(currency) != 3 or not (currency.isascii() and currency.isupper()):  # noqa: PLR2004  ISO 4217
+        message = "a currency is three capital letters, as in ISO 4217"
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """How much of each meter; `tokens` are input, output and reasoning together.
+
+    Without a currency a call has no price, which a budget of money refuses; a free one costs 0 of
+    some currency.
+
+    Raises:
+        ValueError: negative, past the bounds above, or a cost without its currency.
+    """
+
+    requests: int = 1
+    tokens: int = 0
+    cost_nanos: int = 0
+    currency: str | None = None
+    storage_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        _check_counts(self.requests, self.tokens, self.storage_bytes)
+        _check_cost(self.cost_nanos, self.currency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFigures:
+    """What a call really used, as the ledger keeps it; requests are counted as they were held.
+
+    `cached_tokens` are part of the input, and `reasoning_tokens` come beside the output.
+
+    Raises:
+        ValueError: negative, past the bounds above, or a cost without its currency.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    storage_bytes: int = 0
+    cost_nanos: int = 0
+    currency: str | None = None
+    provider: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_counts(
+            self.input_tokens,
+            self.cached_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+            self.storage_bytes,
+        )
+        _check_cost(self.cost_nanos, self.currency)
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.reasoning_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """Who a call is charged to: each of tenant, account and key may have quotas.
+
+    `account_id` is a person's or a service account's, by `actor_kind`.
+    """
+
+    tenant_id: TenantId
+    account_id: AccountId
+    actor_kind: ActorKind
+    api_key_id: ApiKeyId | None = None
+
+    @classmethod
+    def of(cls, principal: Principal) -> Self:
+        return cls(
+            tenant_id=principal.tenant_id,
+            account_id=principal.account_id,
+            actor_kind=principal.kind,
+            api_key_id=principal.api_key_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What a call may use, set aside in every scope until it is settled, released or expires."""
+
+    id: HoldId
+    payer: Payer
+    granted: Amounts
+    created_at: datetime
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """The quota that does not cover a call; a total is never reset."""
+
+    scope: Scope
+    meter: Meter
+    period: Period
+    limit: int
+    used: int
+    held: int
+    currency: str | None
+    resets_at: datetime | None
+
+    @property
+    def members(self) -> Mapping[str, object]:
+        """Spell it as a problem document does: numbers that JSON would round are strings."""
+        return {
+            "scope": self.scope,
+            "meter": self.meter,
+            "period": self.period,
+            "limit": _exact(self.limit),
+            "used": _exact(self.used),
+            "held": _exact(self.held),
+            "currency": self.currency,
+            "resets_at": None
+            if self.resets_at is None
+            else self.resets_at.isoformat().replace("+00:00", "Z"),
+        }
+
+
+def _exact(amount: int) -> int | str:
+    return amount if -EXACT_IN_JSON <= amount <= EXACT_IN_JSON else str(amount)
+
+
+class QuotaExceededError(TooManyRequestsError):
+    code = "quota-exceeded"
+    title = "The quota does not cover this"
+
+    def __init__(self, shortage: Shortage, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(
+            "What is left of this quota does not cover the call: ask for less, wait for its reset "
+            "or have the limit raised.",
+            retry_after=retry_after,
+        )
+        self.shortage = shortage
+
+    @property
+    @override
+    def extensions(self) -> Mapping[str, object]:
+        return self.shortage.members
+
+
+class BudgetExceededError(PaymentRequiredError):
+    code = "budget-exceeded"
+    title = "The budget does not cover this"
+
+    def __init__(self, shortage: Shortage) -> None:
+        super().__init__(
+            "What is left of this budget does not cover the call: ask for less, wait for its reset "
+            "or have the limit raised."
+        )
+        self.shortage = shortage
+
+    @property
+    @override
+    def extensions(self) -> Mapping[str, object]:
+        return self.shortage.members
+
+
+class BudgetCurrencyError(PaymentRequiredError):
+    code = "budget-currency"
+    title = "The budget is in another currency"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The call has no price, or one in another currency than a budget it is bound by, "
+            "which therefore cannot cover it."
+        )
+
+
+class QuotaUnavailableError(UnavailableError):
+    code = "quota-unavailable"
+    title = "Quotas cannot be checked at the moment"
+
+    def __init__(self) -> None:
+        super().__init__("The database of quotas did not answer in time; try again.")
+
+
+class Budgets(Protocol):
+    """Sets aside before a call, and books after it; safe to repeat and to cancel at any point.
+
+    For any number of callers and processes, what is settled and held stays within the limit in
+    every scope. The figures are PostgreSQL's: whoever got an answer may rely on it.
+    """
+
+    async def reserve(
+        self,
+        payer: Payer,
+        wanted: Amounts,
+        *,
+        least: Amounts | None = None,
+        lease: timedelta,
+        model: str,
+        request_id: str,
+    ) -> Hold:
+        """Hold `wanted`, or with `least` as much on the way from there to `wanted` as is left.
+
+        All meters are cut in one proportion, so that a price per token stays what it was: hold the
+        prompt in `least`, and the prompt with the longest answer in `wanted`. A cost is cut to two
+        nano-units more than the tokens granted may cost, for rounding.
+
+        Raises:
+            QuotaExceededError: a quota does not cover it.
+            BudgetExceededError: a budget of money does not.
+            BudgetCurrencyError: the call has no price in the currency of a budget.
+            QuotaUnavailableError: PostgreSQL did not answer within two seconds; nothing is held, or
+                what is held is given back.
+        """
+        ...
+
+    async def progress(self, hold: Hold, used: Amounts) -> None:
+        """Note what was used so far, and begin the lease anew.
+
+        It is what a hold is settled to that expires. Nothing happens to a hold that is gone.
+
+        Raises:
+            QuotaUnavailableError: it could not be noted.
+        """
+        ...
+
+    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> None:
+        """Book what was used, give back the rest, and write the ledger's row: once, if repeated.
+
+        More than was held is booked as it is, and closes the quotas that the hold lay on. A hold
+        that has expired was booked by then, which stays.
+
+        Raises:
+            QuotaUnavailableError: not known to be booked; it is tried further in the background.
+        """
+        ...
+
+    async def release(self, hold: Hold) -> None:
+        """Give all of it back: nothing was used. Nothing happens to a hold that is gone.
+
+        Raises:
+            QuotaUnavailableError: not known to be given back; it is tried further.
+        """
+        ...
