@@ -1,4 +1,4 @@
-"""What other contexts may know of identity and access: built-in roles, and what a call costs whom."""
+"""What other contexts may know of identity and access: built-in roles, and who pays for a call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
