@@ -1,11 +1,8 @@
 """Money in nano-units: integers, so that sums are exact and budgets add up."""
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Self
 
 NANO = 1_000_000_000
-TOKENS_PER_PRICE = 1_000_000
 MAX_NANO = 2**63 - 1
 
 
@@ -27,12 +24,6 @@ class Money:
         if len(self.currency) != 3 or not (self.currency.isascii() and self.currency.isupper()):  # noqa: PLR2004  ISO 4217
             message = "a currency is three capital letters, as in ISO 4217"
             raise ValueError(message)
-
-    @classmethod
-    def for_tokens(cls, count: int, *, price_per_million: Decimal, currency: str) -> Self:
-        """Price a count of tokens, rounded half up to one nano-unit."""
-        exact = price_per_million * NANO * count / TOKENS_PER_PRICE
-        return cls(int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP)), currency)
 
     def __add__(self, other: "Money") -> "Money":
         return Money(self.nano + self._same(other).nano, self.currency)
