@@ -78,6 +78,18 @@ def grant(trail: Trail, roles: Sequence[str], **fields: Any) -> QueuedEvent:
     )
 
 
+def reached(trail: Trail, share: int, **fields: Any) -> QueuedEvent:
+    return trail.make(
+        "quota.reached",
+        actor=Actor("system", None, "budgets"),
+        resource_kind="tenant",
+        resource_id=str(DEFAULT_TENANT_ID),
+        after={"scope": "tenant", "share": share},
+        at=NOW,
+        **fields,
+    )
+
+
 def night_act(trail: Trail, hour: int) -> QueuedEvent:
     at = NOW.astimezone(ZoneInfo("Asia/Shanghai")).replace(hour=hour)
     return trail.make("model.created", actor=Actor("account", ADA, "ada"), at=at)
@@ -177,6 +189,19 @@ class TestEachRule:
 
         (alert,) = await watching.alerts()
         assert (alert["rule"], alert["count"]) == ("mass-deletion", 21)
+
+    async def test_a_budget_that_is_used_up(self, watching: Watching, trail: Trail) -> None:
+        await watching.log(reached(trail, 80), reached(trail, 100))
+
+        assert await watching.watch() == 2
+        assert await watching.watch() == 0
+
+        for alert in await watching.alerts():
+            assert (alert["rule"], alert["count"]) == ("budget-reached", 1)
+            assert (alert["subject_kind"], alert["subject_id"]) == (
+                "tenant",
+                str(DEFAULT_TENANT_ID),
+            )
 
     async def test_night_activity_where_it_is_on(
         self, watching: Watching, trail: Trail, superuser: Superuser

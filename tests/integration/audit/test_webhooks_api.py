@@ -450,13 +450,16 @@ class TestRules:
         items = (await client.get(f"{API}/rules")).json()["items"]
 
         assert {item["name"]: item["is_enabled"] for item in items} == {
+            "budget-reached": True,
             "failed-login-burst": True,
             "many-addresses": True,
             "mass-deletion": True,
             "new-admin": True,
             "night-activity": False,
         }
-        assert items[0]["parameters"] == {"failures": 5, "minutes": 60}
+        parameters = {item["name"]: item["parameters"] for item in items}
+        assert parameters["failed-login-burst"] == {"failures": 5, "minutes": 60}
+        assert parameters["budget-reached"] == {"percent": 80}
 
     async def test_only_what_is_sent_changes(
         self, client: httpx.AsyncClient, superuser: Superuser, authenticator: FakeAuthenticator

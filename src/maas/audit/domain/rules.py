@@ -23,12 +23,18 @@ from maas.audit.domain.rules_clues import (
     is_changing,
     is_deletion,
     is_failed_login,
+    share_reached,
     site_of,
 )
 from maas.shared.domain.errors import InvalidInputError, NotFoundError
 
 RuleName: TypeAlias = Literal[
-    "failed-login-burst", "many-addresses", "night-activity", "new-admin", "mass-deletion"
+    "failed-login-burst",
+    "many-addresses",
+    "night-activity",
+    "new-admin",
+    "mass-deletion",
+    "budget-reached",
 ]
 ParameterValue: TypeAlias = int | str | Sequence[str]
 
@@ -271,9 +277,32 @@ class MassDeletion(Rule):
             yield Clue(Subject.account(event.actor_id))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReached(Rule):
+    name: ClassVar[RuleName] = "budget-reached"
+    description: ClassVar[str] = (
+        "80 or 100 percent of a quota are used up; told from `percent` on, each share once in a "
+        "period, and again after a higher limit."
+    )
+    percent: int = bounded(80, 80, 100)
+
+    @override
+    def clues(self, event: WatchedEvent) -> Iterator[Clue]:
+        share = share_reached(event)
+        if share is not None and share >= self.percent:
+            yield Clue(Subject(event.resource_kind or LONE, event.resource_id, is_shown=True))
+
+
 RULES: Final[Mapping[RuleName, type[Rule]]] = {
     rule.name: rule
-    for rule in (FailedLoginBurst, ManyAddresses, NightActivity, NewAdmin, MassDeletion)
+    for rule in (
+        FailedLoginBurst,
+        ManyAddresses,
+        NightActivity,
+        NewAdmin,
+        MassDeletion,
+        BudgetReached,
+    )
 }
 
 

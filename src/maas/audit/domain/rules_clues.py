@@ -33,6 +33,7 @@ GRANTS: Final = frozenset(
 )
 ROLE_CHANGES: Final = frozenset({"role.created", "role.updated"})
 REMOVALS: Final = frozenset({"user.removed", "tenant.member_removed"})
+QUOTA_REACHED: Final = "quota.reached"
 
 ADMIN_RIGHTS: Final = ("role:grant", "role:write", "alert:write")
 """Who may do one of these decides over others, or over what is told of them."""
@@ -73,7 +74,7 @@ class Clue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedEvent:
-    """What the rules look at of an event; `changes` is read for grants and roles alone."""
+    """What the rules look at of an event; `changes` is read for grants, roles and quotas alone."""
 
     id: UUID
     tenant_id: TenantId
@@ -108,6 +109,14 @@ def is_failed_login(event: WatchedEvent) -> bool:
 def is_deletion(event: WatchedEvent) -> bool:
     is_one = event.action in REMOVALS or event.action.endswith((".deleted", "_deleted"))
     return is_one and event.outcome == "success"
+
+
+def share_reached(event: WatchedEvent) -> int | None:
+    """Tell how many percent of a quota are used up, if that is what happened."""
+    if event.action != QUOTA_REACHED or event.outcome != "success" or event.changes is None:
+        return None
+    share = event.changes.get("after", {}).get("share")
+    return share if isinstance(share, int) else None
 
 
 def is_changing(event: WatchedEvent) -> bool:

@@ -25,6 +25,7 @@ from maas.audit.domain.rules import RULES, InvalidRuleParameterError, Rule, Rule
 from maas.audit.domain.rules_clues import (
     GRANTS,
     LOGIN,
+    QUOTA_REACHED,
     REMOVALS,
     ROLE_CHANGES,
     Subject,
@@ -71,8 +72,8 @@ _EVENTS: Final = """
     WHERE l.is_telling OR l.place = 1
     ORDER BY l.seq
 """
-_CHANGING_ROLES: Final = [*GRANTS, *ROLE_CHANGES]
-_TELLING: Final = [LOGIN, *REMOVALS, *_CHANGING_ROLES]
+_READ_WHOLE: Final = [*GRANTS, *ROLE_CHANGES, QUOTA_REACHED]
+_TELLING: Final = [LOGIN, *REMOVALS, *_READ_WHOLE]
 _SEEING_ALL: Final = [rule.name for rule in RULES.values() if rule.sees_all]
 _SETTINGS: Final = """
     SELECT tenant_id, rule, is_enabled, version, parameters::text AS parameters
@@ -136,7 +137,7 @@ class PostgresWatch:
         if found is None or not found["events"]:
             return Watched(0, 0)
         rows = await self._connection.fetch(
-            _EVENTS, seq, found["seq_to"], _CHANGING_ROLES, _TELLING, _SEEING_ALL
+            _EVENTS, seq, found["seq_to"], _READ_WHOLE, _TELLING, _SEEING_ALL
         )
         events = await self._with_roles([_event(row) for row in rows])
         cases = await self._open_cases(events)

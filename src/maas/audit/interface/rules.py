@@ -65,6 +65,7 @@ class ParametersUpdate(StrictModel):
     addresses: _Positive = Field(default_factory=_absent)
     hours: _Positive = Field(default_factory=_absent)
     deletions: _Positive = Field(default_factory=_absent)
+    percent: _Positive = Field(default_factory=_absent)
     roles: Annotated[list[_ShortText], Field(min_length=1, max_length=MAX_ROLES)] = Field(
         default_factory=_absent, description="Names of roles that count as an administrator's."
     )
