@@ -26,12 +26,19 @@ from maas.shared.infrastructure import idempotency as idempotency_tables
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database, mapper_registry
 from maas.shared.infrastructure.idempotency import PostgresIdempotency
+from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
-from maas.user.infrastructure import key_tables, mail_tables, sign_in_tables, usage_tables
+from maas.user.infrastructure import (
+    key_tables,
+    mail_tables,
+    quota_tables,
+    sign_in_tables,
+    usage_tables,
+)
 from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
@@ -43,6 +50,7 @@ TABLES = (
     key_tables,
     mail_tables,
     model_tables,
+    quota_tables,
     rollup_tables,
     sign_in_tables,
     tombstone_tables,
@@ -70,6 +78,7 @@ class Platform:
     clock: Clock
     authenticator: Authenticator
     recorder: EventRecorder
+    rate_limits: RateLimits | None
     audit: AuditContext
     accounts: AccountService
     state: Mapping[str, object]
@@ -84,6 +93,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     """
     database, redis, clock = Database(settings.database), RedisGate(settings.redis), SystemClock()
     secret_key = settings.secret_key.get_secret_value()
+    rate_limits = _limits_of(settings, redis)
     idempotency = PostgresIdempotency(secret_key, clock=clock)
     data_dir = settings.data_dir or DEFAULT_DATA_DIR
     audit = build_audit(
@@ -107,6 +117,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         settings=settings.auth,
         secret_key=secret_key,
         environment=settings.environment,
+        rate_limits=rate_limits,
     )
     model = build_model(
         database=database,
@@ -127,6 +138,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             clock=clock,
             authenticator=user.authenticator,
             recorder=audit.recorder,
+            rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
             state={**audit.state, **alerting.state, **user.state, **model.state},
@@ -137,6 +149,12 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         await user.close()
         await redis.close()
         await database.close()
+
+
+def _limits_of(settings: Settings, redis: RedisGate) -> RateLimits | None:
+    if not settings.rate_limits.enabled:
+        return None
+    return RateLimits(settings.rate_limits, redis=redis, processes=settings.server.workers)
 
 
 @asynccontextmanager

@@ -37,18 +37,22 @@ Meter: TypeAlias = Literal["requests", "tokens", "cost", "storage"]
 Scope: TypeAlias = Literal["tenant", "user", "key"]
 Period: TypeAlias = Literal["month", "total"]
 
-MAX_CALL_AMOUNT: Final = 10**15
-"""Of tokens, bytes or requests in one call: sums of thousands of such still fit a bigint."""
+MAX_CALL_AMOUNT: Final = 10**12
+"""Of tokens or requests in one call; the ledger refuses more, whose sums could not be kept."""
 
+MAX_CALL_BYTES: Final = 10**15
 MAX_CALL_NANOS: Final = 10**17
 EXACT_IN_JSON: Final = 2**53
 
 HoldId = NewType("HoldId", UUID)
 
 
-def _check_counts(*counts: int) -> None:
+def _check_counts(*counts: int, storage_bytes: int) -> None:
     if not all(0 <= count <= MAX_CALL_AMOUNT for count in counts):
         message = f"an amount lies between 0 and {MAX_CALL_AMOUNT}"
+        raise ValueError(message)
+    if not 0 <= storage_bytes <= MAX_CALL_BYTES:
+        message = f"an amount of bytes lies between 0 and {MAX_CALL_BYTES}"
         raise ValueError(message)
 
 
@@ -83,7 +87,7 @@ class Amounts:
     storage_bytes: int = 0
 
     def __post_init__(self) -> None:
-        _check_counts(self.requests, self.tokens, self.storage_bytes)
+        _check_counts(self.requests, self.tokens, storage_bytes=self.storage_bytes)
         _check_cost(self.cost_nanos, self.currency)
 
 
@@ -112,7 +116,7 @@ class UsageFigures:
             self.cached_tokens,
             self.output_tokens,
             self.reasoning_tokens,
-            self.storage_bytes,
+            storage_bytes=self.storage_bytes,
         )
         _check_cost(self.cost_nanos, self.currency)
 

@@ -15,6 +15,7 @@ from maas.user.domain.quota import (
 from maas.user.public import (
     EXACT_IN_JSON,
     MAX_CALL_AMOUNT,
+    MAX_CALL_BYTES,
     MAX_CALL_NANOS,
     Amounts,
     BudgetCurrencyError,
@@ -122,7 +123,8 @@ class TestAmounts:
         [
             {"tokens": -1},
             {"requests": -1},
-            {"storage_bytes": MAX_CALL_AMOUNT + 1},
+            {"tokens": MAX_CALL_AMOUNT + 1},
+            {"storage_bytes": MAX_CALL_BYTES + 1},
             {"cost_nanos": -1, "currency": "USD"},
             {"cost_nanos": MAX_CALL_NANOS + 1, "currency": "USD"},
             {"cost_nanos": 1},

@@ -42,7 +42,7 @@ quotas = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint(
-        "tenant_id", "scope", "subject_id", "meter", "period", name="uq_quotas_subject"
+        "tenant_id", "subject_id", "scope", "meter", "period", name="uq_quotas_subject"
     ),
     CheckConstraint("scope IN ('tenant', 'user', 'key')", name="scope"),
     CheckConstraint("meter IN ('requests', 'tokens', 'cost', 'storage')", name="meter"),
