@@ -46,6 +46,7 @@ from maas.user.interface import (
     profile,
     registration,
     sessions,
+    usage,
 )
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     leaving.self_router,
     sessions.self_router,
     api_keys.router,
+    usage.router,
     admin_router.router,
     models.router,
     audit_evidence.router,
@@ -81,6 +83,7 @@ TAGS = [
     {"name": "self", "description": "One's own account."},
     {"name": "admin", "description": "The tenant's people, roles and permissions."},
     {"name": "platform", "description": "All tenants, for who runs the platform."},
+    {"name": "usage", "description": "What was used, and what it cost."},
     {"name": "models", "description": "What can be called: models, versions and their files."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},

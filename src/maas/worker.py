@@ -61,7 +61,8 @@ from maas.shared.infrastructure.task_queue import (
 )
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
-from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE
+from maas.user.infrastructure.usage_upkeep import prepare_usage
+from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE, USAGE_PREPARE_SERVICE
 from maas.user.wiring import forget_people, send_due_mails
 
 SOFT_LIMIT_SECONDS: Final = 43
@@ -224,6 +225,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": timedelta(hours=1),
                 "options": {"expires": timedelta(hours=1).total_seconds()},
             },
+            "usage.prepare": {
+                "task": "usage.prepare",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
+            },
             "idempotency.purge": {
                 "task": "idempotency.purge",
                 "schedule": timedelta(hours=1),
@@ -272,6 +278,7 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
+        USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=SystemClock())),
     }
 

@@ -37,6 +37,8 @@ GET /users/api-keys/{key_id}
 PUT /users/api-keys/{key_id}
 DELETE /users/api-keys/{key_id}
 POST /users/api-keys/{key_id}/rotate
+GET /users/usage
+GET /usage
 GET /admin/users
 POST /admin/users
 GET /admin/users/{user_id}

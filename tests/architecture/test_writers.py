@@ -31,6 +31,7 @@ TASKS: Final = {
     "mail.send": "does what an event of the request that asked for it tells",
     "sign_in.purge": "forgets what has expired",
     "idempotency.purge": "forgets what has expired",
+    "usage.prepare": "makes empty tables",
 }
 """What each Celery task leaves in the trail: an action, or why none."""
 
@@ -71,6 +72,7 @@ SQL_BY_HAND: Final = {
     "user/infrastructure/admin_repositories.py": "in the unit of work",
     "user/infrastructure/joining.py": "in the unit of work",
     "user/infrastructure/mail_queue.py": "the tasks above",
+    "user/infrastructure/usage_upkeep.py": "makes empty tables",
     "user/infrastructure/throttle.py": "counters; the sign-in they are of leaves auth.login",
 }
 """Modules with SQL of their own that changes something, and who answers for it."""

@@ -32,6 +32,7 @@ from maas.user.application.sign_in import SignInService
 from maas.user.application.tenants import TenantService
 from maas.user.application.throttle import LoginThrottle
 from maas.user.application.token_pairs import SessionOpener
+from maas.user.application.usage import UsageService
 from maas.user.domain.common_passwords import common_passwords
 from maas.user.domain.key_text import ENVIRONMENT_MARKS
 from maas.user.domain.throttle import WaitPolicy
@@ -55,6 +56,7 @@ from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
 from maas.user.infrastructure.throttle import GuardedLoginThrottle, OpenLoginThrottle
 from maas.user.infrastructure.tokens import JoseTokenIssuer
+from maas.user.infrastructure.usage_queries import PostgresUsageLedger
 
 GENERATED_PASSWORD_BYTES = 15
 
@@ -193,6 +195,7 @@ def build_user(
             "accounts": accounts,
             "user_queries": queries,
             "public_keys": tokens.public_keys,
+            "usage": UsageService(ledger=PostgresUsageLedger(database), clock=clock),
         },
     )
 

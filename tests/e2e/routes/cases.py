@@ -455,6 +455,8 @@ ROWS: dict[str, Make] = {
     "PUT /users/api-keys/{key_id}": on_key({"name": "weekly"}),
     "DELETE /users/api-keys/{key_id}": on_key(),
     "POST /users/api-keys/{key_id}/rotate": on_key({"grace_seconds": 60}),
+    "GET /users/usage": plain(),
+    "GET /usage": plain(),
     "GET /admin/users": plain(),
     "POST /admin/users": create_user,
     "POST /admin/users/bulk": bulk,

@@ -34,6 +34,7 @@ DESCRIPTIONS = {
     "service_account:read": "See the tenant's service accounts and their keys.",
     "service_account:write": "Make, change and delete service accounts and their keys, within "
     "one's own rights.",
+    "usage:read": "See what the whole tenant used, and what it cost.",
     "user:delete": "Remove people from the tenant.",
     "user:read": "See and export the tenant's people.",
     "user:write": "Make, change, suspend and restore people, and reset passwords.",

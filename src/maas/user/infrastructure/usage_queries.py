@@ -1,0 +1,213 @@
+"""Usage added up from the rollups, as `maas_app`; all statements of an answer see one moment."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from maas.shared.domain.ids import TenantId
+from maas.shared.infrastructure.database import Database, PooledConnection
+from maas.user.application.usage import Cost, UsageSums, UsageTally
+from maas.user.domain.usage import GroupKey, UsageQuestion, fields_of
+
+# With the values known, conditions that do not apply are gone before there is a plan.
+_ONE_MOMENT: Final = """
+    SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL plan_cache_mode = force_custom_plan
+"""
+_FIGURES: Final = (
+    "requests", "estimated", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens",
+    "storage_bytes",
+)  # fmt: skip
+_SUMS: Final = ", ".join(f"sum({name})::bigint AS {name}" for name in _FIGURES)
+_OF_CALL: Final = ("model", "api_key_id", "account_id", "actor_kind")
+
+# Rows of a page are sorted by these; what is null comes first, as no real value does.
+_SORTED: Final = {
+    "day": "day",
+    "model": "model",
+    "api_key_id": "coalesce(api_key_id, '00000000-0000-0000-0000-000000000000')",
+    "account_id": "coalesce(account_id, '00000000-0000-0000-0000-000000000000')",
+    "actor_kind": "actor_kind",
+    "currency": "coalesce(currency, '')",
+}
+_NIL: Final = UUID(int=0)
+_NULLS: Final = {"api_key_id": _NIL, "account_id": _NIL, "currency": ""}
+
+_NAMES: Final = """
+    SELECT id, name FROM api_keys WHERE tenant_id = $1 AND id = ANY ($2::uuid[])
+    UNION ALL
+    SELECT id, name FROM service_accounts WHERE tenant_id = $1 AND id = ANY ($3::uuid[])
+    UNION ALL
+    SELECT id, username FROM accounts WHERE id = ANY ($3::uuid[])
+"""
+
+
+class PostgresUsageLedger:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count(self, tenant_id: TenantId, question: UsageQuestion) -> UsageTally:
+        async with self._database.tenant(tenant_id) as connection:
+            await connection.execute(_ONE_MOMENT)
+            sums = await _add_up(connection, tenant_id, question)
+            rows = await _read_page(connection, tenant_id, question)
+            total = None
+            if question.include_total:
+                total = await _count_groups(connection, tenant_id, question)
+            keys = [_key(question, row) for row in rows]
+            names = await _read_names(connection, tenant_id, keys)
+        found = [(key, _sums(row)) for key, row in zip(keys, rows, strict=True)]
+        return UsageTally(sums=sums, rows=found, total=total, names=names)
+
+
+class _Query:
+    """Puts conditions and their values together; every word of it is one of ours."""
+
+    def __init__(self, tenant_id: TenantId) -> None:
+        self.values: list[object] = [tenant_id]
+
+    def value(self, value: object, kind: str) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}::{kind}"
+
+    def source(self, question: UsageQuestion, *, is_by_caller: bool) -> str:
+        """Name the rows to add up: the fewest that tell what is asked for."""
+        columns = f"currency, cost_nanos, {', '.join(_FIGURES)}"
+        if question.is_of_whole_tenant and not is_by_caller:
+            rows = self._span("usage_model_days", "day", question.since, question.until, question)
+            return f"(SELECT day, model, {columns} FROM {rows}) AS kept"  # noqa: S608  fixed words, no input
+        columns = f"{', '.join(_OF_CALL)}, {columns}"
+        if "day" in question.groups:
+            rows = self._span("usage_days", "day", question.since, question.until, question)
+            return f"(SELECT day, {columns} FROM {rows}) AS kept"  # noqa: S608  likewise
+        first, last = question.whole_months()
+        spans = (
+            ("usage_days", "day", question.since, first),
+            ("usage_months", "month", first, last),
+            ("usage_days", "day", last, question.until),
+        )
+        parts = [
+            f"SELECT {columns} FROM {self._span(*span, question)}"  # noqa: S608  likewise
+            for span in spans
+            if span[2] < span[3]
+        ]
+        return f"({' UNION ALL '.join(parts)}) AS kept"
+
+    def _span(
+        self, table: str, period: str, since: date, until: date, question: UsageQuestion
+    ) -> str:
+        conditions = [
+            "tenant_id = $1",
+            f"{period} >= {self.value(since, 'date')}",
+            f"{period} < {self.value(until, 'date')}",
+        ]
+        wanted = question.wanted
+        if wanted.model is not None:
+            conditions.append(f"model = {self.value(wanted.model, 'text')}")
+        if wanted.api_key_id is not None:
+            conditions.append(f"api_key_id = {self.value(wanted.api_key_id, 'uuid')}")
+        if wanted.account_id is not None:
+            conditions.append(f"account_id = {self.value(wanted.account_id, 'uuid')}")
+        return f"{table} WHERE {' AND '.join(conditions)}"
+
+    def beyond(self, question: UsageQuestion) -> str:
+        """Leave out what was on the pages before."""
+        if question.after is None:
+            return ""
+        fields = fields_of(question.groups)
+        kinds = {"day": "date", "api_key_id": "uuid", "account_id": "uuid"}
+        last = []
+        for field in fields:
+            value = getattr(question.after, field)
+            value = _NULLS.get(field) if value is None else value
+            last.append(self.value(value, kinds.get(field, "text")))
+        sorted_by = ", ".join(_SORTED[field] for field in fields)
+        return f"WHERE ({sorted_by}) > ({', '.join(last)})"
+
+
+async def _add_up(
+    connection: PooledConnection, tenant_id: TenantId, question: UsageQuestion
+) -> UsageSums:
+    """Add up all there is in the span, page or no page."""
+    query = _Query(tenant_id)
+    source = query.source(question, is_by_caller=False)
+    rows = await connection.fetch(
+        f"SELECT currency, {_SUMS}, sum(cost_nanos) AS cost FROM {source}"  # noqa: S608  likewise
+        " GROUP BY currency ORDER BY currency",
+        *query.values,
+    )
+    return UsageSums(
+        **{name: sum(row[name] for row in rows) for name in _FIGURES},
+        costs=_costs([row["currency"] for row in rows], [row["cost"] for row in rows]),
+    )
+
+
+async def _read_page(
+    connection: PooledConnection, tenant_id: TenantId, question: UsageQuestion
+) -> Sequence[asyncpg.Record]:
+    if question.after is not None and question.after.day is not None:
+        question = replace(question, since=max(question.since, question.after.day))
+    query = _Query(tenant_id)
+    fields = fields_of(question.groups)
+    source = query.source(question, is_by_caller=question.is_by_caller)
+    keys, places = ", ".join(fields), ", ".join(_SORTED[field] for field in fields)
+    beyond, limit = query.beyond(question), query.value(question.limit + 1, "bigint")
+    rows: Sequence[asyncpg.Record] = await connection.fetch(
+        f"""
+        SELECT {keys}, {_SUMS}, array_agg(coin ORDER BY coin) AS currencies,
+            array_agg(cost ORDER BY coin) AS costs
+        FROM (
+            SELECT {keys}, currency AS coin, {_SUMS}, sum(cost_nanos) AS cost
+            FROM {source} {beyond} GROUP BY {keys}, coin
+        ) AS by_currency
+        GROUP BY {keys} ORDER BY {places} LIMIT {limit}
+        """,  # noqa: S608  likewise
+        *query.values,
+    )
+    return rows
+
+
+async def _count_groups(
+    connection: PooledConnection, tenant_id: TenantId, question: UsageQuestion
+) -> int:
+    query = _Query(tenant_id)
+    source = query.source(question, is_by_caller=question.is_by_caller)
+    keys = ", ".join(fields_of(question.groups))
+    total: int = await connection.fetchval(
+        f"SELECT count(*) FROM (SELECT DISTINCT {keys} FROM {source}) AS found",  # noqa: S608  likewise
+        *query.values,
+    )
+    return total
+
+
+async def _read_names(
+    connection: PooledConnection, tenant_id: TenantId, keys: Iterable[GroupKey]
+) -> dict[UUID, str]:
+    api_keys = {key.api_key_id for key in keys} - {None}
+    accounts = {key.account_id for key in keys} - {None}
+    if not api_keys and not accounts:
+        return {}
+    rows = await connection.fetch(_NAMES, tenant_id, list(api_keys), list(accounts))
+    return {row["id"]: row["name"] for row in rows}
+
+
+def _key(question: UsageQuestion, row: asyncpg.Record) -> GroupKey:
+    return GroupKey(**{field: row[field] for field in fields_of(question.groups)})
+
+
+def _sums(row: asyncpg.Record) -> UsageSums:
+    return UsageSums(
+        **{name: row[name] for name in _FIGURES}, costs=_costs(row["currencies"], row["costs"])
+    )
+
+
+def _costs(currencies: Sequence[str | None], costs: Sequence[int]) -> list[Cost]:
+    """Pair currencies with what was spent in them; what was free has none."""
+    return [
+        Cost(currency=currency, cost_nanos=int(cost))
+        for currency, cost in zip(currencies, costs, strict=True)
+        if currency is not None
+    ]
