@@ -93,9 +93,18 @@ The back office of a company's own model platform: accounts, budgets, a model re
 OpenAI-compatible gateway and an audit trail that loses nothing.
 
 Errors are problem documents (RFC 9457) with a stable `code`. Lists take `limit` and `cursor` and
-answer `items` and `next_cursor`. Times are UTC. Every answer carries `X-Request-ID`.
+answer `items` and `next_cursor`. Times are UTC. Every answer carries `X-Request-ID`, and
+where requests are limited `RateLimit` and `RateLimit-Policy`.
 """
-CORS_EXPOSED = ["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Request-ID"]
+CORS_EXPOSED = [
+    "ETag",
+    "Idempotency-Replayed",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+]
 
 
 def make_app() -> FastAPI:
@@ -178,10 +187,13 @@ def _lifespan(
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
             opened.audit.gap.on_unrecorded = metrics.event_unrecorded
+            if opened.rate_limits is not None:
+                opened.rate_limits.on_refused = metrics.request_limited
             yield {
                 **opened.state,
                 "authenticator": opened.authenticator,
                 "recorder": opened.recorder,
+                "rate_limits": opened.rate_limits,
                 "health": Health(
                     version=app.version,
                     traffic=traffic,

@@ -11,6 +11,7 @@ from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.mail import make_sender
+from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
@@ -88,6 +89,7 @@ def build_user(
     settings: AuthSettings,
     secret_key: str,
     environment: str,
+    rate_limits: RateLimits | None = None,
 ) -> UserContext:
     def unit_of_work() -> SqlUserUnitOfWork:
         return SqlUserUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
@@ -180,8 +182,12 @@ def build_user(
     key_uses = KeyUses(database)
     return UserContext(
         authenticator=CredentialAuthenticator(
-            sessions=SessionAuthenticator(tokens=tokens, redis=redis, database=database),
-            keys=KeyAuthenticator(redis=redis, database=database, uses=key_uses),
+            sessions=SessionAuthenticator(
+                tokens=tokens, redis=redis, database=database, limits=rate_limits
+            ),
+            keys=KeyAuthenticator(
+                redis=redis, database=database, uses=key_uses, limits=rate_limits
+            ),
         ),
         accounts=accounts,
         hasher=hasher,

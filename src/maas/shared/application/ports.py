@@ -4,6 +4,7 @@ from typing import Protocol
 
 from maas.shared.domain.errors import UnauthenticatedError
 from maas.shared.domain.principal import Principal
+from maas.shared.domain.rate_limit import Standing
 
 
 class InvalidTokenError(UnauthenticatedError):
@@ -33,4 +34,22 @@ class Authenticator(Protocol):
             InvalidApiKeyError: likewise.
             UnavailableError: neither Redis nor PostgreSQL can tell.
         """
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests; those of good credentials are counted by who checks these."""
+
+    async def take_of_address(
+        self, address: str | None, *, is_registration: bool = False
+    ) -> Standing:
+        """Count a request on its address, also while Redis is gone."""
+        ...
+
+    async def give_back(self, standing: Standing) -> None:
+        """Undo the counting of a request that should not have been counted there."""
+        ...
+
+    def tell_refusal(self, standing: Standing) -> None:
+        """Count a refused request in the metrics."""
         ...

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 from maas.shared.domain.idempotency import IdempotencyClaim
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.principal import Principal
+from maas.shared.domain.rate_limit import RouteClass, Standing
 
 Outcome: TypeAlias = Literal["success", "failure", "denied"]
 
@@ -37,7 +38,8 @@ class Call:
     """Facts about one request, task or command.
 
     `address` is the client's, after trusted proxies; `tenant_id` is the tenant its transactions act
-    in, the principal's unless a public route (sign-in) sets it.
+    in, the principal's unless a public route (sign-in) sets it. `route_class` is what the caller's
+    requests are limited by, if at all; `standing` is what the limits made of this one.
     """
 
     request_id: str
@@ -47,6 +49,8 @@ class Call:
     principal: Principal | None = None
     tenant_id: TenantId | None = None
     idempotency: IdempotencyClaim | None = None
+    route_class: RouteClass | None = None
+    standing: Standing | None = None
 
     def act_as(self, principal: Principal) -> None:
         """Let the rest of the call run as this principal, in its tenant."""

@@ -44,12 +44,15 @@ class Rate:
     window_seconds: int
     interval_us: int = field(init=False)
     span_us: int = field(init=False)
+    policy: str = field(init=False)
 
     def __post_init__(self) -> None:
         # Rounded up: in the long run never more than the quota, and after a pause exactly it.
         interval = math.ceil(self.window_seconds * MICROSECONDS / self.quota)
         object.__setattr__(self, "interval_us", interval)
         object.__setattr__(self, "span_us", interval * self.quota)
+        policy = f'"{self.name}";q={self.quota};w={self.window_seconds}'
+        object.__setattr__(self, "policy", policy)
 
     def shared_by(self, processes: int) -> "Rate":
         """Cut it to one process's part, where processes cannot count together."""
@@ -69,10 +72,6 @@ class Level:
     rate: Rate
     left: int
     wait_us: int
-
-    @property
-    def is_exceeded(self) -> bool:
-        return self.left < 0
 
     @property
     def available(self) -> int:
@@ -98,6 +97,10 @@ class Standing:
     levels: Sequence[Level]
     is_news: bool
     buckets: Sequence[str]
+
+    @property
+    def is_exceeded(self) -> bool:
+        return any(level.left < 0 for level in self.levels)
 
     @property
     def exceeded(self) -> Sequence[Rate]:

@@ -56,6 +56,12 @@ class Metrics:
         self._shed = Counter(
             "maas_http_requests_shed", "Requests refused under load.", registry=self.registry
         )
+        self._limited = Counter(
+            "maas_http_requests_limited",
+            "Requests refused by a limit on requests.",
+            ["policy"],
+            registry=self.registry,
+        )
         self._unrecorded = Counter(
             "maas_audit_unrecorded",
             "Ordinary reads answered while nothing could record them.",
@@ -78,6 +84,9 @@ class Metrics:
 
     def request_shed(self) -> None:
         self._shed.inc()
+
+    def request_limited(self, policy: str) -> None:
+        self._limited.labels(policy).inc()
 
     def event_unrecorded(self, count: int) -> None:
         self._unrecorded.inc(count)

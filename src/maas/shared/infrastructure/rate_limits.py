@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from maas.shared.domain.call import current_call, find_call
 from maas.shared.domain.rate_limit import (
     HOUR,
     MICROSECONDS,
     MINUTE,
     Level,
     Rate,
+    RateLimitedError,
     RouteClass,
     Standing,
     has_room,
@@ -29,6 +31,8 @@ from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
 from maas.shared.infrastructure.redis import KEY_PREFIX, RedisGate, RedisUnavailableError, Script
 
 PREFIX: Final = f"{KEY_PREFIX}limit:"
+ON_ACCOUNTS: Final = f"{PREFIX}account:"
+ON_KEYS: Final = f"{PREFIX}key:"
 TOLD_EVERY_SECONDS: Final = 60
 MAX_LOCAL: Final = 10_000
 IPV6_SITE_BITS: Final = 64
@@ -222,24 +226,76 @@ class RateLimits:
         }
         self.on_refused: Callable[[str], None] = _tell_nobody
 
-    def of_address(self, address: str | None) -> Bucket:
+    def buckets_of_account(self, holder: UUID) -> list[Bucket]:
+        """Name where the call counts of a person or a service account: one bucket, or none."""
+        call = find_call()
+        route_class = None if call is None else call.route_class
+        if route_class is None:
+            return []
+        return [Bucket(f"{ON_ACCOUNTS}{holder.hex}:{route_class}", self._classes[route_class])]
+
+    def note(self, buckets: Sequence[Bucket], answer: Sequence[int]) -> None:
+        """Note in the call what a script's `take` answered of these buckets, if there are any."""
+        if buckets:
+            current_call().standing = self._read(buckets, answer)
+
+    def note_here(self, buckets: Sequence[Bucket]) -> None:
+        """Count the call in this process, and note what came of it.
+
+        Raises:
+            RateLimitedError: no room was left, so PostgreSQL need not be asked whose call it is.
+        """
+        if buckets:
+            standing = current_call().standing = self.take_here(buckets)
+            if standing.is_exceeded:
+                raise RateLimitedError(standing)
+
+    async def count(self, buckets: Sequence[Bucket]) -> None:
+        """Count the call in a round trip of its own, and note what came of it."""
+        if buckets:
+            current_call().standing = await self.take(buckets)
+
+    def key_check(self, public_id: str) -> tuple[list[str], list[str | int]]:
+        """Name what the check of a key has to know beside its entry, if the call is limited."""
+        call = find_call()
+        if call is None or call.route_class is None:
+            return [], []
+        address, rate = self._of_address(call.address), self._classes[call.route_class]
+        keys = [address.key, f"{ON_KEYS}{public_id}"]
+        return keys, [*arguments_of(address), call.route_class, rate.interval_us, rate.span_us]
+
+    def buckets_of_key(
+        self, holder: UUID, public_id: str, *, per_minute: int | None
+    ) -> list[Bucket]:
+        """Name where a call by a key counts: on its holder, and on the key if it has a rate."""
+        buckets = self.buckets_of_account(holder)
+        if buckets and per_minute is not None:
+            buckets.append(Bucket(f"{ON_KEYS}{public_id}", _rate_of_key(per_minute)))
+        return buckets
+
+    def refuse_strangers(self, answer: Sequence[int] | None) -> None:
+        """Refuse an unknown key from an address that has shown too many bad ones.
+
+        `answer` is what looking at its bucket told; without one, this process looks.
+
+        Raises:
+            RateLimitedError: before PostgreSQL is asked.
+        """
+        call = find_call()
+        if call is None or call.route_class is None:
+            return
+        buckets = [self._of_address(call.address)]
+        looked = read_standing(buckets, answer) if answer else self.take_here(buckets, cost=0)
+        if looked.is_exceeded:
+            call.standing = looked
+            raise RateLimitedError(looked)
+
+    def _of_address(self, address: str | None) -> Bucket:
         return Bucket(f"{PREFIX}address:{site_of(address)}", self._address)
 
-    def of_account(self, holder: UUID, route_class: RouteClass) -> Bucket:
-        """Name the bucket of a person or a service account."""
-        return Bucket(f"{PREFIX}account:{holder.hex}:{route_class}", self._classes[route_class])
-
-    def of_key(self, public_id: str, *, per_minute: int) -> Bucket:
-        return Bucket(f"{PREFIX}key:{public_id}", _rate_of_key(per_minute))
-
-    def rate_of(self, route_class: RouteClass) -> Rate:
-        return self._classes[route_class]
-
-    def read(self, buckets: Sequence[Bucket], answer: Sequence[int]) -> Standing:
-        """Read what a script's `take` answered; where it could not count, count here."""
-        if not answer:
-            return self.take_here(buckets)
-        return read_standing(buckets, answer)
+    def _read(self, buckets: Sequence[Bucket], answer: Sequence[int]) -> Standing:
+        # Where the server takes no writes, its script counts nothing.
+        return read_standing(buckets, answer) if answer else self.take_here(buckets)
 
     async def take(self, buckets: Sequence[Bucket]) -> Standing:
         """Count a request, in a round trip of its own."""
@@ -251,7 +307,7 @@ class RateLimits:
             )
         except RedisUnavailableError:
             return self.take_here(buckets)
-        return self.read(buckets, answer)
+        return self._read(buckets, answer)
 
     def take_here(self, buckets: Sequence[Bucket], *, cost: int = 1) -> Standing:
         """Count in this process alone, for its part of the limits; `cost` 0 only looks."""
@@ -261,7 +317,7 @@ class RateLimits:
     async def take_of_address(
         self, address: str | None, *, is_registration: bool = False
     ) -> Standing:
-        buckets = [self.of_address(address)]
+        buckets = [self._of_address(address)]
         if is_registration:
             key = f"{PREFIX}registration:{site_of(address)}"
             buckets.append(Bucket(key, self._registration))
@@ -269,7 +325,7 @@ class RateLimits:
 
     async def give_back(self, standing: Standing) -> None:
         """Undo the counting of a request that should not have been counted there."""
-        if standing.exceeded:
+        if standing.is_exceeded:
             return
         try:
             await self._redis.evaluate(

@@ -25,6 +25,7 @@ from maas.shared.domain.idempotency import (
     IdempotencyKeyReusedError,
     KeptAnswerUnreadableError,
 )
+from maas.shared.domain.rate_limit import RateLimitedError
 from maas.shared.interface.handlers import INVALID
 from maas.shared.interface.idempotency import HEADER as IDEMPOTENCY_HEADER
 from maas.shared.interface.idempotency import RENDER_ATTRIBUTE, InvalidIdempotencyKeyError
@@ -229,6 +230,7 @@ def problems_of(route: RouteFacts) -> Iterator[Problem]:
 
 def _declared(route: RouteFacts) -> Iterator[type[MaasError]]:
     yield UnavailableError
+    yield RateLimitedError
     body = route.context.body_field
     if body is not None:
         yield from _WITH_A_BODY

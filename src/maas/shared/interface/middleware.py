@@ -22,8 +22,10 @@ from maas.shared.interface.problems import (
     Faces,
     problem_of,
 )
+from maas.shared.interface.rate_limits import limit_headers
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.security import DOCS_PATHS, HEALTH_PATHS
+from maas.shared.interface.strangers import limit_stranger
 from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic, overloaded
 from maas.shared.interface.urls import url_problem
 
@@ -106,7 +108,8 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, user_agent, forwarded, scheme = _read_headers(scope["headers"])
+        head = _read_headers(scope["headers"])
+        request_id, user_agent, forwarded, scheme, has_credential = head
         scope[REQUEST_ID_KEY] = request_id
         answer = _Answer(scope, send, request_id, self._traffic)
         if scope["path"] in HEALTH_PATHS:
@@ -123,10 +126,19 @@ class EdgeMiddleware:
             address=address,
             user_agent=user_agent,
         )
+        answer.call = call
         with serving(call):
-            await self._serve(scope, receive, answer, call)
+            await self._serve(scope, receive, answer, call, has_credential=has_credential)
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer", call: Call) -> None:
+    async def _serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        answer: "_Answer",
+        call: Call,
+        *,
+        has_credential: bool,
+    ) -> None:
         traffic = self._traffic
         if traffic.in_flight >= traffic.max_in_flight and scope["path"] not in _NEVER_SHED:
             self._metrics.request_shed()
@@ -140,6 +152,8 @@ class EdgeMiddleware:
         started = time.perf_counter()
         try:
             problem = url_problem(scope)
+            if problem is None:
+                problem = await limit_stranger(scope, call, has_credential=has_credential)
             if problem is None:
                 await self._app(scope, receive, answer.send)
             else:
@@ -173,13 +187,14 @@ class EdgeMiddleware:
 class _Answer:
     """Passes an answer on with the edge's headers, and remembers its status."""
 
-    __slots__ = ("_request_id", "_scope", "_send", "_traffic", "status")
+    __slots__ = ("_request_id", "_scope", "_send", "_traffic", "call", "status")
 
     def __init__(self, scope: Scope, send: Send, request_id: str, traffic: Traffic) -> None:
         self._scope = scope
         self._send = send
         self._request_id = request_id
         self._traffic = traffic
+        self.call: Call | None = None
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
@@ -208,6 +223,8 @@ class _Answer:
         ]
         if not any(name == b"cache-control" for name, _ in own):
             headers.append(_NO_STORE)
+        if self.call is not None and self.call.standing is not None:
+            headers += limit_headers(self.call.standing)
         if scope["scheme"] == "https":
             headers.append(_HSTS)
         if self._traffic.is_draining:
@@ -215,21 +232,27 @@ class _Answer:
         return headers
 
 
-def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes], str | None]:
-    """Pick out, in one pass, the request id, the user agent and what proxies say."""
+def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes], str | None, bool]:
+    """Pick out, in one pass, the request id, the user agent and what proxies say.
+
+    And whether there is a credential, good or bad.
+    """
     request_id = user_agent = scheme = None
+    has_credential = False
     forwarded: list[bytes] = []
     for name, value in headers:
         if name == b"x-request-id":
             request_id = value.decode("ascii") if _REQUEST_ID.fullmatch(value) else None
         elif name == b"user-agent":
             user_agent = value.decode("latin-1")[:MAX_USER_AGENT_CHARS]
+        elif name in {b"authorization", b"x-api-key"}:
+            has_credential = True
         elif name == b"x-forwarded-for":
             forwarded.append(value)
         elif name == b"x-forwarded-proto":
             # The last word is that of the proxy next to us, the only one that is trusted here.
             scheme = _SCHEMES.get(value.rpartition(b",")[2].strip().lower())
-    return request_id or new_request_id(), user_agent, forwarded, scheme
+    return request_id or new_request_id(), user_agent, forwarded, scheme, has_credential
 
 
 def new_request_id() -> str:

@@ -1,15 +1,28 @@
 """Who may call a route: one dependency that authenticates, checks and notes denials."""
 
+from collections.abc import Awaitable
 from typing import Annotated, cast
 
 from fastapi import Depends, Request, params
 from starlette.types import Scope
 
-from maas.shared.application.ports import Authenticator, InvalidApiKeyError, InvalidTokenError
-from maas.shared.domain.call import ACTION_ATTRIBUTE, current_call
+from maas.shared.application.ports import (
+    Authenticator,
+    InvalidApiKeyError,
+    InvalidTokenError,
+    RateLimiter,
+)
+from maas.shared.domain.call import ACTION_ATTRIBUTE, Call, current_call
 from maas.shared.domain.errors import PermissionDeniedError, UnauthenticatedError, may_refuse
 from maas.shared.domain.principal import Principal
+from maas.shared.domain.rate_limit import RateLimitedError
 from maas.shared.interface.addresses import parse_address
+from maas.shared.interface.rate_limits import (
+    count_on_address,
+    enforce,
+    find_limiter,
+    route_class_of,
+)
 
 MAX_CREDENTIAL_BYTES = 4096
 DENIED_ACTION = "access.denied"
@@ -99,6 +112,7 @@ def _text(credential: bytes) -> str:
     InvalidTokenError,
     InvalidApiKeyError,
     AddressNotAllowedError,
+    RateLimitedError,
 )
 async def authenticate(request: Request) -> Principal:
     """Let the call act as whoever its credential belongs to, once a request.
@@ -106,18 +120,51 @@ async def authenticate(request: Request) -> Principal:
     Raises:
         UnauthenticatedError: no credential, or not a good one.
         AddressNotAllowedError: a good key, used from where it may not be; it is recorded.
+        RateLimitedError: too many requests by it, or too many bad ones from this address.
     """
     call = current_call()
     if call.principal is not None:
         return call.principal
-    authenticator = cast("Authenticator", request.scope["state"]["authenticator"])
-    principal = await authenticator.authenticate(credential_of(request.scope))
-    call.act_as(principal)
+    limiter = find_limiter(request.scope)
+    if limiter is None:
+        principal = await _identify(request.scope)
+        call.act_as(principal)
+    else:
+        principal = await _identify_within_limits(request.scope, call, limiter)
     limits = principal.key_limits
     if limits is not None and not limits.allows_address(call.address):
+        if limiter is not None:
+            await count_on_address(limiter, call)
         await _record_denial(request, reason=AddressNotAllowedError.code)
         raise AddressNotAllowedError
+    if limiter is not None:
+        await enforce(limiter, call)
     return principal
+
+
+async def _identify_within_limits(scope: Scope, call: Call, limiter: RateLimiter) -> Principal:
+    """Find out who is calling; whoever counts it has noted so in the call.
+
+    A credential that is no good counts on the address, unless the call does already.
+    """
+    call.route_class = route_class_of(scope)
+    is_stranger = call.standing is not None
+    try:
+        principal = await _identify(scope)
+    except UnauthenticatedError:
+        if not is_stranger:
+            await count_on_address(limiter, call)
+        raise
+    except RateLimitedError:
+        await enforce(limiter, call)
+        raise
+    call.act_as(principal)
+    return principal
+
+
+def _identify(scope: Scope) -> Awaitable[Principal]:
+    authenticator = cast("Authenticator", scope["state"]["authenticator"])
+    return authenticator.authenticate(credential_of(scope))
 
 
 async def require(request: Request, permission: str) -> Principal:

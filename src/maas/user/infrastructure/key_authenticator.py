@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import ip_network
@@ -21,11 +21,11 @@ from maas.shared.application.ports import Authenticator, InvalidApiKeyError
 from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
 from maas.shared.domain.principal import KeyLimits, Principal, meet
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.redis import RedisGate, RedisUnavailableError
+from maas.shared.infrastructure.rate_limits import ON_ACCOUNTS, TAKE, RateLimits
+from maas.shared.infrastructure.redis import RedisGate, RedisUnavailableError, Script
 from maas.user.domain.key_text import KEY_PREFIX, PresentedKey, read_key
 from maas.user.infrastructure.key_uses import KeyUses
 from maas.user.infrastructure.sessions import (
-    CHECK,
     FALLBACK_READS_AT_ONCE,
     FILL,
     MAX_PARSED,
@@ -37,6 +37,43 @@ from maas.user.public import SELF_PERMISSIONS
 
 KEY_QUERY: Final = "SELECT * FROM api_key_principal($1)"
 FIRST_USE: Final = "SELECT api_key_first_use($1, $2) AS is_current"
+
+# An entry is `v|<version>|<rate>|<holder>|<hash>|<previous hash>|<the rest>`. As for sessions, a
+# miss brings the time. Nobody who does not know the secret uses up what the holder and the key have
+# left: a miss looks whether the address has shown too many bad credentials, a hit counts only if
+# the hash is right.
+# KEYS: the entry; if calls are limited, the bucket of the address and of the key. ARGV: the hash,
+# interval and span of the address, the class of routes, interval and span of the holder.
+CHECK: Final = Script(
+    TAKE
+    + f"local accounts = '{ON_ACCOUNTS}'"
+    + """
+local entry = redis.call('GET', KEYS[1])
+local now, answer = microseconds(), {}
+if not entry or string.sub(entry, 1, 1) == 's' then
+  if KEYS[2] then
+    answer = take({{KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}, now, 0) or {}
+  end
+  table.insert(answer, 1, math.floor(now / 1000))
+  return answer
+end
+if KEYS[2] then
+  local rate, holder, secret, previous =
+    string.match(entry, '^v|%d+|(%d+)|(%x+)|(%x+)|(%x*)|')
+  if secret and (ARGV[1] == secret or ARGV[1] == previous) then
+    local bucket = accounts .. holder .. ':' .. ARGV[4]
+    local buckets = {{bucket, tonumber(ARGV[5]), tonumber(ARGV[6])}}
+    if rate ~= '0' then
+      local interval = math.ceil(60000000 / rate)
+      buckets[2] = {KEYS[3], interval, interval * rate}
+    end
+    answer = take(buckets, now, 1) or {}
+  end
+end
+table.insert(answer, 1, entry)
+return answer
+"""
+)
 LIFETIME_MS: Final = round(VALID_ENTRY_LIFETIME / timedelta(milliseconds=1))
 
 
@@ -61,7 +98,15 @@ class KnownKey:
 class KeyAuthenticator:
     """Checks API keys (the `Authenticator` port)."""
 
-    def __init__(self, *, redis: RedisGate, database: Database, uses: KeyUses) -> None:
+    def __init__(
+        self,
+        *,
+        redis: RedisGate,
+        database: Database,
+        uses: KeyUses,
+        limits: RateLimits | None = None,
+    ) -> None:
+        self._limits = limits
         self._redis = redis
         self._database = database
         self._uses = uses
@@ -72,26 +117,53 @@ class KeyAuthenticator:
         key = read_key(credential)
         if key is None:
             raise InvalidApiKeyError
-        known = await self._look_up(key)
+        known, counted = await self._look_up(key)
         if not (known.is_current(key) or known.is_previous(key)):
             raise InvalidApiKeyError
+        if self._limits is not None:
+            await self._count(self._limits, known, key, counted)
         self._uses.note(known.principal.api_key_id)
         return known.principal
 
-    async def _look_up(self, key: PresentedKey) -> KnownKey:
-        entry = key_entry(key.public_id)
+    async def _look_up(self, key: PresentedKey) -> tuple[KnownKey, Sequence[int]]:
+        """Find what is known of a key, and how the call was counted, if it was.
+
+        Raises:
+            InvalidApiKeyError: there is none of this id.
+            RateLimitedError: its address has shown too many bad credentials.
+        """
+        entry, limits = key_entry(key.public_id), self._limits
+        keys, args = ([], []) if limits is None else limits.key_check(key.public_id)
+        args = [key.secret_hash.hex(), *args]
         try:
-            answer = await self._redis.evaluate(CHECK, keys=[entry], args=[])
+            found, *counted = await self._redis.evaluate(CHECK, keys=[entry, *keys], args=args)
         except RedisUnavailableError:
-            return (await self._read(key))[0]
-        if isinstance(answer, int):
-            return await self._read_and_fill(key, entry, asked_at_ms=answer)
-        known = self._parse(answer)
+            if limits is not None:
+                limits.refuse_strangers(None)
+            return (await self._read(key))[0], ()
+        if isinstance(found, int):
+            if limits is not None and counted:
+                limits.refuse_strangers(counted)
+            return await self._read_and_fill(key, entry, asked_at_ms=found), ()
+        known = self._parse(found)
         is_settled = self._redis.server_age_seconds >= SETTLING_SECONDS
         is_first_use = not known.is_secret_used and known.is_current(key)
         if is_first_use or not is_settled:
-            return (await self._read(key))[0]
-        return known
+            known = (await self._read(key))[0]
+        return known, counted
+
+    async def _count(
+        self, limits: RateLimits, known: KnownKey, key: PresentedKey, counted: Sequence[int]
+    ) -> None:
+        """Note how the call was counted, or count it where Redis had no entry to count by."""
+        principal = known.principal
+        bound = principal.key_limits
+        per_minute = None if bound is None else bound.requests_per_minute
+        buckets = limits.buckets_of_key(principal.account_id, key.public_id, per_minute=per_minute)
+        if len(counted) == 1 + 2 * len(buckets):
+            limits.note(buckets, counted)
+        else:
+            await limits.count(buckets)
 
     async def _read(self, key: PresentedKey) -> tuple[KnownKey, int]:
         """Ask PostgreSQL, a few at a time; tell for how many ms at most its answer is good."""
@@ -136,14 +208,18 @@ class KeyAuthenticator:
         """Read an entry; the same bytes always mean the same, so their reading is kept."""
         known = self._parsed.get(entry)
         if known is None:
-            _, version, body = entry.split(b"|", 2)
+            version, rate, holder, secret, previous, body = entry.decode().split("|", 6)[1:]
             fields = json.loads(body)
-            previous = fields["previous"]
+            fields |= {
+                "version": int(version),
+                "holder": holder,
+                "requests_per_minute": int(rate) or None,
+            }
             known = KnownKey(
-                principal=_principal({**fields, "version": int(version)}),
-                secret_hash=bytes.fromhex(fields["secret"]),
+                principal=_principal(fields),
+                secret_hash=bytes.fromhex(secret),
                 is_secret_used=fields["is_used"],
-                previous_hash=None if previous is None else bytes.fromhex(previous),
+                previous_hash=bytes.fromhex(previous) or None,
             )
             if len(self._parsed) >= MAX_PARSED:
                 self._parsed.clear()
@@ -200,21 +276,25 @@ def _spell(known: KnownKey) -> str:
     body = json.dumps(
         {
             "kind": principal.kind,
-            "holder": principal.account_id.hex,
             "tenant": principal.tenant_id.hex,
             "username": principal.username,
             "permissions": sorted(principal.permissions),
             "key": principal.api_key_id.hex if principal.api_key_id else None,
             "networks": None if networks is None else [str(network) for network in networks],
             "models": None if models is None else sorted(models),
-            "requests_per_minute": limits.requests_per_minute,
-            "secret": known.secret_hash.hex(),
             "is_used": known.is_secret_used,
-            "previous": None if known.previous_hash is None else known.previous_hash.hex(),
         },
         separators=(",", ":"),
     )
-    return f"v|{principal.version}|{body}"
+    head: list[object] = [
+        "v",
+        principal.version,
+        limits.requests_per_minute or 0,
+        principal.account_id.hex,
+        known.secret_hash.hex(),
+        (known.previous_hash or b"").hex(),
+    ]
+    return "|".join([*map(str, head), body])
 
 
 class CredentialAuthenticator:

@@ -22,6 +22,7 @@ from maas.shared.application.ports import InvalidTokenError
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.rate_limits import TAKE, RateLimits, arguments_of
 from maas.shared.infrastructure.redis import (
     KEY_PREFIX,
     RedisGate,
@@ -41,12 +42,22 @@ MAX_PARSED: Final = 8192
 
 # A miss brings the server's time, so that what is filled in later dies five seconds after it was
 # looked for, however slow the reader and whatever its clock says. A stale mark is a miss, too.
-CHECK: Final = Script("""
+# After the entry comes what the limits say, if there is a bucket and the session is not revoked.
+CHECK: Final = Script(
+    TAKE
+    + """
 local entry = redis.call('GET', KEYS[1])
-if entry and string.sub(entry, 1, 1) ~= 's' then return entry end
-local now = redis.call('TIME')
-return now[1] * 1000 + math.floor(now[2] / 1000)
-""")
+local mark = entry and string.sub(entry, 1, 1)
+if mark == 'x' then return {entry} end
+local now, answer = microseconds(), {}
+if KEYS[2] then
+  answer = take({{KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])}}, now, 1) or {}
+end
+if not entry or mark == 's' then entry = math.floor(now / 1000) end
+table.insert(answer, 1, entry)
+return answer
+"""
+)
 
 # ARGV: entry, its version, when it dies (ms since the epoch, by the server's clock).
 FILL: Final = Script("""
@@ -76,8 +87,16 @@ def key_entry(public_id: str) -> str:
 class SessionAuthenticator:
     """Checks access tokens against live sessions (the `Authenticator` port)."""
 
-    def __init__(self, *, tokens: TokenIssuer, redis: RedisGate, database: Database) -> None:
+    def __init__(
+        self,
+        *,
+        tokens: TokenIssuer,
+        redis: RedisGate,
+        database: Database,
+        limits: RateLimits | None = None,
+    ) -> None:
         self._tokens = tokens
+        self._limits = limits
         self._redis = redis
         self._database = database
         self._bulkhead = asyncio.Semaphore(FALLBACK_READS_AT_ONCE)
@@ -88,14 +107,11 @@ class SessionAuthenticator:
         if claims is None:
             raise InvalidTokenError
         key = session_key(claims.session_id)
-        try:
-            answer = await self._redis.evaluate(CHECK, keys=[key], args=[])
-        except RedisUnavailableError:
+        answer = await self._check(key, claims)
+        if answer is None:
             return await self._read(claims)
         if isinstance(answer, int):
             return await self._read_and_fill(claims, key, asked_at_ms=answer)
-        if answer.startswith(b"x"):
-            raise InvalidTokenError
         principal = self._parse(answer)
         is_settled = self._redis.server_age_seconds >= SETTLING_SECONDS
         if principal.version < claims.version or not is_settled:
@@ -103,6 +119,28 @@ class SessionAuthenticator:
             # with an old one.
             return await self._read(claims)
         return _of_token(principal, claims)
+
+    async def _check(self, key: str, claims: AccessClaims) -> bytes | int | None:
+        """Look a session up and count the request, in one round trip.
+
+        Tells the entry; or that there is none, by when that was on the server's clock; or nothing,
+        without Redis.
+        """
+        limits = self._limits
+        buckets = [] if limits is None else limits.buckets_of_account(claims.account_id)
+        keys = [key, *[bucket.key for bucket in buckets]]
+        try:
+            answer = await self._redis.evaluate(CHECK, keys=keys, args=arguments_of(*buckets))
+        except RedisUnavailableError:
+            if limits is not None:
+                limits.note_here(buckets)
+            return None
+        found: bytes | int = answer[0]
+        if isinstance(found, bytes) and found.startswith(b"x"):
+            raise InvalidTokenError
+        if limits is not None:
+            limits.note(buckets, answer[1:])
+        return found
 
     async def _read(self, claims: AccessClaims) -> Principal:
         """Ask PostgreSQL, a few at a time, so that a dead Redis does not drown it."""

@@ -1,0 +1,342 @@
+"""The limits on requests through the whole application: who is held back, and what is said."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.conftest import MakeSettings
+from tests.e2e.conftest import Flush, MakePerson, Person, serving_app
+from tests.e2e.user.keys import KEYS, make_key, with_key
+from tests.factories.accounts import PASSWORD
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
+
+API = "/api/v1"
+PROFILE, LOGIN, REGISTER = f"{API}/users/profile", f"{API}/auth/login", f"{API}/auth/register"
+NOBODY_THERE = "redis://127.0.0.1:1/0"
+WRONG = {"username": "nobody", "password": "wrong horse battery staple"}
+
+Limited = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def limited(make_settings: MakeSettings, client: httpx.AsyncClient) -> Limited:
+    """Serve an application with these limits, beside the one that has none."""
+
+    @asynccontextmanager
+    async def serve(
+        address: str = "192.0.2.1", *, redis: str | None = None, **limits: object
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        gone = {} if redis is None else {"redis": {"url": redis, "broker_url": redis}}
+        settings = make_settings(
+            rate_limits={"enabled": True, **limits},
+            auth={"registration": "open", "login_throttle": False},
+            **gone,
+        )
+        async with serving_app(settings, address=address) as serving:
+            yield serving
+
+    return serve
+
+
+@pytest.fixture
+async def ada(make_person: MakePerson) -> Person:
+    return await make_person("ada")
+
+
+async def statuses(
+    client: httpx.AsyncClient, path: str, headers: dict[str, str], *, times: int
+) -> list[int]:
+    answers = await asyncio.gather(*(client.get(path, headers=headers) for _ in range(times)))
+    return [answer.status_code for answer in answers]
+
+
+class TestAccount:
+    async def test_two_processes_share_a_limit_and_both_say_what_is_left(
+        self, limited: Limited, ada: Person
+    ) -> None:
+        async with limited(requests_per_minute=20) as one, limited(requests_per_minute=20) as other:
+            first = await one.get(PROFILE, headers=ada.headers)
+            began = time.monotonic()
+            both = await asyncio.gather(
+                statuses(one, PROFILE, ada.headers, times=40),
+                statuses(other, PROFILE, ada.headers, times=40),
+            )
+            refused = await other.get(PROFILE, headers=ada.headers)
+            came_back = int((time.monotonic() - began) / 3) + 1
+
+        found = [status for each in both for status in each]
+        assert first.headers["ratelimit-policy"] == '"default";q=20;w=60'
+        assert first.headers["ratelimit"] == '"default";r=19;t=57'
+        assert set(found) == {200, 429}
+        assert 19 <= found.count(200) <= 19 + came_back
+        if refused.status_code == 429:
+            assert refused.headers["retry-after"] in {"1", "2", "3"}
+            wait = refused.headers["retry-after"]
+            assert refused.headers["ratelimit"] == f'"default";r=0;t={wait}'
+
+    async def test_a_refusal_tells_what_to_do(self, limited: Limited, ada: Person) -> None:
+        async with limited(requests_per_minute=1) as client:
+            assert (await client.get(PROFILE, headers=ada.headers)).status_code == 200
+            refused = await client.get(PROFILE, headers=ada.headers)
+
+        problem = refused.json()
+        assert refused.status_code == 429
+        assert problem["code"] == "rate-limited"
+        assert problem["violated-policies"] == ["default"]
+        assert "Retry-After" in problem["detail"]
+        assert 55 <= int(refused.headers["retry-after"]) <= 60
+
+    async def test_classes_of_routes_are_counted_apart(self, limited: Limited, ada: Person) -> None:
+        async with limited(requests_per_minute=1, admin_per_minute=2) as client:
+            profile = await statuses(client, PROFILE, ada.headers, times=2)
+            admin = await statuses(client, f"{API}/admin/roles", ada.headers, times=3)
+            sessions = await client.get(f"{API}/auth/sessions", headers=ada.headers)
+
+        assert sorted(profile) == [200, 429]
+        assert sorted(admin) == [200, 200, 429]
+        assert sessions.status_code == 200
+        assert sessions.headers["ratelimit-policy"] == '"auth";q=1;w=60'
+
+    async def test_health_metrics_and_documents_are_not_limited(self, limited: Limited) -> None:
+        paths = ["/health/live", "/health/ready", "/openapi.json", "/api/version"]
+        async with limited(unauthenticated_per_minute=1, requests_per_minute=1) as client:
+            for path in paths:
+                answers = [await client.get(path) for _ in range(3)]
+                assert {answer.status_code for answer in answers} == {200}, path
+                assert "ratelimit" not in answers[0].headers
+        async with limited("127.0.0.1", unauthenticated_per_minute=1) as local:
+            assert set(await statuses(local, "/metrics", {}, times=3)) == {200}
+
+    async def test_switched_off_nothing_is_said(
+        self, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        answer = await client.get(PROFILE, headers=ada.headers)
+
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith("ratelimit")]
+
+    async def test_a_revoked_session_uses_up_nothing_of_its_account(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        answer = await client.post(LOGIN, json={"username": "ada", "password": PASSWORD})
+        again = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        await client.post(f"{API}/auth/logout", headers=ada.headers)
+
+        async with limited(requests_per_minute=2) as serving:
+            thief = await statuses(serving, PROFILE, ada.headers, times=20)
+            owner = await statuses(serving, PROFILE, again, times=2)
+
+        assert set(thief) == {401}
+        assert owner == [200, 200]
+
+
+class TestKeys:
+    async def test_a_key_has_its_own_rate_beside_its_holders(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada, requests_per_minute=3)
+        other = await make_key(client, ada)
+
+        async with limited(requests_per_minute=6) as serving:
+            headers = with_key(made["key"])
+            first = await serving.get(f"{API}/models", headers=headers)
+            second = await serving.get(f"{API}/models", headers=headers)
+            slow = await statuses(serving, f"{API}/models", headers, times=3)
+            rest = await statuses(serving, f"{API}/models", with_key(other["key"]), times=5)
+
+        assert first.headers["ratelimit-policy"] == '"default";q=6;w=60, "key";q=3;w=60'
+        assert first.headers["ratelimit"] == '"default";r=5;t=50, "key";r=2;t=40'
+        assert second.headers["ratelimit"] == '"default";r=4;t=40, "key";r=1;t=20'
+        assert sorted(slow) == [200, 429, 429]
+        # What the key was refused is not taken from its holder.
+        assert sorted(rest) == [200, 200, 200, 429, 429]
+
+    async def test_who_knows_only_its_public_id_uses_up_nothing_of_it(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada, requests_per_minute=2)
+        rotated = await client.post(
+            f"{KEYS}/{made['id']}/rotate", json={"grace_seconds": 0}, headers=ada.headers
+        )
+        current = rotated.json()["key"]
+
+        async with limited(unauthenticated_per_minute=50) as serving:
+            assert (await statuses(serving, f"{API}/models", with_key(current), times=1)) == [200]
+            wrong = await statuses(serving, f"{API}/models", with_key(made["key"]), times=20)
+            right = await statuses(serving, f"{API}/models", with_key(current), times=2)
+
+        assert set(wrong) == {401}
+        assert sorted(right) == [200, 429]
+
+    async def test_a_use_from_elsewhere_counts_on_the_address_alone(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada, requests_per_minute=2, allowed_networks=["192.0.2.0/24"])
+        headers = with_key(made["key"])
+
+        async with limited("198.51.100.9", unauthenticated_per_minute=5) as elsewhere:
+            abroad = [
+                (await elsewhere.get(f"{API}/models", headers=headers)).status_code
+                for _ in range(7)
+            ]
+        async with limited("192.0.2.1") as here:
+            at_home = await statuses(here, f"{API}/models", headers, times=3)
+
+        assert abroad == [403] * 5 + [429] * 2
+        assert sorted(at_home) == [200, 200, 429]
+
+    async def test_unknown_keys_stop_reaching_the_database(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada)
+        await client.delete(f"{KEYS}/{made['id']}", headers=ada.headers)
+        other = await make_key(client, ada)
+
+        async with limited(unauthenticated_per_minute=3) as serving:
+            headers = with_key(made["key"])
+            known = await serving.get(f"{API}/models", headers=with_key(other["key"]))
+            found = [
+                (await serving.get(f"{API}/models", headers=headers)).status_code for _ in range(5)
+            ]
+            # Redis knows it, so it is let in from wherever its neighbours guess.
+            neighbour = await serving.get(f"{API}/models", headers=with_key(other["key"]))
+
+        assert found == [401, 401, 401, 429, 429]
+        assert [known.status_code, neighbour.status_code] == [200, 200]
+
+
+class TestStrangers:
+    async def test_whatever_one_address_asks_without_a_good_credential_counts_together(
+        self, limited: Limited
+    ) -> None:
+        async with limited(unauthenticated_per_minute=4) as client:
+            answers = [
+                await client.get(PROFILE),
+                await client.get(PROFILE, headers={"Authorization": "Bearer nonsense"}),
+                await client.post(LOGIN, json=WRONG),
+                await client.get("/no/such/route"),
+                await client.post(LOGIN, json=WRONG, headers={"Authorization": "Bearer nonsense"}),
+                await client.get(PROFILE, headers={"Authorization": "Bearer nonsense"}),
+            ]
+
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 404, 429, 429]
+        assert [answer.headers["ratelimit"] for answer in answers] == [
+            '"address";r=3;t=45',
+            '"address";r=2;t=30',
+            '"address";r=1;t=15',
+            '"address";r=0;t=15',
+            f'"address";r=0;t={answers[4].headers["retry-after"]}',
+            f'"address";r=0;t={answers[5].headers["retry-after"]}',
+        ]
+
+    async def test_a_good_credential_is_let_in_from_a_held_address(
+        self, limited: Limited, ada: Person
+    ) -> None:
+        async with limited(unauthenticated_per_minute=1) as client:
+            held = await statuses(client, PROFILE, {}, times=3)
+            good = await client.get(PROFILE, headers=ada.headers)
+
+        assert 429 in held
+        assert good.status_code == 200
+
+    async def test_a_site_of_ipv6_is_one_address(self, limited: Limited) -> None:
+        async with (
+            limited("2001:db8:1:2::1", unauthenticated_per_minute=1) as one,
+            limited("2001:db8:1:2:ffff::9", unauthenticated_per_minute=1) as same,
+            limited("2001:db8:1:3::1", unauthenticated_per_minute=1) as other,
+        ):
+            found = [(await each.get(PROFILE)).status_code for each in (one, same, other)]
+
+        assert found == [401, 429, 401]
+
+    async def test_registering_has_a_limit_of_its_own(self, limited: Limited) -> None:
+        async with limited(registrations_per_hour=2) as client:
+            answers = [await client.post(REGISTER, json={}) for _ in range(3)]
+            login = await client.post(LOGIN, json=WRONG)
+
+        assert [answer.status_code for answer in answers] == [422, 422, 429]
+        assert answers[2].json()["violated-policies"] == ["registration"]
+        assert 1790 <= int(answers[2].headers["retry-after"]) <= 1800
+        assert '"registration";q=2;w=3600' in answers[0].headers["ratelimit-policy"]
+        assert login.status_code == 401
+
+    async def test_what_a_browser_asks_first_counts_nowhere(self, limited: Limited) -> None:
+        async with limited(unauthenticated_per_minute=1) as client:
+            asked = [(await client.options(LOGIN)).status_code for _ in range(3)]
+            login = await client.post(LOGIN, json=WRONG)
+
+        assert asked == [405, 405, 405]
+        assert login.status_code == 401
+
+
+class TestTold:
+    async def test_refusals_are_recorded_once_a_minute_and_counted_each(
+        self,
+        limited: Limited,
+        ada: Person,
+        flush: Flush,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        async with (
+            limited("127.0.0.1", requests_per_minute=1, unauthenticated_per_minute=1) as one,
+            limited("127.0.0.1", requests_per_minute=1, unauthenticated_per_minute=1) as other,
+        ):
+            for _ in range(5):
+                await one.get(PROFILE, headers=ada.headers)
+                await other.get(PROFILE, headers=ada.headers)
+                await one.get(PROFILE)
+                await other.get(PROFILE)
+            counted = (await one.get("/metrics")).text
+        await flush()
+
+        events = await superuser.fetch(
+            "SELECT actor_kind, outcome, reason FROM audit_log WHERE action = 'access.limited'"
+            " ORDER BY actor_kind"
+        )
+        assert [tuple(event) for event in events] == [
+            ("account", "denied", "rate-limited"),
+            ("anonymous", "denied", "rate-limited"),
+        ]
+        assert 'maas_http_requests_limited_total{policy="default"} 4.0' in counted
+        assert 'maas_http_requests_limited_total{policy="address"} 4.0' in counted
+
+
+class TestWithoutRedis:
+    async def test_each_process_counts_alone(self, limited: Limited, ada: Person) -> None:
+        async with (
+            limited(redis=NOBODY_THERE, requests_per_minute=3, unauthenticated_per_minute=2) as one,
+            limited(redis=NOBODY_THERE, requests_per_minute=3) as other,
+        ):
+            found = [(await one.get(PROFILE, headers=ada.headers)).status_code for _ in range(5)]
+            elsewhere = await other.get(PROFILE, headers=ada.headers)
+            strangers = [(await one.post(LOGIN, json=WRONG)).status_code for _ in range(3)]
+
+        assert found == [200, 200, 200, 429, 429]
+        assert elsewhere.headers["ratelimit"] == '"default";r=2;t=40'
+        assert strangers == [401, 401, 429]
+
+    async def test_keys_are_held_to_their_rate(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada, requests_per_minute=2)
+        gone = await make_key(client, ada)
+        await client.delete(f"{KEYS}/{gone['id']}", headers=ada.headers)
+
+        async with limited(redis=NOBODY_THERE, unauthenticated_per_minute=2) as alone:
+            good = [
+                (await alone.get(f"{API}/models", headers=with_key(made["key"]))).status_code
+                for _ in range(3)
+            ]
+            bad = [
+                (await alone.get(f"{API}/models", headers=with_key(gone["key"]))).status_code
+                for _ in range(3)
+            ]
+
+        assert good == [200, 200, 429]
+        assert bad == [401, 401, 429]
