@@ -348,7 +348,7 @@ RESERVE = """
 
             IF verdict <> 'granted' THEN
                 n := c.n; outcome := verdict;
-                created_at := NULL; lease_until := NULL; requests := NULL; tokens := NULL;
+                created_at := now_at; lease_until := NULL; requests := NULL; tokens := NULL;
                 cost_nanos := NULL; storage_bytes := NULL; shortage := NULL;
                 IF short IS NOT NULL THEN
                     shortage := jsonb_build_object('scope', scopes[short], 'meter', meters[short],
@@ -405,9 +405,9 @@ RESERVE = """
 # Whose tenant it is, nobody knows before they have been looked up.
 EXPIRED = """
     CREATE FUNCTION quota_expired(now_at timestamptz, most integer)
-    RETURNS TABLE (tenant_id uuid, id uuid)
+    RETURNS TABLE (tenant_id uuid, id uuid, created_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-        SELECT h.tenant_id, h.id FROM public.quota_holds h
+        SELECT h.tenant_id, h.id, h.created_at FROM public.quota_holds h
         WHERE h.lease_until <= now_at ORDER BY h.lease_until LIMIT most
     $$
 """

@@ -61,8 +61,14 @@ from maas.shared.infrastructure.task_queue import (
 )
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
+from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.infrastructure.usage_upkeep import prepare_usage
-from maas.user.interface.tasks import MAIL_SERVICE, SIGN_IN_PURGE_SERVICE, USAGE_PREPARE_SERVICE
+from maas.user.interface.tasks import (
+    MAIL_SERVICE,
+    QUOTA_EXPIRY_SERVICE,
+    SIGN_IN_PURGE_SERVICE,
+    USAGE_PREPARE_SERVICE,
+)
 from maas.user.wiring import forget_people, send_due_mails
 
 SOFT_LIMIT_SECONDS: Final = 43
@@ -71,6 +77,7 @@ TIME_LIMIT_SECONDS: Final = 45
 T = TypeVar("T")
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
+EXPIRY_INTERVAL: Final = timedelta(seconds=5)
 HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
 WATCH_INTERVAL: Final = timedelta(seconds=3)
@@ -215,6 +222,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": DELIVERY_INTERVAL,
                 "options": {"expires": 2 * DELIVERY_INTERVAL.total_seconds()},
             },
+            "quota.expire": {
+                "task": "quota.expire",
+                "schedule": EXPIRY_INTERVAL,
+                "options": {"expires": 2 * EXPIRY_INTERVAL.total_seconds()},
+            },
             "mail.send": {
                 "task": "mail.send",
                 "schedule": MAIL_INTERVAL,
@@ -278,6 +290,7 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
+        QUOTA_EXPIRY_SERVICE: lambda: soon(expire_holds(settings.database)),
         USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=SystemClock())),
     }

@@ -28,6 +28,7 @@ TASKS: Final = {
     "audit.watch": "audit.alert",
     "audit.deliver": "audit.delivery_failed",
     "audit.retain": "audit.partition_dropped",
+    "quota.expire": "books what a call that has ended is known to have used",
     "mail.send": "does what an event of the request that asked for it tells",
     "sign_in.purge": "forgets what has expired",
     "idempotency.purge": "forgets what has expired",

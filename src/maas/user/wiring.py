@@ -52,6 +52,7 @@ from maas.user.infrastructure.mail_queue import (
 )
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
 from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
@@ -67,6 +68,7 @@ class UserContext:
     authenticator: Authenticator
     accounts: AccountService
     state: Mapping[str, object]
+    budgets: PostgresBudgets
     hasher: Argon2Hasher
     key_uses: KeyUses
 
@@ -76,6 +78,7 @@ class UserContext:
 
     async def close(self) -> None:
         await self.key_uses.stop()
+        await self.budgets.close()
         self.hasher.close()
 
 
@@ -179,7 +182,7 @@ def build_user(
             lifetime=settings.invitation_lifetime,
         ),
     }
-    key_uses = KeyUses(database)
+    key_uses, budgets = KeyUses(database), PostgresBudgets(database)
     return UserContext(
         authenticator=CredentialAuthenticator(
             sessions=SessionAuthenticator(
@@ -190,6 +193,7 @@ def build_user(
             ),
         ),
         accounts=accounts,
+        budgets=budgets,
         hasher=hasher,
         key_uses=key_uses,
         state={
@@ -200,6 +204,7 @@ def build_user(
             "sessions": sessions,
             "accounts": accounts,
             "user_queries": queries,
+            "budgets": budgets,
             "public_keys": tokens.public_keys,
             "usage": UsageService(ledger=PostgresUsageLedger(database), clock=clock),
         },

@@ -9,6 +9,7 @@ from maas.shared.interface.tasks import service_of
 
 MAIL_SERVICE = "mail_send"
 SIGN_IN_PURGE_SERVICE = "sign_in_purge"
+QUOTA_EXPIRY_SERVICE = "quota_expiry"
 QUOTA_TELL_SERVICE = "quota_tell"
 USAGE_PREPARE_SERVICE = "usage_prepare"
 
@@ -17,6 +18,12 @@ USAGE_PREPARE_SERVICE = "usage_prepare"
 def send_mails(self: "Task[..., None]") -> None:
     """Send the mails that are due; a lost or doubled tick is harmless."""
     cast("Callable[[], int]", service_of(self, MAIL_SERVICE))()
+
+
+@shared_task(name="quota.expire", bind=True, acks_late=True)
+def expire_holds(self: "Task[..., None]") -> None:
+    """Settle holds whose lease has passed; each is settled once, whoever comes first."""
+    cast("Callable[[], int]", service_of(self, QUOTA_EXPIRY_SERVICE))()
 
 
 @shared_task(name="sign_in.purge", bind=True, acks_late=True)

@@ -1,0 +1,248 @@
+"""Budgets in PostgreSQL, the only truth of them; what is asked together is committed together."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from typing_extensions import override
+
+from maas.shared.domain.ids import new_id
+from maas.shared.infrastructure.database import Database
+from maas.user.domain.quota import resets_at
+from maas.user.infrastructure.quota_batches import (
+    Ask,
+    CallBatches,
+    TooManyWaitingError,
+    UnansweredError,
+)
+from maas.user.public import (
+    Amounts,
+    BudgetCurrencyError,
+    BudgetExceededError,
+    Budgets,
+    Hold,
+    HoldId,
+    Payer,
+    QuotaExceededError,
+    QuotaUnavailableError,
+    Shortage,
+    UsageFigures,
+)
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS: Final = 1.9
+"""How long a caller waits for PostgreSQL."""
+
+INSISTENCE_SECONDS: Final = 60.0
+"""For so long is sent again what must not be lost, whether anybody waits for it or not."""
+
+GIVE_BACK_SECONDS: Final = 4.0
+"""After this long a statement that was given up on is done or undone."""
+
+
+class PostgresBudgets(Budgets):
+    """The port; `close` it, so that what was settled last is sent."""
+
+    def __init__(self, database: Database) -> None:
+        self._batches = CallBatches(database)
+
+    async def close(self) -> None:
+        await self._batches.close()
+
+    @override
+    async def reserve(
+        self,
+        payer: Payer,
+        wanted: Amounts,
+        *,
+        least: Amounts | None = None,
+        lease: timedelta,
+        model: str,
+        request_id: str,
+    ) -> Hold:
+        hold_id = HoldId(new_id())
+        body: dict[str, object] = {
+            "op": "reserve",
+            "id": str(hold_id),
+            "account": str(payer.account_id),
+            "kind": payer.actor_kind,
+            "key": None if payer.api_key_id is None else str(payer.api_key_id),
+            "model": model,
+            "request": request_id,
+            "lease": lease.total_seconds(),
+            "requests": wanted.requests,
+            "tokens": wanted.tokens,
+            "cost": wanted.cost_nanos,
+            "currency": wanted.currency,
+            "storage": wanted.storage_bytes,
+        }
+        if least is not None:
+            body |= _floor(wanted, least)
+        ask = self._ask(payer, body, worth_seconds=PATIENCE_SECONDS)
+        try:
+            row = await _answer_of(ask)
+        except BaseException:
+            ask.is_abandoned = True
+            ask.future.add_done_callback(self._giver_back(ask, payer, hold_id))
+            raise
+        return _read(row, hold_id, payer, wanted)
+
+    @override
+    async def progress(self, hold: Hold, used: Amounts) -> None:
+        await self._insist(
+            hold,
+            {
+                "op": "progress",
+                "tokens": used.tokens,
+                "cost": used.cost_nanos,
+                "storage": used.storage_bytes,
+            },
+            worth_seconds=PATIENCE_SECONDS,
+        )
+
+    @override
+    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> None:
+        row = await self._insist(
+            hold,
+            {
+                "op": "settle",
+                "input": used.input_tokens,
+                "cached": used.cached_tokens,
+                "output": used.output_tokens,
+                "reasoning": used.reasoning_tokens,
+                "cost": used.cost_nanos,
+                "currency": used.currency,
+                "storage": used.storage_bytes,
+                "provider": used.provider,
+                "estimated": is_estimated,
+            },
+        )
+        if row is not None and row["outcome"] in {"late", "gone"}:
+            # Booked as an estimate when it expired, or given back: the figures come too late.
+            log.warning("hold_settled_too_late", hold_id=str(hold.id), found=row["outcome"])
+
+    @override
+    async def release(self, hold: Hold) -> None:
+        await self._insist(hold, {"op": "release"})
+
+    async def _insist(
+        self,
+        hold: Hold,
+        body: Mapping[str, object],
+        *,
+        worth_seconds: float = INSISTENCE_SECONDS,
+    ) -> asyncpg.Record | None:
+        """Have it done, also when whoever asked leaves; wait for it as long as a caller may."""
+        ask = self._ask(
+            hold.payer,
+            {**body, "id": str(hold.id)},
+            worth_seconds=worth_seconds,
+            made=hold.created_at,
+        )
+        return await _answer_of(ask)
+
+    def _ask(
+        self,
+        payer: Payer,
+        body: Mapping[str, object],
+        *,
+        worth_seconds: float,
+        made: datetime | None = None,
+    ) -> Ask:
+        try:
+            return self._batches.ask(payer.tenant_id, body, worth_seconds=worth_seconds, made=made)
+        except TooManyWaitingError as exc:
+            raise QuotaUnavailableError from exc
+
+    def _giver_back(
+        self, ask: Ask, payer: Payer, hold_id: HoldId
+    ) -> "Callable[[asyncio.Future[asyncpg.Record | None]], None]":
+        """Release what is granted to a caller who has left, as soon as it is known."""
+
+        def release() -> None:
+            try:
+                self._batches.ask(
+                    payer.tenant_id,
+                    {"op": "release", "id": str(hold_id)},
+                    worth_seconds=INSISTENCE_SECONDS,
+                )
+            except TooManyWaitingError:
+                # Its lease ends it.
+                log.warning("hold_not_released", hold_id=str(hold_id))
+
+        def give_back(future: "asyncio.Future[asyncpg.Record | None]") -> None:
+            if future.exception() is None:
+                row = future.result()
+                if row is not None and row["outcome"] == "granted":
+                    release()
+            elif ask.is_unknown:
+                asyncio.get_running_loop().call_later(GIVE_BACK_SECONDS, release)
+
+        return give_back
+
+
+async def _answer_of(ask: Ask) -> asyncpg.Record | None:
+    """Wait for the answer; whoever stops waiting ends nothing.
+
+    Raises:
+        QuotaUnavailableError: there is none in time.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await asyncio.shield(ask.future)
+    except (TimeoutError, UnansweredError, asyncpg.PostgresError) as exc:
+        raise QuotaUnavailableError from exc
+
+
+def _floor(wanted: Amounts, least: Amounts) -> dict[str, object]:
+    pairs = (
+        (least.requests, wanted.requests),
+        (least.tokens, wanted.tokens),
+        (least.cost_nanos, wanted.cost_nanos),
+        (least.storage_bytes, wanted.storage_bytes),
+    )
+    if least.currency != wanted.currency or any(low > high for low, high in pairs):
+        message = "the least lies within what is wanted, in its currency"
+        raise ValueError(message)
+    return {
+        "least_requests": least.requests,
+        "least_tokens": least.tokens,
+        "least_cost": least.cost_nanos,
+        "least_storage": least.storage_bytes,
+    }
+
+
+def _read(row: asyncpg.Record | None, hold_id: HoldId, payer: Payer, wanted: Amounts) -> Hold:
+    outcome = None if row is None else row["outcome"]
+    if row is None or outcome == "ended":
+        raise QuotaUnavailableError
+    if outcome == "currency":
+        raise BudgetCurrencyError
+    if outcome == "exceeded":
+        raise _refusal(json.loads(row["shortage"]), at=row["created_at"])
+    return Hold(
+        id=hold_id,
+        payer=payer,
+        granted=Amounts(
+            requests=row["requests"],
+            tokens=row["tokens"],
+            cost_nanos=row["cost_nanos"],
+            currency=wanted.currency,
+            storage_bytes=row["storage_bytes"],
+        ),
+        created_at=row["created_at"],
+        lease_until=row["lease_until"],
+    )
+
+
+def _refusal(found: Mapping[str, Any], *, at: datetime) -> QuotaExceededError | BudgetExceededError:
+    shortage = Shortage(**found, resets_at=resets_at(found["period"], at))
+    if shortage.meter == "cost":
+        return BudgetExceededError(shortage)
+    wait = None if shortage.resets_at is None else shortage.resets_at - at
+    return QuotaExceededError(shortage, retry_after=wait)
