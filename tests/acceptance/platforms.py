@@ -18,6 +18,7 @@ import httpx
 import psutil
 
 from maas.embedded.processes import FOLDER_MARK
+from tests.pair import WIDE_LIMITS
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -37,11 +38,11 @@ def free_port() -> int:
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """Take this environment without anybody's settings, and with these."""
+    """Take this environment without anybody's settings, and with these; limits are wide."""
     kept = {
         name: value for name, value in os.environ.items() if not re.match("MAAS_|MAKE|MFLAGS", name)
     }
-    return kept | settings
+    return kept | WIDE_LIMITS | settings
 
 
 @dataclass(slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from maas.embedded.locator import (
 )
 from tests.chaos.programs import Program
 from tests.fault_proxy import FaultProxy
+from tests.pair import WIDE_LIMITS
 from tests.servers import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,8 +207,9 @@ def _build(
         # A login costs one hash; here it is the pipeline that is under test, not argon2.
         "MAAS_AUTH__ARGON2_TIME_COST": "1",
         "MAAS_AUTH__ARGON2_MEMORY_KIB": "64",
-        # Clients give wrong passwords on purpose.
+        # Clients give wrong passwords on purpose, and ask as fast as they can.
         "MAAS_AUTH__LOGIN_THROTTLE": "false",
+        **WIDE_LIMITS,
     }
     (folder / "store").mkdir()
 

@@ -32,6 +32,7 @@ from tests.e2e.canaries.places import Canaries, shots
 from tests.e2e.conftest import Person
 from tests.e2e.routes.cases import ROWS
 from tests.e2e.routes.world import API, opened_world
+from tests.pair import WIDE_LIMITS
 from tests.servers import Servers
 
 pytestmark = [
@@ -122,6 +123,7 @@ async def hunt(
         **{f"MAAS_DATABASE__{name.upper()}": url for name, url in base["database"].items()},
         **{f"MAAS_REDIS__{name.upper()}": str(value) for name, value in base["redis"].items()},
         **{f"MAAS_AUTH__{name.upper()}": str(value) for name, value in base["auth"].items()},
+        **WIDE_LIMITS,
     }
     connection = await servers.connect(database_name)
     redis = Redis.from_url(servers.redis_url(number))

@@ -34,7 +34,7 @@ def limited(make_settings: MakeSettings, client: httpx.AsyncClient) -> Limited:
     ) -> AsyncIterator[httpx.AsyncClient]:
         gone = {} if redis is None else {"redis": {"url": redis, "broker_url": redis}}
         settings = make_settings(
-            rate_limits={"enabled": True, **limits},
+            rate_limits=limits,
             auth={"registration": "open", "login_throttle": False},
             **gone,
         )
@@ -113,10 +113,10 @@ class TestAccount:
         async with limited("127.0.0.1", unauthenticated_per_minute=1) as local:
             assert set(await statuses(local, "/metrics", {}, times=3)) == {200}
 
-    async def test_switched_off_nothing_is_said(
-        self, client: httpx.AsyncClient, ada: Person
-    ) -> None:
-        answer = await client.get(PROFILE, headers=ada.headers)
+    async def test_switched_off_nothing_is_counted(self, limited: Limited, ada: Person) -> None:
+        async with limited(enabled=False, requests_per_minute=1) as client:
+            await client.get(PROFILE, headers=ada.headers)
+            answer = await client.get(PROFILE, headers=ada.headers)
 
         assert answer.status_code == 200
         assert not [name for name in answer.headers if name.startswith("ratelimit")]
