@@ -62,13 +62,12 @@ ROLLUPS: Final = (
 async def find_usage_differences(
     connection: "asyncpg.Connection[asyncpg.Record]", limit: int = 10
 ) -> list[str]:
-    """Name the first rows of rollups that are not what is below them adds up to, in one moment.
+    """Name the first rows of rollups that are not what is below them adds up to.
 
-    Needs a role that sees all tenants.
+    Needs a role that sees all tenants, and a transaction of repeatable reads while calls settle.
     """
     found: list[str] = []
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        for rollup in ROLLUPS:
-            rows = await connection.fetch(rollup.query, limit)
-            found += [f"{rollup.table}: {', '.join(map(str, row.values()))}" for row in rows]
+    for rollup in ROLLUPS:
+        rows = await connection.fetch(rollup.query, limit)
+        found += [f"{rollup.table}: {', '.join(map(str, row.values()))}" for row in rows]
     return found[:limit]
