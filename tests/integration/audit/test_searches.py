@@ -12,6 +12,7 @@ import pytest
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.queries import AuditQueries, EventDetails, EventFilter, Order
 from maas.audit.domain.record import Record, read_record
+from maas.audit.infrastructure import queries as searching
 from maas.audit.infrastructure import words
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.public import Actor, AuditScope
@@ -225,6 +226,20 @@ async def test_a_text_in_very_many_words_is_found_all_the_same(
     await check(queries, records, {"q": "e"}, limit=7)
     await check(queries, records, {"q": "e", "outcome": "failure"})
     await check(queries, records, {"address": ip_network("10.0.0.0/8")}, limit=7)
+
+
+@pytest.mark.parametrize("most", [6, 40])
+async def test_of_many_values_few_keys_are_read_and_yet_nothing_is_left_out(
+    queries: AuditQueries,
+    records: list[Record],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    monkeypatch.setattr(searching, "MOST_KEYS", most)
+
+    for wanted in FILTERS:
+        await check(queries, records, wanted, limit=7)
+    await check(queries, records, {"q": "e"}, limit=3)
 
 
 async def test_without_patience_pages_are_short_and_yet_nothing_is_left_out(

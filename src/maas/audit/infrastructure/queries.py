@@ -46,6 +46,9 @@ PATIENCE: Final = timedelta(seconds=1)
 FIRST_STRETCHES: Final = (500, 8_000)
 """So many events the first stretches of time have; each later one is eight times as long."""
 
+MOST_KEYS: Final = 20_000
+"""More are not read at once, where fewer may do: a page's worth of each of several values."""
+
 GROWTH: Final = 8
 QUICK_SECONDS: Final = 0.05
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -284,10 +287,24 @@ async def _read_streams(
 ) -> list[asyncpg.Record]:
     if not streams:
         return []
+    limit = question.page.limit + 1
+    values = sum(len(stream.values) for stream in streams)
+    if values * limit > MOST_KEYS:
+        # Of hundreds of values few have as many of the first events as a page has room for.
+        depth = max(1, MOST_KEYS // 2 // values)
+        rows = await _read_so_deep(connection, question, streams, depth)
+        if len(rows) == limit:
+            return rows
+    return await _read_so_deep(connection, question, streams, limit)
+
+
+async def _read_so_deep(
+    connection: PooledConnection, question: _Question, streams: Sequence[Stream], depth: int
+) -> list[asyncpg.Record]:
     arguments = Arguments()
     keys = keys_of(
         question.tenant_id, streams, question.stretch, question.order,
-        limit=question.page.limit + 1, arguments=arguments,
+        limit=question.page.limit + 1, depth=depth, arguments=arguments,
     )  # fmt: skip
     return await _read_keys(connection, question, keys, arguments)
 

@@ -39,6 +39,10 @@ _ALONE: Final = frozenset(
 """Filters that one index answers, or one for each of several actions."""
 
 
+_PLACE: Final = ", row_number() OVER (PARTITION BY v.v ORDER BY {key}) AS place"
+_BACK: Final[dict[Order, Order]] = {"newest": "oldest", "oldest": "newest"}
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Values of a column of the log (`l`) or the personal fields (`p`), and what else is asked."""
@@ -112,10 +116,17 @@ def keys_of(
     order: Order,
     *,
     limit: int,
+    depth: int,
     arguments: Arguments,
 ) -> str:
-    """Spell the query of the first keys (`occurred_at, event_id`) of all streams together."""
+    """Spell the query of the first keys (`occurred_at, event_id`) of all streams together.
+
+    Each stream is read `depth` keys deep. Where that is less than the `limit`, the keys end where
+    the first stream does that may go on: what comes after might lie behind keys not yet read.
+    """
     direction = DIRECTIONS[order]
+    key = f"k.occurred_at {direction}, k.event_id {direction}"
+    place = _PLACE.format(key=key) if depth < limit else ""
     parts = []
     for stream in streams:
         alias = stream.table
@@ -132,12 +143,22 @@ def keys_of(
         values = arguments.put(f"{{}}::{stream.type}[]", stream.values)
         table = "audit_log" if alias == "l" else "audit_personal"
         parts.append(
-            f"SELECT k.occurred_at, k.event_id FROM unnest({values}) AS v (v) CROSS JOIN LATERAL ("  # noqa: S608  fixed words, no input
+            f"SELECT k.occurred_at, k.event_id{place}"  # noqa: S608  fixed words, no input
+            f" FROM unnest({values}) AS v (v) CROSS JOIN LATERAL ("
             f"SELECT occurred_at, event_id FROM {table} AS {alias} WHERE {' AND '.join(texts)}"
-            f" ORDER BY {columns}occurred_at {direction}, event_id {direction} LIMIT {limit}) AS k"
+            f" ORDER BY {columns}occurred_at {direction}, event_id {direction} LIMIT {depth}) AS k"
         )
     ordered = f"occurred_at {direction}, event_id {direction}"
-    return f"{' UNION '.join(parts)} ORDER BY {ordered} LIMIT {limit}"
+    if depth >= limit:
+        return f"{' UNION '.join(parts)} ORDER BY {ordered} LIMIT {limit}"
+    return (
+        f"WITH found AS MATERIALIZED ({' UNION ALL '.join(parts)})"  # noqa: S608  likewise
+        " SELECT DISTINCT f.occurred_at, f.event_id FROM found AS f LEFT JOIN ("
+        f" SELECT occurred_at, event_id FROM found WHERE place = {depth} ORDER BY {ordered} LIMIT 1"
+        ") AS e ON true WHERE e.event_id IS NULL"
+        f" OR (f.occurred_at, f.event_id) {COMES_AFTER[_BACK[order]]}= (e.occurred_at, e.event_id)"
+        f" ORDER BY {ordered} LIMIT {limit}"
+    )
 
 
 def _within_value(column: str, stretch: Stretch, order: Order, arguments: Arguments) -> list[str]:
