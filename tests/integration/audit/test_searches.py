@@ -228,7 +228,7 @@ async def test_a_text_in_very_many_words_is_found_all_the_same(
     await check(queries, records, {"address": ip_network("10.0.0.0/8")}, limit=7)
 
 
-@pytest.mark.parametrize("most", [6, 40])
+@pytest.mark.parametrize("most", [1, 6, 40])
 async def test_of_many_values_few_keys_are_read_and_yet_nothing_is_left_out(
     queries: AuditQueries,
     records: list[Record],

@@ -46,8 +46,11 @@ PATIENCE: Final = timedelta(seconds=1)
 FIRST_STRETCHES: Final = (500, 8_000)
 """So many events the first stretches of time have; each later one is eight times as long."""
 
-MOST_KEYS: Final = 20_000
-"""More are not read at once, where fewer may do: a page's worth of each of several values."""
+MOST_KEYS: Final = 2_000
+"""So many are read first, where a page's worth of each of many values would be more."""
+
+DEEPER: Final = 6
+"""So many times as many are read of each value, where the first did not make a page."""
 
 GROWTH: Final = 8
 QUICK_SECONDS: Final = 0.05
@@ -289,12 +292,13 @@ async def _read_streams(
         return []
     limit = question.page.limit + 1
     values = sum(len(stream.values) for stream in streams)
-    if values * limit > MOST_KEYS:
-        # Of hundreds of values few have as many of the first events as a page has room for.
-        depth = max(1, MOST_KEYS // 2 // values)
+    # Of hundreds of values few have as many of the first events as a page has room for.
+    depth = max(1, MOST_KEYS // values)
+    while depth < limit:
         rows = await _read_so_deep(connection, question, streams, depth)
         if len(rows) == limit:
             return rows
+        depth *= DEEPER
     return await _read_so_deep(connection, question, streams, limit)
 
 
