@@ -99,6 +99,16 @@ async def test_redis_and_the_process_count_alike(redis_gate: RedisGate) -> None:
             assert level.wait_us == pytest.approx(same.wait_us, abs=5_000_000)
 
 
+@pytest.mark.usefixtures("redis")
+async def test_a_site_of_ipv6_is_one_address(redis_gate: RedisGate) -> None:
+    limits = make_limits(redis_gate, unauthenticated_per_minute=2)
+    addresses = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1", "192.0.2.1"]
+
+    taken = [lefts(await limits.take_of_address(address)) for address in addresses]
+
+    assert taken == [[1], [0], [1], [1]]
+
+
 class TestClock:
     async def test_one_that_was_set_back_holds_nobody_for_long(
         self, redis_gate: RedisGate, redis: Redis
