@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -26,6 +27,10 @@ Superuser: TypeAlias = Connection
 
 TABLES = ("usage", "usage_days", "usage_months", "usage_model_days")
 OTHER = TenantId(new_id())
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = 'maas_app' AND wait_event_type = 'Lock'
+"""
 HARM = [
     ("usage_days", """
         UPDATE usage_days SET output_tokens = 1;
@@ -65,8 +70,12 @@ def now(clock: Clock | None = None) -> datetime:
     return (clock or SystemClock()).now()
 
 
+def again(rows: list[UsageRow]) -> list[UsageRow]:
+    return [replace(row, id=new_id()) for row in rows]
+
+
 def some_rows(dice: random.Random, count: int, tenant_id: TenantId) -> list[UsageRow]:
-    """Make rows over two months, of a few keys, models and currencies each, in no order."""
+    """Make rows of the last 25 days, of a few keys, models and currencies each, in no order."""
     keys, accounts = [None, *map(_id, range(3))], [None, *map(_id, range(10, 13))]
     rows = []
     for _ in range(count):
@@ -101,7 +110,30 @@ async def requests_of(superuser: Superuser, table: str) -> int:
 
 
 class TestCountedOnce:
-    async def test_two_who_settle_at_once_neither_lose_nor_double_nor_wait_in_a_circle(
+    async def test_two_who_settle_the_same_keys_do_not_wait_for_each_other_in_a_circle(
+        self, app: Connection, other_app: Connection, superuser: Superuser
+    ) -> None:
+        keys = sorted(new_id() for _ in range(30))
+        rows = [UsageRow(api_key_id=key) for key in keys]
+        await add_usage(app, rows)
+
+        for _ in range(8):
+            # Both are stopped amid their keys, with some in hand that the other may want.
+            async with superuser.transaction():
+                await superuser.execute(
+                    "SELECT FROM usage_days WHERE api_key_id = $1 FOR UPDATE", keys[15]
+                )
+                settling = [
+                    asyncio.create_task(add_usage(connection, again(rows)[::order]))
+                    for connection, order in ((app, 1), (other_app, -1))
+                ]
+                while await superuser.fetchval(WAITING) < len(settling):  # noqa: ASYNC110  no event tells
+                    await asyncio.sleep(0.01)
+            await asyncio.gather(*settling)
+
+        assert [await requests_of(superuser, table) for table in TABLES] == [17 * 30] * 4
+
+    async def test_two_who_settle_at_once_neither_lose_nor_double(
         self, app: Connection, other_app: Connection, superuser: Superuser
     ) -> None:
         dice = random.Random(17)  # noqa: S311  a dice, not a secret
@@ -114,7 +146,6 @@ class TestCountedOnce:
             for rows in mine:
                 await add_usage(connection, rows)
 
-        # Each takes most of the rows of the rollups, in batches of any order.
         await asyncio.gather(settle(app, batches[:40]), settle(other_app, batches[20:][::-1]))
 
         rows = {row.id for batch in batches for row in batch}
