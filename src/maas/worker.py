@@ -29,6 +29,7 @@ from maas.audit.interface.tasks import (
 from maas.audit.retention_wiring import retain
 from maas.audit.wiring import (
     FlushContext,
+    build_event_writer,
     build_flush,
     build_head_service,
     deliver_alerts,
@@ -61,11 +62,13 @@ from maas.shared.infrastructure.task_queue import (
 )
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
+from maas.user.infrastructure.quota_alerts import tell_reached
 from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.infrastructure.usage_upkeep import prepare_usage
 from maas.user.interface.tasks import (
     MAIL_SERVICE,
     QUOTA_EXPIRY_SERVICE,
+    QUOTA_TELL_SERVICE,
     SIGN_IN_PURGE_SERVICE,
     USAGE_PREPARE_SERVICE,
 )
@@ -78,6 +81,7 @@ T = TypeVar("T")
 
 MAIL_INTERVAL: Final = timedelta(seconds=5)
 EXPIRY_INTERVAL: Final = timedelta(seconds=5)
+QUOTA_INTERVAL: Final = timedelta(seconds=5)
 HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
 WATCH_INTERVAL: Final = timedelta(seconds=3)
@@ -227,6 +231,11 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": EXPIRY_INTERVAL,
                 "options": {"expires": 2 * EXPIRY_INTERVAL.total_seconds()},
             },
+            "quota.tell": {
+                "task": "quota.tell",
+                "schedule": QUOTA_INTERVAL,
+                "options": {"expires": 2 * QUOTA_INTERVAL.total_seconds()},
+            },
             "mail.send": {
                 "task": "mail.send",
                 "schedule": MAIL_INTERVAL,
@@ -290,10 +299,16 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         PURGE_SERVICE: purge,
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
+        QUOTA_TELL_SERVICE: lambda: soon(tell_quotas(settings)),
         QUOTA_EXPIRY_SERVICE: lambda: soon(expire_holds(settings.database)),
         USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=SystemClock())),
     }
+
+
+async def tell_quotas(settings: Settings) -> int:
+    """Tell the trail what was reached of quotas since the last time."""
+    return await tell_reached(settings.database, events=build_event_writer(SystemClock()))
 
 
 async def erase_people(settings: Settings, redis: RedisGate) -> int:

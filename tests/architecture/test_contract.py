@@ -12,8 +12,7 @@ from maas.shared.interface.routes import walk_routes
 from tests.architecture.inspection import action_of, is_mutating, list_problems
 from tests.architecture.json_schema import complaints, resolve
 
-# The routes of auth, self, admin and platform, as the design's table has them; quotas are listed
-# when they come.
+# The routes of auth, self, admin and platform, as the design's table has them.
 PROMISED = """
 POST /auth/register
 POST /auth/login
@@ -30,6 +29,7 @@ POST /auth/email/verify
 GET /users/profile
 PUT /users/profile
 POST /users/password
+GET /users/quota
 GET /users/tenants
 GET /users/api-keys
 POST /users/api-keys
@@ -37,6 +37,8 @@ GET /users/api-keys/{key_id}
 PUT /users/api-keys/{key_id}
 DELETE /users/api-keys/{key_id}
 POST /users/api-keys/{key_id}/rotate
+GET /users/api-keys/{key_id}/quota
+PUT /users/api-keys/{key_id}/quota
 GET /users/usage
 GET /usage
 GET /admin/users
@@ -47,6 +49,8 @@ DELETE /admin/users/{user_id}
 PUT /admin/users/{user_id}/suspension
 DELETE /admin/users/{user_id}/suspension
 PUT /admin/users/{user_id}/roles
+GET /admin/users/{user_id}/quota
+PUT /admin/users/{user_id}/quota
 POST /admin/users/{user_id}/password-reset
 POST /admin/users/bulk
 GET /admin/users/export
@@ -63,6 +67,10 @@ POST /admin/service-accounts
 GET /admin/service-accounts/{service_account_id}
 PUT /admin/service-accounts/{service_account_id}
 DELETE /admin/service-accounts/{service_account_id}
+GET /admin/service-accounts/{service_account_id}/quota
+PUT /admin/service-accounts/{service_account_id}/quota
+GET /admin/service-accounts/{service_account_id}/api-keys/{key_id}/quota
+PUT /admin/service-accounts/{service_account_id}/api-keys/{key_id}/quota
 GET /admin/service-accounts/{service_account_id}/api-keys
 POST /admin/service-accounts/{service_account_id}/api-keys
 GET /admin/service-accounts/{service_account_id}/api-keys/{key_id}
@@ -74,6 +82,9 @@ POST /admin/tenants
 GET /admin/tenants/{tenant_id}
 PUT /admin/tenants/{tenant_id}
 DELETE /admin/tenants/{tenant_id}
+GET /admin/quota
+GET /admin/tenants/{tenant_id}/quota
+PUT /admin/tenants/{tenant_id}/quota
 GET /admin/tenants/{tenant_id}/members
 PUT /admin/tenants/{tenant_id}/members/{user_id}
 DELETE /admin/tenants/{tenant_id}/members/{user_id}

@@ -29,6 +29,7 @@ TASKS: Final = {
     "audit.deliver": "audit.delivery_failed",
     "audit.retain": "audit.partition_dropped",
     "quota.expire": "books what a call that has ended is known to have used",
+    "quota.tell": "quota.reached",
     "mail.send": "does what an event of the request that asked for it tells",
     "sign_in.purge": "forgets what has expired",
     "idempotency.purge": "forgets what has expired",
@@ -73,6 +74,8 @@ SQL_BY_HAND: Final = {
     "user/infrastructure/admin_repositories.py": "in the unit of work",
     "user/infrastructure/joining.py": "in the unit of work",
     "user/infrastructure/mail_queue.py": "the tasks above",
+    "user/infrastructure/quota_alerts.py": "quota.reached",
+    "user/infrastructure/quota_batches.py": "books what calls use; the calls leave their own",
     "user/infrastructure/usage_upkeep.py": "makes empty tables",
     "user/infrastructure/throttle.py": "counters; the sign-in they are of leaves auth.login",
 }

@@ -50,7 +50,7 @@ from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
 from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
 from maas.audit.infrastructure.named_people import blacken_torn_spools
-from maas.audit.infrastructure.outbox import OutboxAudit, keep_in_outbox
+from maas.audit.infrastructure.outbox import EventWriter, OutboxAudit, keep_in_outbox
 from maas.audit.infrastructure.parquet_encoder import open_encoder
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.infrastructure.recorder import AuditRecorder, Gap
@@ -224,6 +224,11 @@ async def sweep_for_ever(settings: Settings) -> None:
         await sweeper.run()
     finally:
         await flush.close()
+
+
+def build_event_writer(clock: Clock) -> EventWriter:
+    """Build what writes events of no request beside the rows they are of."""
+    return EventWriter(EventComposer(clock))
 
 
 async def prune(settings: DatabaseSettings) -> bool:

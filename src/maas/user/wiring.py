@@ -25,6 +25,7 @@ from maas.user.application.members import InitialPasswords, MemberService
 from maas.user.application.own_account import OwnAccountService
 from maas.user.application.own_password import OwnPassword
 from maas.user.application.password_reset import PasswordResetService
+from maas.user.application.quota_settings import QuotaSettingsService
 from maas.user.application.registration import RegistrationService
 from maas.user.application.roles import RoleService
 from maas.user.application.service_accounts import ServiceAccountService
@@ -53,6 +54,8 @@ from maas.user.infrastructure.mail_queue import (
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
+from maas.user.infrastructure.quota_queries import PostgresQuotaQueries
+from maas.user.infrastructure.quota_repositories import SqlQuotaUnitOfWork
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
 from maas.user.infrastructure.session_queries import PostgresSessionQueries
 from maas.user.infrastructure.sessions import RedisSessionCache, SessionAuthenticator
@@ -199,6 +202,9 @@ def build_user(
         state={
             **admin,
             **keys,
+            **_build_quota_settings(
+                database=database, audit=audit, idempotency=idempotency, clock=clock
+            ),
             **joining,
             "sign_ins": sign_ins,
             "sessions": sessions,
@@ -296,6 +302,22 @@ def _build_keys(
             unit_of_work=unit_of_work, marks=marks, clock=clock
         ),
         "key_queries": PostgresKeyQueries(database),
+    }
+
+
+def _build_quota_settings(
+    *, database: Database, audit: AuditPort, idempotency: IdempotencyPort, clock: Clock
+) -> Mapping[str, object]:
+    """Build what sets and shows quotas; `Budgets` is what charges them."""
+
+    def unit_of_work() -> SqlQuotaUnitOfWork:
+        return SqlQuotaUnitOfWork(
+            database.engine, audit=audit, idempotency=idempotency, clock=clock
+        )
+
+    return {
+        "quota_settings": QuotaSettingsService(unit_of_work=unit_of_work, clock=clock),
+        "quota_queries": PostgresQuotaQueries(database, clock),
     }
 
 

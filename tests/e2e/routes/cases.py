@@ -384,6 +384,22 @@ def on_service_key(body: object = None) -> Make:
     return make
 
 
+QUOTAS: dict[str, Any] = {"quotas": [{"meter": "tokens", "period": "month", "limit": 1000}]}
+
+
+def quota_of(make: Make, body: object = None) -> Make:
+    """The quotas of what another row makes; what is set of a tenant stands in its own trail."""
+
+    async def of(world: World) -> Case:
+        case = await make(world)
+        case.json, case.headers = body, ANY
+        if "tenant_id" in case.values and body is not None:
+            case.tenant = case.values["tenant_id"]
+        return case
+
+    return of
+
+
 async def one_event(world: World) -> Case:
     await world.flushing.service.run()
     event = await world.connection.fetchval(
@@ -448,6 +464,7 @@ ROWS: dict[str, Make] = {
     "POST /users/password": change_password,
     "POST /users/deactivation": leave,
     "POST /users/deletion": leave,
+    "GET /users/quota": plain(),
     "GET /users/tenants": plain(),
     "GET /users/api-keys": plain(),
     "POST /users/api-keys": create_key,
@@ -455,6 +472,8 @@ ROWS: dict[str, Make] = {
     "PUT /users/api-keys/{key_id}": on_key({"name": "weekly"}),
     "DELETE /users/api-keys/{key_id}": on_key(),
     "POST /users/api-keys/{key_id}/rotate": on_key({"grace_seconds": 60}),
+    "GET /users/api-keys/{key_id}/quota": on_key(),
+    "PUT /users/api-keys/{key_id}/quota": quota_of(on_key(), QUOTAS),
     "GET /users/usage": plain(),
     "GET /usage": plain(),
     "GET /admin/users": plain(),
@@ -492,6 +511,17 @@ ROWS: dict[str, Make] = {
     "POST /admin/service-accounts/{service_account_id}/api-keys/{key_id}/rotate": on_service_key(
         {"grace_seconds": 60}
     ),
+    "GET /admin/quota": plain(),
+    "GET /admin/users/{user_id}/quota": on_user(),
+    "PUT /admin/users/{user_id}/quota": on_user(QUOTAS, headers=ANY),
+    "GET /admin/service-accounts/{service_account_id}/quota": on_service(),
+    "PUT /admin/service-accounts/{service_account_id}/quota": quota_of(on_service(), QUOTAS),
+    "GET /admin/service-accounts/{service_account_id}/api-keys/{key_id}/quota": on_service_key(),
+    "PUT /admin/service-accounts/{service_account_id}/api-keys/{key_id}/quota": quota_of(
+        on_service_key(), QUOTAS
+    ),
+    "GET /admin/tenants/{tenant_id}/quota": on_tenant(),
+    "PUT /admin/tenants/{tenant_id}/quota": quota_of(on_tenant(), QUOTAS),
     "GET /admin/tenants": plain(),
     "POST /admin/tenants": create_tenant,
     "GET /admin/tenants/{tenant_id}": on_tenant(),

@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.infrastructure.erasure_table import audit_erasures
+from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.stream import EventStream
 from maas.audit.infrastructure.tables import audit_outbox
-from maas.audit.public import AuditUnavailableError, current_scope, find_scope
+from maas.audit.public import AuditScope, AuditUnavailableError, current_scope, find_scope
 from maas.shared.domain.call import Call
+from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.database import Database
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -85,6 +87,18 @@ class OutboxAudit:
                 self._stream.offer(event)
 
         return announce
+
+
+class EventWriter:
+    """Writes what no request did, such as a budget that is used up, where it was found."""
+
+    def __init__(self, composer: EventComposer) -> None:
+        self._composer = composer
+
+    async def write(self, connection: Connection, scopes: Sequence[AuditScope]) -> None:
+        """Insert an event a scope into whatever transaction the connection is in."""
+        call = Call(request_id=new_id().hex, recorder=SilentAudit())
+        await insert_events(connection, [self._composer.compose(each, call) for each in scopes])
 
 
 async def insert_event(connection: Connection, event: QueuedEvent) -> None:

@@ -7,6 +7,7 @@ from maas.user.interface import (
     invitations,
     leaving,
     permissions,
+    quota_admin,
     roles,
     service_account_keys,
     service_accounts,
@@ -22,3 +23,5 @@ router.include_router(permissions.router)
 router.include_router(tenants.router)
 router.include_router(service_accounts.router)
 router.include_router(service_account_keys.router)
+router.include_router(quota_admin.router)
+router.include_router(quota_admin.platform_router)

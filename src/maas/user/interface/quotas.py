@@ -1,0 +1,70 @@
+"""The quotas that bind oneself, and those that one binds one's own keys with."""
+
+from fastapi import APIRouter, Response
+
+from maas.audit.public import audited
+from maas.shared.domain.errors import may_refuse
+from maas.shared.interface.etags import RequiredIfMatch
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+from maas.user.application.api_keys import holder_of
+from maas.user.application.quota_ports import QuotaSubject
+from maas.user.application.quota_settings import OwnQuotaError
+from maas.user.domain.api_key import ApiKeyNotFoundError, LimitedKeyError
+from maas.user.domain.quota import InvalidQuotaError
+from maas.user.interface.key_dependencies import KeyIdPath
+from maas.user.interface.quota_dependencies import SET, Queries, Settings, render
+from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate, wishes_of
+from maas.user.public import Payer
+
+router = APIRouter(prefix="/users", tags=["self"], route_class=StrictRoute)
+
+KEY_QUOTA = "/api-keys/{key_id}/quota"
+
+
+@router.get(
+    "/quota",
+    dependencies=[requires("self:read")],
+    summary="Read every quota that binds oneself",
+    description=(
+        "The tenant's, one's own, and with an API key the key's. A call is granted where each of "
+        "them covers it: the least that remains is what counts."
+    ),
+)
+async def get_own_quota(caller: Caller, queries: Queries, response: Response) -> QuotaSheetRead:
+    return render(await queries.get_binding(Payer.of(caller)), response)
+
+
+@router.get(
+    KEY_QUOTA,
+    dependencies=[requires("api_key:read")],
+    summary="Read the quotas of one of one's own API keys",
+    description="Only what binds the key itself: what binds its holder binds it as well.",
+)
+@may_refuse(ApiKeyNotFoundError)
+async def get_key_quota(
+    key_id: KeyIdPath, caller: Caller, queries: Queries, response: Response
+) -> QuotaSheetRead:
+    subject = QuotaSubject.key(key_id, holder_of(caller))
+    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+
+
+@router.put(
+    KEY_QUOTA,
+    dependencies=[requires("api_key:write")],
+    summary="Bind one of one's own API keys to quotas, beside what binds oneself",
+    description=f"{SET} A key does not set its own.",
+)
+@audited("quota.set")
+@may_refuse(ApiKeyNotFoundError, OwnQuotaError, LimitedKeyError, InvalidQuotaError)
+async def set_key_quota(
+    key_id: KeyIdPath,
+    body: QuotasUpdate,
+    caller: Caller,
+    settings: Settings,
+    if_match: RequiredIfMatch,
+    response: Response,
+) -> QuotaSheetRead:
+    subject = QuotaSubject.key(key_id, holder_of(caller))
+    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
+    return render(sheet, response)
