@@ -40,7 +40,8 @@ IPV6_SITE_BITS: Final = 64
 # `take(buckets, now, cost)`: a bucket is {key, interval, span}, times in microseconds. It takes
 # `cost` (1, or 0 to look) from all of them, or from none if one is empty. It answers what `read`
 # reads: whether a refusal is to be told of, then for each bucket what is left and how long until
-# there is more; or nothing, where the server takes no writes.
+# there is more; or nothing, where the server takes no writes. A bucket outlives its refilling by a
+# minute: when a key dies, the server writes that down and syncs.
 TAKE: Final = """
 local function take(buckets, now, cost)
   redis.set_repl(redis.REPL_NONE)
@@ -61,7 +62,7 @@ local function take(buckets, now, cost)
     if at + bucket[2] <= now + bucket[3] then
       if not refused and cost > 0 then
         at = at + bucket[2]
-        local lives = math.ceil((at - now) / 1000)
+        local lives = 60000 + math.ceil((at - now) / 1000)
         local done = redis.pcall('SET', bucket[1], string.format('%.0f', at), 'PX', lives)
         if done.err then return nil end
       end
