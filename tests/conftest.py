@@ -5,6 +5,7 @@ xdist worker clones it. Tests commit for real, as `maas_app`.
 """
 
 import asyncio
+import gc
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     _running.append(running)
     migrate_template(running.servers, ROOT / "alembic.ini")
     os.environ[SERVERS_VARIABLE] = json.dumps(asdict(running.servers))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the garbage collector away from what lives as long as the tests do, as the API does."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -135,7 +135,7 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
         redoc_url="/redoc" if has_docs else None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=_lifespan(settings, traffic=traffic, metrics=metrics, platform=platform),
+        lifespan=_lifespan(traffic=traffic, metrics=metrics, platform=platform),
         middleware=[
             Middleware(
                 EdgeMiddleware,
@@ -149,6 +149,7 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
         ],
     )
     app.faces = faces
+    app.state.settings = settings
     app.state.max_body_bytes = server.max_body_bytes
     install_handlers(app, faces)
     app.include_router(health.router)
@@ -178,12 +179,11 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, object]]]
 
 
-def _lifespan(
-    settings: Settings, *, traffic: Traffic, metrics: Metrics, platform: Platform | None
-) -> Lifespan:
+def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        opening = open_platform(settings) if platform is None else nullcontext(platform)
+        own: Settings = app.state.settings
+        opening = open_platform(own) if platform is None else nullcontext(platform)
         async with opening as opened:
             _drain_on_stop(traffic)
             await _make_configured_admin(opened)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from maas.audit.wiring import build_flush
 from maas.bootstrap import Platform, acting_as_operator, open_platform
@@ -44,12 +45,27 @@ async def platform(settings: Settings, database: Database) -> AsyncIterator[Plat
         yield platform
 
 
+_apps: dict[str, FastAPI] = {}
+
+
+def _app_for(settings: Settings) -> FastAPI:
+    """Build the routes once for all tests whose applications differ in what they open alone.
+
+    Building them takes longer than most tests do.
+    """
+    kind = f"{settings.environment} {settings.docs_enabled} {settings.server!r}"
+    if kind not in _apps:
+        _apps[kind] = create_app(settings)
+    _apps[kind].state.settings = settings
+    return _apps[kind]
+
+
 @asynccontextmanager
 async def serving_app(
     settings: Settings, *, address: str = "127.0.0.1"
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Run an application of these settings for the length of a block, called from an address."""
-    app = create_app(settings)
+    app = _app_for(settings)
     async with app.router.lifespan_context(app) as state:
 
         async def with_state(scope: dict[str, object], receive: object, send: object) -> None:
