@@ -142,10 +142,15 @@ class CallBatches:
         """Wait for what is under way and what waits, but not for a database that is gone."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
-        while self._tasks and loop.time() < deadline:
-            await asyncio.wait(set(self._tasks), timeout=deadline - loop.time())
+        while (self._tasks or self._waiting.count) and loop.time() < deadline:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=deadline - loop.time())
+            else:
+                await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
+        if self._waiting.count:
+            log.warning("quota_calls_not_sent", calls=self._waiting.count)
 
     def _launch_soon(self) -> None:
         """Let everybody who asks in this turn of the loop be in the same batch."""
