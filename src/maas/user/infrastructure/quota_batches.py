@@ -42,6 +42,10 @@ _UNKNOWN: Final = ("08", "57P")
 """Those after which the transaction may stand all the same: the connection, or the server, went."""
 
 
+_LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises of a connection that went; the last where it went in mid-message."""
+
+
 class TooManyWaitingError(Exception):
     """More asks wait than would be answered in time."""
 
@@ -208,7 +212,7 @@ class CallBatches:
         """Run a batch; if it is refused, its parts."""
         try:
             rows = await self._send(batch)
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as exc:
+        except _LOST as exc:
             self._retry(batch, exc, is_outage=True)
         except asyncpg.PostgresError as exc:
             await self._part(batch, exc)
@@ -286,7 +290,7 @@ class CallBatches:
             async with asyncio.timeout(ATTEMPT_SECONDS), self._database.acquire() as connection:
                 for month in sorted(missing):
                     await connection.execute(ENSURE_PARTITION, moments[month])
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+        except (*_LOST, asyncpg.PostgresError) as exc:
             log.warning("usage_partition_not_made", error=type(exc).__name__)
             return False
         self._made_months |= missing
