@@ -33,11 +33,14 @@ def limited(make_settings: MakeSettings, client: httpx.AsyncClient) -> Limited:
     async def serve(
         address: str = "127.0.0.1", *, redis: str | None = None, **limits: object
     ) -> AsyncIterator[httpx.AsyncClient]:
-        gone = {} if redis is None else {"redis": {"url": redis, "broker_url": redis}}
+        # Nothing is given up on a busy machine, where the processes would then count alone.
+        where: dict[str, object] = {"timeout_ms": 30_000}
+        if redis is not None:
+            where = {"url": redis, "broker_url": redis}
         settings = make_settings(
             rate_limits=limits,
             auth={"registration": "open", "login_throttle": False},
-            **gone,
+            redis=where,
         )
         async with serving_app(settings, address=address) as serving:
             yield serving
@@ -135,22 +138,20 @@ class TestKeys:
     async def test_a_key_has_its_own_rate_beside_its_holders(
         self, limited: Limited, client: httpx.AsyncClient, ada: Person
     ) -> None:
-        made = await make_key(client, ada, requests_per_minute=3)
+        made = await make_key(client, ada, requests_per_minute=2)
         other = await make_key(client, ada)
 
-        async with limited(requests_per_minute=6) as serving:
+        async with limited(requests_per_minute=4) as serving:
             headers = with_key(made["key"])
             first = await serving.get(f"{API}/models", headers=headers)
-            second = await serving.get(f"{API}/models", headers=headers)
             slow = await statuses(serving, f"{API}/models", headers, times=3)
-            rest = await statuses(serving, f"{API}/models", with_key(other["key"]), times=5)
+            rest = await statuses(serving, f"{API}/models", with_key(other["key"]), times=4)
 
-        assert first.headers["ratelimit-policy"] == '"default";q=6;w=60, "key";q=3;w=60'
-        assert first.headers["ratelimit"] == '"default";r=5;t=50, "key";r=2;t=40'
-        assert second.headers["ratelimit"] == '"default";r=4;t=40, "key";r=1;t=20'
+        assert first.headers["ratelimit-policy"] == '"default";q=4;w=60, "key";q=2;w=60'
+        assert first.headers["ratelimit"] == '"default";r=3;t=45, "key";r=1;t=30'
         assert sorted(slow) == [200, 429, 429]
         # What the key was refused is not taken from its holder.
-        assert sorted(rest) == [200, 200, 200, 429, 429]
+        assert sorted(rest) == [200, 200, 429, 429]
 
     async def test_who_knows_only_its_public_id_uses_up_nothing_of_it(
         self, limited: Limited, client: httpx.AsyncClient, ada: Person
@@ -175,15 +176,15 @@ class TestKeys:
         made = await make_key(client, ada, requests_per_minute=2, allowed_networks=["127.0.0.0/8"])
         headers = with_key(made["key"])
 
-        async with limited("198.51.100.9", unauthenticated_per_minute=5) as elsewhere:
+        async with limited("198.51.100.9", unauthenticated_per_minute=2) as elsewhere:
             abroad = [
                 (await elsewhere.get(f"{API}/models", headers=headers)).status_code
-                for _ in range(7)
+                for _ in range(4)
             ]
         async with limited() as here:
             at_home = await statuses(here, f"{API}/models", headers, times=3)
 
-        assert abroad == [403] * 5 + [429] * 2
+        assert abroad == [403, 403, 429, 429]
         assert sorted(at_home) == [200, 200, 429]
 
     async def test_unknown_keys_stop_reaching_the_database(
@@ -223,14 +224,11 @@ class TestStrangers:
 
         assert good.status_code == 200
         assert [answer.status_code for answer in answers] == [401, 401, 401, 404, 429, 429]
-        assert [answer.headers["ratelimit"] for answer in answers] == [
-            '"address";r=3;t=45',
-            '"address";r=2;t=30',
-            '"address";r=1;t=15',
-            '"address";r=0;t=15',
-            f'"address";r=0;t={answers[4].headers["retry-after"]}',
-            f'"address";r=0;t={answers[5].headers["retry-after"]}',
-        ]
+        left = [answer.headers["ratelimit"] for answer in answers]
+        assert left[:3] == ['"address";r=3;t=45', '"address";r=2;t=30', '"address";r=1;t=15']
+        for refused in answers[4:]:
+            wait = refused.headers["retry-after"]
+            assert refused.headers["ratelimit"] == f'"address";r=0;t={wait}'
 
     async def test_registering_has_a_limit_of_its_own(self, limited: Limited) -> None:
         async with limited(registrations_per_hour=2) as client:
@@ -287,21 +285,21 @@ class TestWithoutRedis:
     async def test_the_process_counts_alone(
         self, limited: Limited, client: httpx.AsyncClient, ada: Person
     ) -> None:
-        made = await make_key(client, ada, requests_per_minute=2)
+        made = await make_key(client, ada, requests_per_minute=1)
         gone = await make_key(client, ada)
         await client.delete(f"{KEYS}/{gone['id']}", headers=ada.headers)
 
         async with limited(
-            redis=NOBODY_THERE, requests_per_minute=5, unauthenticated_per_minute=2
+            redis=NOBODY_THERE, requests_per_minute=2, unauthenticated_per_minute=2
         ) as alone:
 
             async def ask(key: str) -> int:
                 return (await alone.get(f"{API}/models", headers=with_key(key))).status_code
 
-            good = [await ask(made["key"]) for _ in range(3)]
+            good = [await ask(made["key"]) for _ in range(2)]
             bad = [await ask(gone["key"]) for _ in range(3)]
-            person = [(await alone.get(PROFILE, headers=ada.headers)).status_code for _ in range(4)]
+            person = [(await alone.get(PROFILE, headers=ada.headers)).status_code for _ in range(2)]
 
-        assert person == [200, 200, 200, 429]
-        assert good == [200, 200, 429]
+        assert person == [200, 429]
+        assert good == [200, 429]
         assert bad == [401, 401, 429]
