@@ -6,6 +6,7 @@ make chaos ARGS="--only C08,C14"        single rows of the fault matrix, each on
 make chaos ARGS="--all"                 every row
 make chaos SEEDS=30                     a minute of random faults for each of 30 seeds
 make chaos ARGS="--prove-harness"       with the outbox switched off: losses must be found
+make chaos ARGS="--only quota"          200 callers on budgets for a minute; --prove-harness as well
 """
 
 import argparse
@@ -27,6 +28,7 @@ from tests.chaos.invariants import Report, settle, usage_of, verify
 from tests.chaos.load import Book
 from tests.chaos.scenarios import ELSEWHERE, GATE, SCENARIOS
 from tests.chaos.stage import at_work
+from tests.quota.playing import QUOTA, play_quota
 
 KEPT = Path("chaos-failures")
 console = Console(highlight=False, soft_wrap=True)
@@ -108,27 +110,35 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    given = _arguments()
-    console.print(f"seed {given.seed} (argon2 parameters are cheap, the login throttle is off)")
-    if given.prove_harness:
-        extra = {"api": {"CHAOS_OUTBOX": "off"}}
-        played = uvloop.run(_play(["C01", "C07"], seed=given.seed, extra=extra))
-        found = bool(played.report.figures["lost"] or played.report.figures["silent changes"])
-        _show(played, "with the outbox switched off")
-        console.print(
-            "[green]PASS[/] the losses were found" if found else "[red]FAIL[/] no loss seen"
-        )
-        return 0 if found else 1
+def _prove(seed: int) -> int:
+    """Switch the outbox off, and see that what is lost is found."""
+    extra = {"api": {"CHAOS_OUTBOX": "off"}}
+    played = uvloop.run(_play(["C01", "C07"], seed=seed, extra=extra))
+    found = bool(played.report.figures["lost"] or played.report.figures["silent changes"])
+    _show(played, "with the outbox switched off")
+    console.print("[green]PASS[/] the losses were found" if found else "[red]FAIL[/] no loss seen")
+    return 0 if found else 1
+
+
+def _choose(given: argparse.Namespace) -> list[tuple[list[str], int]]:
+    """List what is played, each with its seed, on a cluster of its own."""
     if given.all or given.only:
         names = given.only.split(",") if given.only else [n for n in SCENARIOS if n != "C08-long"]
-        runs = [([name], given.seed) for name in names]
-    elif given.seeds:
-        runs = [(["C40"], given.seed + number) for number in range(given.seeds)]
-    else:
-        runs = [(list(GATE), given.seed)]
+        return [([name], given.seed) for name in names]
+    if given.seeds:
+        return [(["C40"], given.seed + number) for number in range(given.seeds)]
+    return [(list(GATE), given.seed)]
+
+
+def main() -> int:
+    given = _arguments()
+    if given.only == QUOTA:
+        return play_quota(given.seed, KEPT, prove_harness=given.prove_harness)
+    console.print(f"seed {given.seed} (argon2 parameters are cheap, the login throttle is off)")
+    if given.prove_harness:
+        return _prove(given.seed)
     is_whole = True
-    for chosen, seed in runs:
+    for chosen, seed in _choose(given):
         title = "the gate" if chosen == list(GATE) else f"{','.join(chosen)} with seed {seed}"
         is_whole &= _show(uvloop.run(_play(chosen, seed=seed, extra={})), title)
     if given.all:

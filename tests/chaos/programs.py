@@ -117,10 +117,10 @@ class Program:
         self.kill()
         return took
 
-    def reap(self) -> None:
+    def reap(self, *, seconds: float = 10.0) -> None:
         if self.process is not None:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+                self.process.wait(seconds)
 
     def tail(self) -> str:
         if not self.log.exists():
