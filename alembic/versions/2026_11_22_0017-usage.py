@@ -4,9 +4,8 @@ A row is known by `(at, id)`: when its hold was made, and the hold. Both are fix
 is sent, so whatever is delivered twice meets the same primary key and is counted once.
 
 A trigger adds what one statement inserts, in that statement's own transaction: by day with every
-key of the ledger, by month likewise, and by day and model alone. The sums equal those of the rows
-at any moment, whoever inserts. Days and months are those of `at`, in UTC, so that each row of a
-rollup is that of one partition.
+key of the ledger, by week (from Monday on) and by month likewise, and by day and model alone. The
+sums equal those of the rows at any moment, whoever inserts. All times are those of `at`, in UTC.
 
 Rows of a rollup stay locked until the transaction ends. Each statement takes them in the order of
 their keys, which begin with the tenant: a transaction that inserts with one statement, or tenant by
@@ -22,7 +21,7 @@ down_revision = "0016_api_keys"
 branch_labels = None
 depends_on = None
 
-SLOTS = 16
+SLOTS = 8
 SUMS = (
     "requests",
     "input_tokens",
@@ -32,12 +31,15 @@ SUMS = (
     "storage_bytes",
     "cost_nanos",
 )
-DAYS, MONTHS, MODEL_DAYS = "usage_days", "usage_months", "usage_model_days"
+DAYS, WEEKS, MONTHS = "usage_days", "usage_weeks", "usage_months"
+MODEL_DAYS = "usage_model_days"
 DAY = "(at AT TIME ZONE 'UTC')::date"
+WEEK = "date_trunc('week', at AT TIME ZONE 'UTC')::date"
 MONTH = "date_trunc('month', at AT TIME ZONE 'UTC')::date"
 OF_CALL = {name: name for name in ("model", "api_key_id", "account_id", "actor_kind", "currency")}
 KEYS = {
     DAYS: {"tenant_id": "tenant_id", "day": DAY, **OF_CALL},
+    WEEKS: {"tenant_id": "tenant_id", "week": WEEK, **OF_CALL},
     MONTHS: {"tenant_id": "tenant_id", "month": MONTH, **OF_CALL},
     MODEL_DAYS: {
         "tenant_id": "tenant_id",
@@ -164,6 +166,7 @@ def upgrade() -> None:
         FOR EACH STATEMENT EXECUTE FUNCTION usage_refuse_change()
     """)
     _create(DAYS, "day")
+    _create(WEEKS, "week")
     _create(MONTHS, "month")
     for table, period in ((DAYS, "day"), (MONTHS, "month")):
         for subject in ("api_key_id", "account_id"):

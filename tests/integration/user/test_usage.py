@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 Superuser: TypeAlias = Connection
 
-TABLES = ("usage", "usage_days", "usage_months", "usage_model_days")
+TABLES = ("usage", "usage_days", "usage_weeks", "usage_months", "usage_model_days")
 OTHER = TenantId(new_id())
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
@@ -34,9 +34,11 @@ WAITING = """
 HARM = [
     ("usage_days", """
         UPDATE usage_days SET output_tokens = 1;
+        UPDATE usage_weeks SET output_tokens = 1;
         UPDATE usage_months SET output_tokens = 1;
         UPDATE usage_model_days SET output_tokens = 1
     """),
+    ("usage_weeks", "UPDATE usage_weeks SET requests = 2"),
     ("usage_months", "UPDATE usage_months SET cost_nanos = cost_nanos - 1"),
     ("usage_model_days", "DELETE FROM usage_model_days"),
     ("usage_model_days", """
@@ -131,7 +133,7 @@ class TestCountedOnce:
                     await asyncio.sleep(0.01)
             await asyncio.gather(*settling)
 
-        assert [await requests_of(superuser, table) for table in TABLES] == [17 * 30] * 4
+        assert [await requests_of(superuser, table) for table in TABLES] == [17 * 30] * 5
 
     async def test_two_who_settle_at_once_neither_lose_nor_double(
         self, app: Connection, other_app: Connection, superuser: Superuser
@@ -149,7 +151,7 @@ class TestCountedOnce:
         await asyncio.gather(settle(app, batches[:40]), settle(other_app, batches[20:][::-1]))
 
         rows = {row.id for batch in batches for row in batch}
-        assert [await requests_of(superuser, table) for table in TABLES] == [len(rows)] * 4
+        assert [await requests_of(superuser, table) for table in TABLES] == [len(rows)] * 5
         assert await find_usage_differences(superuser) == []
 
     async def test_the_same_row_delivered_again_changes_nothing(
@@ -172,7 +174,7 @@ class TestCountedOnce:
         await add_usage(app, [UsageRow()])
         await transaction.rollback()
 
-        assert [await requests_of(superuser, table) for table in TABLES] == [0] * 4
+        assert [await requests_of(superuser, table) for table in TABLES] == [0] * 5
 
     async def test_days_and_months_are_those_of_utc_wherever_the_session_is(
         self, app: Connection, superuser: Superuser
@@ -209,8 +211,8 @@ class TestProtected:
                 await act_in(app, tenant_id)
                 return [await app.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES]
 
-        assert await seen_by(DEFAULT_TENANT_ID) == [1] * 4
-        assert await seen_by(OTHER) == [0] * 4
+        assert await seen_by(DEFAULT_TENANT_ID) == [1] * 5
+        assert await seen_by(OTHER) == [0] * 5
 
     async def test_without_a_tenant_it_is_an_error(self, app: Connection) -> None:
         for table in TABLES:

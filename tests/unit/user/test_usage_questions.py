@@ -84,21 +84,24 @@ class TestSpan:
         assert ask("2024-01-01T00:00Z", "2025-01-01T00:00Z").since == date(2024, 1, 1)
 
     @given(since=st.dates(date(1970, 1, 1), date(2199, 1, 1)), days=st.integers(1, MAX_DAYS))
-    def test_whole_months_and_the_days_around_them_are_the_span(
-        self, since: date, days: int
-    ) -> None:
-        question = ask(f"{since}T00:00Z", f"{since + timedelta(days=days)}T00:00Z")
+    def test_it_is_cut_into_few_pieces_that_are_whole(self, since: date, days: int) -> None:
+        until = since + timedelta(days=days)
 
-        first, last = question.whole_months()
+        pieces = ask(f"{since}T00:00Z", f"{until}T00:00Z").pieces()
 
-        assert question.since <= first <= last <= question.until
-        if first < last:
-            assert first.day == last.day == 1
-            assert (first - question.since).days < 31
-            assert (question.until - last).days < 31
-        else:
-            assert first == question.until
-            assert days < 62
+        edges = [since, *(piece.until for piece in pieces)]
+        assert edges[-1] == until
+        assert [piece.since for piece in pieces] == edges[:-1]
+        assert all(piece.since < piece.until for piece in pieces)
+        for piece in pieces:
+            length = (piece.until - piece.since).days
+            if piece.of == "month":
+                assert piece.since.day == piece.until.day == 1
+            elif piece.of == "week":
+                assert piece.since.weekday() == piece.until.weekday() == 0
+                assert length < 62
+            else:
+                assert length < 14
 
 
 class TestGroups:

@@ -68,6 +68,15 @@ class UsageFilter:
     account_id: UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a span that is whole days, weeks from Monday on, or months."""
+
+    of: Literal["day", "week", "month"]
+    since: date
+    until: date
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuestion:
     """A question that the rollups answer exactly: of whole days, in UTC, `until` not among them."""
@@ -89,13 +98,28 @@ class UsageQuestion:
     def is_by_caller(self) -> bool:
         return "key" in self.groups or "user" in self.groups
 
-    def whole_months(self) -> tuple[date, date]:
-        """Tell between which firsts of a month there are only whole ones, if there are any."""
+    def pieces(self) -> list[Piece]:
+        """Cut the span into whole months, whole weeks around them, and the days that are left."""
         first = _first_of_month(self.since)
         if first < self.since:
             first = _next_month(first)
         last = _first_of_month(self.until)
-        return (first, last) if first < last else (self.until, self.until)
+        if first >= last:
+            return _weeks_and_days(self.since, self.until)
+        return [
+            *_weeks_and_days(self.since, first),
+            Piece("month", first, last),
+            *_weeks_and_days(last, self.until),
+        ]
+
+
+def _weeks_and_days(since: date, until: date) -> list[Piece]:
+    first = since + timedelta(days=-since.weekday() % 7)
+    last = until - timedelta(days=until.weekday())
+    pieces = [Piece("day", since, until)]
+    if first < last:
+        pieces = [Piece("day", since, first), Piece("week", first, last), Piece("day", last, until)]
+    return [piece for piece in pieces if piece.since < piece.until]
 
 
 def plan(

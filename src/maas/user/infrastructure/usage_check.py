@@ -5,12 +5,12 @@ from typing import Final
 
 import asyncpg
 
-_FIGURES: Final = (
+FIGURES: Final = (
     "requests", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens",
     "storage_bytes", "cost_nanos", "estimated",
 )  # fmt: skip
 _OF_CALL: Final = ("model", "api_key_id", "account_id", "actor_kind", "currency")
-_ADDED: Final = ", ".join(f"sum({name})" for name in _FIGURES)
+_ADDED: Final = ", ".join(f"sum({name})" for name in FIGURES)
 _COUNTED: Final = _ADDED.replace("sum(estimated)", "count(*) FILTER (WHERE is_estimated)")
 
 
@@ -24,8 +24,8 @@ class UsageRollup:
 
     @property
     def query(self) -> str:
-        keys, figures = ", ".join(self.keys), ", ".join(_FIGURES)
-        wrong = " OR ".join(f"sum(sign * {name}) <> 0" for name in _FIGURES)
+        keys, figures = ", ".join(self.keys), ", ".join(FIGURES)
+        wrong = " OR ".join(f"sum(sign * {name}) <> 0" for name in FIGURES)
         return f"""
             SELECT {keys} FROM (
                 SELECT 1 AS sign, {keys}, {figures} FROM {self.table}
@@ -50,7 +50,11 @@ def _rollup(
 
 ROLLUPS: Final = (
     _rollup("usage_days", "day", _OF_CALL, source="usage", bucket="(at AT TIME ZONE 'UTC')::date"),
-    # The days are known to be right by then, or named: that saves two more ways through the rows.
+    # The days are known to be right by then, or named: that saves more ways through the rows.
+    _rollup(
+        "usage_weeks", "week", _OF_CALL,
+        source="usage_days", bucket="date_trunc('week', day::timestamp)::date",
+    ),
     _rollup(
         "usage_months", "month", _OF_CALL,
         source="usage_days", bucket="date_trunc('month', day::timestamp)::date",

@@ -1,7 +1,7 @@
 """The usage ledger and its rollups; trigger, policies and functions: migration 0017.
 
-Rows are only ever added, by whoever settles a hold. The database keeps the rollups by itself: days
-and months are those of `at`, in UTC.
+Rows are only ever added, by whoever settles a hold. The database keeps the rollups by itself: days,
+weeks (from Monday on) and months are those of `at`, in UTC.
 """
 
 from sqlalchemy import (
@@ -78,7 +78,7 @@ def _rollup(name: str, *subject: Column[object]) -> Table:
 
 
 def _of_call(name: str, period: str) -> Table:
-    table = _rollup(
+    return _rollup(
         name,
         Column(period, Date, nullable=False),
         Column("model", Text(collation="C"), nullable=False),
@@ -87,13 +87,14 @@ def _of_call(name: str, period: str) -> Table:
         Column("actor_kind", Text, nullable=False),
         Column("currency", Text(collation="C")),
     )
-    for subject in ("api_key_id", "account_id"):
-        Index(None, table.c.tenant_id, table.c[subject], table.c[period])
-    return table
 
 
 usage_days = _of_call("usage_days", "day")
+usage_weeks = _of_call("usage_weeks", "week")
 usage_months = _of_call("usage_months", "month")
+for _table, _period in ((usage_days, "day"), (usage_months, "month")):
+    for _subject in ("api_key_id", "account_id"):
+        Index(None, _table.c.tenant_id, _table.c[_subject], _table.c[_period])
 usage_model_days = _rollup(
     "usage_model_days",
     Column("day", Date, nullable=False),
