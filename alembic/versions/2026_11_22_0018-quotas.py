@@ -460,25 +460,48 @@ TRIGGERS = (
                 WHEN b.settled >= q.limit_amount THEN 100
                 WHEN b.settled >= q.limit_amount - q.limit_amount / 5 THEN 80 ELSE 0 END)
             WHERE b.quota_id = q.id;
-            RETURN NULL;
+        ELSE
+            INSERT INTO public.quota_balances
+                (quota_id, period_start, tenant_id, settled, held, is_closed, alerted)
+            SELECT q.id, p.start, q.tenant_id, least(coalesce((
+                    SELECT sum({LEDGER_ON_QUOTA}) FROM public.usage_months u
+                    WHERE u.tenant_id = q.tenant_id AND (q.period = 'total' OR u.month = p.start)
+                        AND CASE q.scope WHEN 'user' THEN u.account_id = q.subject_id
+                            WHEN 'key' THEN u.api_key_id = q.subject_id ELSE true END
+                ), 0), 9223372036854775807), coalesce(p.held, 0), false, 0
+            FROM (
+                SELECT s.start, sum(s.held) AS held FROM (
+                    SELECT {START.format(q="q", month="this_month")} AS start, 0 AS held
+                    UNION ALL
+                    SELECT {START.format(q="q", month=MONTH.format(at="h.created_at"))},
+                        {HOLD_ON_QUOTA}
+                    FROM public.quota_holds h WHERE h.tenant_id = q.tenant_id
+                        AND q.subject_id IN (h.tenant_id, h.account_id, h.api_key_id)
+                ) s GROUP BY s.start
+            ) p;
         END IF;
-        INSERT INTO public.quota_balances
-            (quota_id, period_start, tenant_id, settled, held, is_closed, alerted)
-        SELECT q.id, p.start, q.tenant_id, least(coalesce((
-                SELECT sum({LEDGER_ON_QUOTA}) FROM public.usage_months u
-                WHERE u.tenant_id = q.tenant_id AND (q.period = 'total' OR u.month = p.start)
-                    AND CASE q.scope WHEN 'user' THEN u.account_id = q.subject_id
-                        WHEN 'key' THEN u.api_key_id = q.subject_id ELSE true END
-            ), 0), 9223372036854775807), coalesce(p.held, 0), false, 0
-        FROM (
-            SELECT s.start, sum(s.held) AS held FROM (
-                SELECT {START.format(q="q", month="this_month")} AS start, 0 AS held
-                UNION ALL
-                SELECT {START.format(q="q", month=MONTH.format(at="h.created_at"))}, {HOLD_ON_QUOTA}
-                FROM public.quota_holds h WHERE h.tenant_id = q.tenant_id
-                    AND q.subject_id IN (h.tenant_id, h.account_id, h.api_key_id)
-            ) s GROUP BY s.start
-        ) p;
+        -- What is reached by setting the limit is told as well: nobody may be let settle after it.
+        WITH reached AS (
+            UPDATE public.quota_balances b SET alerted = r.share
+            FROM (
+                SELECT o.quota_id, o.period_start AS start, o.settled AS used, o.alerted AS was,
+                    CASE WHEN o.settled <= 0 THEN 0
+                        WHEN o.settled >= q.limit_amount THEN 100
+                        WHEN o.settled >= q.limit_amount - q.limit_amount / 5 THEN 80
+                        ELSE 0 END AS share
+                FROM public.quota_balances o WHERE o.quota_id = q.id
+                    AND o.period_start = {START.format(q="q", month="this_month")}
+            ) r
+            WHERE b.quota_id = r.quota_id AND b.period_start = r.start AND r.share > r.was
+            RETURNING r.*
+        )
+        INSERT INTO public.quota_alerts (id, tenant_id, quota_id, scope, subject_id, meter,
+            period, period_start, currency, threshold, limit_amount, settled, is_overrun,
+            created_at)
+        SELECT gen_random_uuid(), q.tenant_id, q.id, q.scope, q.subject_id, q.meter, q.period,
+            r.start, q.currency, t.threshold, q.limit_amount, r.used, false, clock_timestamp()
+        FROM reached r CROSS JOIN (VALUES (80), (100)) AS t(threshold)
+        WHERE t.threshold > r.was AND t.threshold <= r.share;
         RETURN NULL;
     END $$
     """,

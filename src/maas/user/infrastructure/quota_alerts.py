@@ -31,11 +31,11 @@ _FIELDS: Final = frozenset(
     }
 )
 
-# Two who tell at once each take what the other does not.
+_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('maas.quota_alerts', 0))"
 _TAKE: Final = """
     WITH told AS (
         DELETE FROM quota_alerts WHERE id IN (
-            SELECT id FROM quota_alerts ORDER BY created_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
+            SELECT id FROM quota_alerts ORDER BY created_at, id LIMIT $1)
         RETURNING *
     )
     SELECT t.*, EXISTS (
@@ -54,12 +54,17 @@ class EventWriter(Protocol):
 
 
 async def tell_reached(settings: DatabaseSettings, *, events: EventWriter) -> int:
-    """Write an event for each share of a quota that was reached; return how many."""
+    """Write an event for each share of a quota that was reached; return how many.
+
+    It leaves them to whoever is about it already.
+    """
     connection = await asyncpg.connect(**system_arguments(settings))
     told = 0
     try:
         while True:
             async with connection.transaction():
+                if not await connection.fetchval(_LOCK):
+                    return told
                 rows = await connection.fetch(_TAKE, BATCH)
                 if rows:
                     await events.write(connection, [_scope_of(row) for row in rows])
