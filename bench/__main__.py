@@ -28,8 +28,10 @@ from bench.trail_export import GROWTH_GOAL_MIB, ExportRow, measure_exports
 from bench.trail_export import HOLD_UP_GOAL_MS as EXPORT_HOLD_UP_MS
 from bench.trail_export import ROWS as EXPORTED
 from bench.trail_statistics import measure_statistics
+from bench.usage import measure_usage
+from bench.usage_data import ROWS as CALLS
 
-GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail")
+GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail", "usage")
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
 FILE_SHARE_GOAL = 0.6
@@ -44,6 +46,8 @@ def main() -> None:
                         help=f"flush {BACKLOG:,} events instead of {EVENTS:,}")  # fmt: skip
     parser.add_argument("--events", type=int, default=TRAIL_EVENTS,
                         help=f"ask a trail of so many, not {TRAIL_EVENTS:,}")  # fmt: skip
+    parser.add_argument("--calls", type=int, default=CALLS,
+                        help=f"ask a usage ledger of so many, not {CALLS:,}")  # fmt: skip
     parser.add_argument("--write", action="store_true",
                         help="keep the figures in docs/performance.md")  # fmt: skip
     arguments = parser.parse_args()
@@ -56,6 +60,8 @@ def main() -> None:
         tables = [_measure(wanted, folder, console, events=events)]
         if "trail" in wanted:
             tables.append(_measure_trail(folder, console, events=arguments.events))
+        if "usage" in wanted:
+            tables.append(_measure_usage(folder, console, calls=arguments.calls))
         measured: dict[str, list[Table]] = {}
         for group, table in chain.from_iterable(tables):
             console.print(table)
@@ -117,6 +123,15 @@ def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[t
         with console.status("the trail, exported"):
             exports = measure_exports(platform, rows=min(events, EXPORTED))
         yield "trail", _export_table(exports)
+
+
+def _measure_usage(folder: Path, console: Console, *, calls: int) -> Iterator[tuple[str, Table]]:
+    """Ask the ledger of a platform of its own, which limits nobody's rate."""
+    with run_platform(folder / "usage", MAAS_RATE_LIMITS__ENABLED="false") as platform:
+        rows = measure_usage(platform, rows=calls, progress=console.log)
+        table = _trail_table(rows, calls)
+        table.title = f"Usage over {calls:,} calls"
+        yield "usage", table
 
 
 def _export_table(rows: list[ExportRow]) -> Table:
