@@ -301,7 +301,8 @@ def _owned_folder(path: Path) -> Path:
     return path
 
 
-def _postgres(folder: Path) -> tuple[Program, int]:
+def _postgres(folder: Path, *, fsync: bool = True) -> tuple[Program, int]:
+    """Make a server; without fsync it survives what is done to processes, and no power failure."""
     account = get_server_account()
     copies = _owned_folder(folder / "postgres-programs")
     binaries = reachable_postgres(find_postgres_binaries(), copies=copies, account=account)
@@ -311,6 +312,7 @@ def _postgres(folder: Path) -> tuple[Program, int]:
             *(str(binaries / "initdb"), "-D", str(data), "-U", SUPERUSER, "-A", "trust"),
             *("-E", "UTF8", "--locale=C", "--locale-provider=builtin"),
             "--builtin-locale=C.UTF-8",
+            *(() if fsync else ("--no-sync",)),
         ],
         check=True,
         capture_output=True,
@@ -318,7 +320,12 @@ def _postgres(folder: Path) -> tuple[Program, int]:
         **_account(),  # type: ignore[call-overload]  # the account is one mapping
     )
     port = free_port()
-    options = {**POSTGRES_OPTIONS, "port": str(port), "unix_socket_directories": ""}
+    options = {
+        **POSTGRES_OPTIONS,
+        "fsync": "on" if fsync else "off",
+        "port": str(port),
+        "unix_socket_directories": "",
+    }
     settings = [part for item in options.items() for part in ("-c", "=".join(item))]
 
     def answers() -> bool:

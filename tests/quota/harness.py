@@ -20,6 +20,7 @@ from tests.quota.rig import PROCESSES, Plan, Rig, running_rig
 from tests.quota.verify import USABLE, measure_use, verify
 from tests.quota.watch import Watch
 from tests.quota.world import HOLDS, SCOPES
+from tests.servers import Servers
 
 SPENT_SECONDS: Final = 90.0
 """How long callers may need to use up, in calm, what they began with."""
@@ -43,6 +44,9 @@ class Game:
     callers: int = 100
     lease_seconds: float = 5.0
     with_worker: bool = True
+    fsync: bool = True
+    """Off, all is faster, and as safe from whatever is done to processes."""
+
     is_checked: bool = True
     is_durable: bool = True
     then_unchecked: bool = False
@@ -57,7 +61,7 @@ class Run:
     faults: Counter[str] = field(default_factory=Counter)
 
 
-def play(game: Game, *, kept: Path | None = None) -> Report:
+def play(game: Game, *, kept: Path | None = None, like: Servers | None = None) -> Report:
     """Play it on servers of its own; with a folder, keep what explains a failure there."""
     plan = Plan(
         seed=game.seed,
@@ -66,7 +70,7 @@ def play(game: Game, *, kept: Path | None = None) -> Report:
         callers=game.callers,
         lease_seconds=game.lease_seconds,
     )
-    with running_rig(plan, with_worker=game.with_worker) as rig:
+    with running_rig(plan, with_worker=game.with_worker, fsync=game.fsync, like=like) as rig:
         report = asyncio.run(_play(game, rig))
         if kept is not None and not report.is_whole:
             keep(rig.folder, kept)
@@ -137,7 +141,7 @@ async def _break(game: Game, rig: Rig, run: Run) -> None:
     end = time.monotonic() + game.seconds
     given = list(game.faults)
     pause = game.seconds / (len(given) + 1)
-    while time.monotonic() < end:
+    while given or time.monotonic() < end:
         await asyncio.sleep(pause if game.faults else dice.uniform(0.3, 2.5))
         if game.faults and not given:
             continue

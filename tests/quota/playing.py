@@ -41,7 +41,9 @@ def _play(game: Game, kept: Path) -> int:
 
 def _prove(game: Game) -> int:
     """Break the product twice in the database of the run, and see that both are found."""
-    short = replace(game, seconds=PROOF_SECONDS, tenants=4, with_worker=False, holds=500)
+    short = replace(
+        game, seconds=PROOF_SECONDS, tenants=4, with_worker=False, fsync=False, holds=500
+    )
     unchecked = replace(short, is_checked=False, faults=())
     forgetful = replace(short, is_durable=False, faults=(CRASH,) * 3)
     found = {}

@@ -18,6 +18,7 @@ from typing import Final
 
 import asyncpg
 
+from maas.embedded.locator import find_postgres_binaries
 from tests.chaos.cluster import (
     DATABASE,
     ROOT,
@@ -30,7 +31,7 @@ from tests.chaos.cluster import (
 from tests.chaos.programs import Program
 from tests.pair import WIDE_LIMITS
 from tests.quota.world import Tenant, install, make_world
-from tests.servers import ROLES
+from tests.servers import ROLES, TEMPLATE, Servers
 
 PROCESSES: Final = 2
 
@@ -129,22 +130,23 @@ class Rig:
 
 
 @contextmanager
-def running_rig(plan: Plan, *, with_worker: bool) -> Iterator[Rig]:
-    """Start the servers with an empty world, and leave nothing behind."""
+def running_rig(
+    plan: Plan, *, with_worker: bool, fsync: bool = True, like: Servers | None = None
+) -> Iterator[Rig]:
+    """Start the servers with an empty world, and leave nothing behind.
+
+    The tables are copied from a test session's servers, where there are any: that is faster.
+    """
     with tempfile.TemporaryDirectory(prefix="maas-quota-") as name:
         folder = Path(name)
         # The servers run as another user where this runs as root.
         folder.chmod(0o755)
-        rig = _build(folder, plan, with_worker=with_worker)
+        rig = _build(folder, plan, with_worker=with_worker, fsync=fsync)
         try:
             rig.postgres.start()
             rig.valkey.start()
             asyncio.run(_make_database(rig.port))
-            environment = rig.callers[0].environment
-            command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini")]
-            subprocess.run(
-                [*command, "upgrade", "head"], check=True, env=dict(environment), cwd=folder
-            )
+            _migrate(rig, like)
             asyncio.run(_install(rig))
             for program in (*rig.helpers, *rig.callers):
                 program.launch()
@@ -156,8 +158,8 @@ def running_rig(plan: Plan, *, with_worker: bool) -> Iterator[Rig]:
                 program.kill()
 
 
-def _build(folder: Path, plan: Plan, *, with_worker: bool) -> Rig:
-    postgres, port = _postgres(folder)
+def _build(folder: Path, plan: Plan, *, with_worker: bool, fsync: bool) -> Rig:
+    postgres, port = _postgres(folder, fsync=fsync)
     valkey, valkey_port, password = _valkey(folder)
     (folder / "world.json").write_text(json.dumps(asdict(plan)))
     (folder / "data").mkdir()
@@ -223,6 +225,27 @@ async def _make_database(port: int) -> None:
         await connection.execute(f"CREATE DATABASE {DATABASE} OWNER maas_owner")
     finally:
         await connection.close()
+
+
+def _migrate(rig: Rig, like: Servers | None) -> None:
+    if like is None:
+        command = [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini")]
+        environment = dict(rig.callers[0].environment)
+        subprocess.run([*command, "upgrade", "head"], check=True, env=environment, cwd=rig.folder)
+        return
+    binaries = find_postgres_binaries()
+    dump = subprocess.run(
+        [binaries / "pg_dump", "-h", like.socket_folder, "-U", SUPERUSER, TEMPLATE],
+        check=True,
+        capture_output=True,
+    )
+    address = ["-h", "127.0.0.1", "-p", str(rig.port), "-U", SUPERUSER]
+    subprocess.run(
+        [binaries / "psql", *address, "-v", "ON_ERROR_STOP=1", "-q", "-1", DATABASE],
+        check=True,
+        input=dump.stdout,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 async def _install(rig: Rig) -> None:

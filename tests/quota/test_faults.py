@@ -12,6 +12,7 @@ from tests.quota.book import Booked, Call
 from tests.quota.faults import FAULTS
 from tests.quota.harness import Game, play
 from tests.quota.verify import Row, judge
+from tests.servers import Servers
 
 pytestmark = pytest.mark.integration
 
@@ -20,7 +21,9 @@ SHORT: Final = ("callers killed", "PostgreSQL killed", "connections ended")
 FULL, HALF = Booked(1_000, 3_000_000), Booked(500, 1_500_000)
 
 
-def test_200_callers_stay_within_every_limit_unless_nothing_checks_it() -> None:
+def test_200_callers_stay_within_every_limit_unless_nothing_checks_it(
+    servers: Servers,
+) -> None:
     order = random.Random()  # noqa: S311  any order; the seed is told with a failure
     seed = order.randrange(1_000_000)
     random.Random(seed).shuffle(names := list(SHORT))  # noqa: S311  likewise
@@ -34,8 +37,10 @@ def test_200_callers_stay_within_every_limit_unless_nothing_checks_it() -> None:
             callers=100,
             lease_seconds=1.5,
             with_worker=False,
+            fsync=False,
             then_unchecked=True,
-        )
+        ),
+        like=servers,
     )
 
     assert report.is_whole, "\n".join(report.lines())
