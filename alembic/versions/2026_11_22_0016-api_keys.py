@@ -15,6 +15,8 @@ FUNCTIONS = (
     "api_key_first_use(uuid, bytea)",
     "api_keys_used(uuid[])",
     "api_keys_stale(uuid, uuid)",
+    "api_keys_revoked(uuid)",
+    "api_key_is_known(text)",
 )
 
 
@@ -67,6 +69,8 @@ def upgrade() -> None:
         ["tenant_id", "role_name"],
     )
     _add_keys()
+    # The key an invitation was made with: it is worth no more than the key is by then.
+    op.add_column("invitations", sa.Column("api_key_id", sa.Uuid))
     _guard()
     _add_lookup()
     _add_notes()
@@ -98,6 +102,7 @@ def _add_keys() -> None:
         at("expires_at", nullable=False),
         at("last_used_at"),
         sa.Column("created_by", sa.Uuid, nullable=False),
+        sa.Column("created_by_key", sa.Uuid),
         at("created_at", nullable=False),
         at("updated_at", nullable=False),
         sa.Column("auth_version", sa.Integer, nullable=False),
@@ -140,6 +145,7 @@ def _guard() -> None:
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO maas_app")
         op.execute(f"GRANT SELECT ON {table} TO maas_system")
     op.execute("CREATE POLICY owner_notes ON api_keys FOR UPDATE TO maas_owner USING (true)")
+    op.execute("CREATE POLICY owner_revokes ON api_keys FOR DELETE TO maas_owner USING (true)")
 
 
 def _add_lookup() -> None:
@@ -183,6 +189,12 @@ def _add_lookup() -> None:
                 AND (a.id IS NOT NULL OR s.id IS NOT NULL)
         $$
     """)
+    op.execute("""
+        CREATE FUNCTION api_key_is_known(key text) RETURNS boolean
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            SELECT EXISTS (SELECT FROM public.api_keys k WHERE k.public_id = key)
+        $$
+    """)
 
 
 def _add_notes() -> None:
@@ -211,8 +223,20 @@ def _add_notes() -> None:
         RETURNS TABLE (public_id text, auth_version integer)
         LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             UPDATE public.api_keys k SET auth_version = k.auth_version + 1
-            WHERE k.account_id = account OR k.tenant_id = tenant
-            RETURNING k.public_id, k.auth_version
+            FROM (SELECT l.id FROM public.api_keys l
+                  WHERE l.account_id = account OR l.tenant_id = tenant
+                  ORDER BY l.id FOR NO KEY UPDATE) held
+            WHERE k.id = held.id RETURNING k.public_id, k.auth_version
+        $$
+    """)
+    op.execute("""
+        CREATE FUNCTION api_keys_revoked(account uuid)
+        RETURNS TABLE (public_id text, auth_version integer)
+        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            DELETE FROM public.api_keys k
+            USING (SELECT l.id FROM public.api_keys l
+                   WHERE l.account_id = account ORDER BY l.id FOR UPDATE) held
+            WHERE k.id = held.id RETURNING k.public_id, k.auth_version + 1
         $$
     """)
 
@@ -221,5 +245,6 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
     for function in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION {function}")
+    op.drop_column("invitations", "api_key_id")
     for table in reversed(TABLES):
         op.drop_table(table)

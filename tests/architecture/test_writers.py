@@ -73,6 +73,7 @@ SQL_BY_HAND: Final = {
     "shared/infrastructure/unit_of_work.py": "the guard, which names the words it looks for",
     "user/infrastructure/admin_repositories.py": "in the unit of work",
     "user/infrastructure/joining.py": "in the unit of work",
+    "user/infrastructure/key_marks.py": "in the unit of work",
     "user/infrastructure/mail_queue.py": "the tasks above",
     "user/infrastructure/quota_alerts.py": "quota.reached",
     "user/infrastructure/quota_batches.py": "books what calls use; the calls leave their own",

@@ -106,13 +106,14 @@ def build_user(
     hasher = Argon2Hasher(settings)
     tokens = JoseTokenIssuer(settings, secret_key=secret_key, clock=clock)
     cache = RedisSessionCache(redis, access_lifetime=settings.access_token_lifetime)
+    marks = RedisSessionMarks(redis, access_lifetime=settings.access_token_lifetime)
     throttle = _throttle(settings, database)
     own_password = OwnPassword(passwords=hasher, throttle=throttle)
     accounts = AccountService(
         unit_of_work=unit_of_work,
         queries=queries,
         passwords=hasher,
-        cache=cache,
+        marks=marks,
         own_password=own_password,
         clock=clock,
         password_min_length=settings.password_min_length,
@@ -128,6 +129,7 @@ def build_user(
         queries=PostgresSessionQueries(database),
         opener=opener,
         cache=cache,
+        marks=marks,
         clock=clock,
     )
     sign_ins = SignInService(
@@ -175,7 +177,7 @@ def build_user(
         "password_resets": PasswordResetService(
             unit_of_work=joining_unit_of_work,
             passwords=hasher,
-            cache=cache,
+            marks=marks,
             clock=clock,
             password_min_length=settings.password_min_length,
         ),

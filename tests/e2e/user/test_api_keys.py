@@ -11,7 +11,7 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from tests.e2e.conftest import Flush, MakePerson, sign_in
 from tests.e2e.user.keys import KEYS, ask, make_key, with_key
-from tests.e2e.user.people import EVERYTHING, assign, enter, make_tenant, make_user
+from tests.e2e.user.people import EVERYTHING, assign, enter, id_of, make_tenant, make_user
 from tests.factories.accounts import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -326,18 +326,49 @@ class TestHolder:
         await client.put(at, json={"status": "active"}, headers=headers)
         assert await ask(client, key) == 200
 
-    async def test_it_goes_on_when_its_holder_signs_out_or_takes_a_new_password(
-        self, client: httpx.AsyncClient, make_person: MakePerson
+    @pytest.mark.parametrize("is_revoking", [False, True])
+    async def test_a_new_password_and_signing_out_end_it_if_told_to(
+        self, client: httpx.AsyncClient, make_person: MakePerson, *, is_revoking: bool
+    ) -> None:
+        ada = await make_person("ada", roles=EVERYTHING)
+        tenant = await make_tenant(client, ada, "second", admin_id=await id_of(client, ada))
+        there = await enter(client, "ada", "second")
+        keys = [(await make_key(client, each))["key"] for each in (ada, there)]
+        assert tenant
+        assert [await ask(client, key) for key in keys] == [200, 200]
+        body: dict[str, object] = {
+            "current_password": PASSWORD,
+            "new_password": "another long enough phrase",
+        }
+        if is_revoking:
+            body["revoke_api_keys"] = True
+
+        changed = await client.post("/api/v1/users/password", json=body, headers=ada.headers)
+
+        assert changed.status_code == 204
+        expected = 401 if is_revoking else 200
+        assert [await ask(client, key) for key in keys] == [expected, expected]
+        made = (await make_key(client, ada))["key"]
+        query = "?revoke_api_keys=true" if is_revoking else ""
+        out = await client.post(f"/api/v1/auth/logout-all{query}", headers=ada.headers)
+        assert out.status_code == 204
+        assert await ask(client, made) == expected
+
+    @pytest.mark.parametrize("is_kept", [False, True])
+    async def test_a_password_that_is_reset_ends_it_unless_told_not_to(
+        self, client: httpx.AsyncClient, make_person: MakePerson, *, is_kept: bool
     ) -> None:
         ada = await make_person("ada")
-        key = (await make_key(client, ada))["key"]
+        grace = await make_user(client, ada, "grace")
+        key = (await make_key(client, await sign_in(client, "grace")))["key"]
+        own = (await make_key(client, ada))["key"]
+        assert await ask(client, key) == 200
 
-        changed = await client.post(
-            "/api/v1/users/password",
-            json={"current_password": PASSWORD, "new_password": "another long enough phrase"},
+        reset = await client.post(
+            f"{USERS}/{grace['id']}/password-reset",
+            json={"revoke_api_keys": False} if is_kept else {},
             headers=ada.headers,
         )
-        out = await client.post("/api/v1/auth/logout-all", headers=ada.headers)
 
-        assert (changed.status_code, out.status_code) == (204, 204)
-        assert await ask(client, key) == 200
+        assert reset.status_code == 200, reset.text
+        assert (await ask(client, key), await ask(client, own)) == (200 if is_kept else 401, 200)

@@ -6,6 +6,8 @@ import pytest
 from maas.shared.infrastructure.database import Database
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import MakePerson, serving_app, sign_in
+from tests.e2e.user.keys import KEYS, SERVICES, make_key, make_service, with_key
+from tests.e2e.user.people import USERS, make_user
 from tests.factories.accounts import PASSWORD
 
 pytestmark = pytest.mark.e2e
@@ -88,3 +90,67 @@ class TestWithdraw:
 
         assert withdrawn.status_code == 204
         assert (joined.status_code, joined.json()["code"]) == (422, "invalid-invitation")
+
+
+class TestPrograms:
+    async def test_invite_nobody_and_what_a_key_makes_ends_with_the_key(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        farm = await make_service(client, ada, "farm", "admin")
+        scopes = ("user:write", "model:read", "inference:*")
+        program = await make_key(client, ada, *scopes, at=f"{SERVICES}/{farm['id']}/api-keys")
+        ended, cut, kept = [await make_key(client, ada, *scopes) for _ in range(3)]
+
+        async def invite(name: str, key: str) -> httpx.Response:
+            body = {"email": f"{name}@example.com", "roles": ["user"], "send_mail": False}
+            return await client.post(INVITATIONS, json=body, headers=with_key(key))
+
+        refused = await invite("bo", program["key"])
+        assert (refused.status_code, refused.json()["code"]) == (403, "person-required")
+        tokens = {
+            name: (await invite(name, key["key"])).json()["token"]
+            for name, key in (("bo", ended), ("cy", cut), ("di", kept))
+        }
+        await client.delete(f"{KEYS}/{ended['id']}", headers=ada.headers)
+        await client.put(
+            f"{KEYS}/{cut['id']}", json={"scopes": ["user:write"]}, headers=ada.headers
+        )
+
+        joined = {
+            name: await client.post(REGISTER, json={**registration(token), **_named(name)})
+            for name, token in tokens.items()
+        }
+
+        assert {name: answer.status_code for name, answer in joined.items()} == {
+            "bo": 422,
+            "cy": 422,
+            "di": 202,
+        }
+        assert joined["bo"].json()["code"] == "invalid-invitation"
+
+    async def test_an_invitation_ends_with_its_makers_rights(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        grace = await make_user(client, ada, "grace", "admin")
+        key = await make_key(
+            client, await sign_in(client, "grace"), "user:write", "model:read", "inference:*"
+        )
+        body = {"email": "bo@example.com", "roles": ["user"], "send_mail": False}
+        invited = await client.post(INVITATIONS, json=body, headers=with_key(key["key"]))
+        assert invited.status_code == 201, invited.text
+
+        await client.put(
+            f"{USERS}/{grace['id']}/roles",
+            json={"roles": ["user"]},
+            headers={**ada.headers, "If-Match": "*"},
+        )
+
+        token = invited.json()["token"]
+        joined = await client.post(REGISTER, json={**registration(token)})
+        assert (joined.status_code, joined.json()["code"]) == (422, "invalid-invitation")
+
+
+def _named(name: str) -> dict[str, str]:
+    return {"username": name, "email": f"{name}@example.com"}

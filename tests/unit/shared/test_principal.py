@@ -88,6 +88,8 @@ def test_a_wildcard_lets_a_key_manage_no_access() -> None:
 
 def test_a_key_passes_on_only_what_is_named() -> None:
     assert make_key_principal("*:*", "role:write").grantable == {"role:write"}
+    limited = replace(make_key_principal("role:write"), key_limits=KeyLimits(requests_per_minute=5))
+    assert limited.grantable == frozenset(), "whoever received it would not be bound"
     assert make_principal("*:*").grantable == {"*:*"}
 
 
@@ -105,3 +107,10 @@ class TestKeyLimits:
         assert KeyLimits().allows_address(None)
         assert KeyLimits().allows_model("any")
         assert not KeyLimits(models=frozenset({"org/one"})).allows_model("org/other")
+
+
+def test_a_repeated_call_is_the_credentials_own() -> None:
+    person, key = make_principal("model:read"), make_key_principal("model:read")
+
+    assert person.credential_id == person.account_id
+    assert key.credential_id == key.api_key_id != key.account_id

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from maas.shared.domain.errors import ConflictError, InvalidInputError
-from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.ids import TenantId
 
 
 class IdempotencyInProgressError(ConflictError):
@@ -37,6 +38,7 @@ class IdempotencyClaim:
 
     `request_hash` is the SHA-256 of method, target and body. The store fills in the fields below
     `render`: whose key it is when a transaction begins, and that it is kept once one has committed.
+    `principal_id` is the credential's: an API key is not told what another one was answered.
     """
 
     key: str
@@ -44,7 +46,7 @@ class IdempotencyClaim:
     request_hash: bytes
     render: Callable[[object], Answer]
     tenant_id: TenantId | None = field(default=None, init=False)
-    principal_id: AccountId | None = field(default=None, init=False)
+    principal_id: UUID | None = field(default=None, init=False)
     replaces_expired: bool = field(default=False, init=False)
     is_kept: bool = field(default=False, init=False)
 

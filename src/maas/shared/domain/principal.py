@@ -1,9 +1,10 @@
 """Who is calling, and what they may do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal, TypeAlias
+from uuid import UUID
 
 from maas.shared.domain.ids import AccountId, ApiKeyId, SessionId, TenantId
 
@@ -57,6 +58,11 @@ def meet(scopes: Sequence[str], rights: Sequence[str]) -> frozenset[str]:
     return frozenset(met)
 
 
+def named(rights: Iterable[str]) -> frozenset[str]:
+    """Tell what of a key's rights it may pass on: what its scopes name, never by a wildcard."""
+    return frozenset(right for right in rights if not right.startswith(f"{ANY}:"))
+
+
 def _meet_parts(first: str, second: str) -> str | None:
     if first in {ANY, second}:
         return second
@@ -99,7 +105,8 @@ class Principal:
     """An authenticated caller, acting in exactly one tenant.
 
     `session_id` is set for people, `api_key_id` for programs. `version` counts the revocations and
-    role changes that the permissions were read after.
+    role changes that the permissions were read after. `is_superseded` tells that the key's secret
+    is the one of before its last rotation, in its grace.
     """
 
     kind: ActorKind
@@ -111,6 +118,12 @@ class Principal:
     session_id: SessionId | None = None
     api_key_id: ApiKeyId | None = None
     key_limits: KeyLimits | None = None
+    is_superseded: bool = False
+
+    @property
+    def credential_id(self) -> UUID:
+        """Whose a repeated call is: each key's its own, a person's whatever their session."""
+        return self.account_id if self.api_key_id is None else self.api_key_id
 
     def may(self, permission: str) -> bool:
         if self.api_key_id is None:
@@ -119,7 +132,10 @@ class Principal:
 
     @property
     def grantable(self) -> frozenset[str]:
-        """What the caller may pass on: a key only what its scopes name, never by a wildcard."""
+        """What the caller may pass on: a key what its scopes name, and a limited one nothing.
+
+        Whoever received it would not be bound to the key's networks, models and rate.
+        """
         if self.api_key_id is None:
             return self.permissions
-        return frozenset(right for right in self.permissions if not right.startswith(f"{ANY}:"))
+        return frozenset() if self.key_limits is not None else named(self.permissions)

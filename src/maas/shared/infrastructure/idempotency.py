@@ -122,7 +122,7 @@ class PostgresIdempotency:
         claim = call.idempotency
         if claim is None or claim.is_kept or call.principal is None:
             return
-        claim.principal_id = call.principal.account_id
+        claim.principal_id = call.principal.credential_id
         lock = _lock_number(f"{claim.principal_id}|{claim.key}")
         held = (await session.execute(_LOCK, {"lock": lock})).one()
         if not held.is_ours:

@@ -8,12 +8,12 @@ from maas.audit.public import current_scope
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, new_id
 from maas.shared.domain.principal import Principal
+from maas.user.application.admin_ports import SessionEffects, SessionMarks, marks_of
 from maas.user.application.errors import SamePasswordError, WrongPasswordError
 from maas.user.application.own_password import OwnPassword
 from maas.user.application.ports import (
     PasswordHasher,
     Profile,
-    SessionCache,
     UserQueries,
     UserUnitOfWork,
 )
@@ -34,7 +34,7 @@ class AccountService:
     unit_of_work: Callable[[], UserUnitOfWork]
     queries: UserQueries
     passwords: PasswordHasher
-    cache: SessionCache
+    marks: SessionMarks
     own_password: OwnPassword
     clock: Clock
     password_min_length: int
@@ -54,9 +54,16 @@ class AccountService:
         return await self.queries.get_profile(principal.account_id, principal.tenant_id)
 
     async def change_own_password(
-        self, principal: Principal, *, current_password: str, new_password: str
+        self,
+        principal: Principal,
+        *,
+        current_password: str,
+        new_password: str,
+        revoke_api_keys: bool,
     ) -> None:
         """Change the password; other sessions and mailed links to a new password die with it.
+
+        So do the API keys, in every tenant, if that is asked for.
 
         Raises:
             WrongPasswordError: the current password is not that.
@@ -91,9 +98,14 @@ class AccountService:
             ]
             for session in others:
                 session.revoke("password-changed", at=now)
-            current_scope().change(ACCOUNT, account.id, after={"password_change_required": False})
+            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
+            current_scope().change(
+                ACCOUNT,
+                account.id,
+                after={"password_change_required": False, "api_keys_revoked": len(keys)},
+            )
             await uow.commit()
-        await self.cache.revoke_all({session.id: session.version for session in others})
+        await self.marks.announce(SessionEffects(ended=marks_of(others), stale_keys=keys))
 
     async def create_admin(
         self, *, username: Username, email: EmailAddress, password: str

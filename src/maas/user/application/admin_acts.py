@@ -1,7 +1,7 @@
 """What is done to a person's access, each act within a transaction that its caller commits."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from maas.audit.public import current_scope
@@ -36,15 +36,43 @@ class AccountElsewhereError(PermissionDeniedError):
 
 def granter_of(principal: Principal) -> Granter:
     """Whoever acts on the people of their own tenant."""
-    return Granter(account_id=principal.account_id, rights=principal.grantable)
+    return Granter(
+        account_id=principal.account_id,
+        rights=principal.grantable,
+        is_limited=principal.key_limits is not None,
+        is_program=principal.kind == "service_account",
+    )
 
 
 def platform_granter_of(principal: Principal) -> Granter:
     """Whoever acts on any tenant's people by a platform permission.
 
-    Tenant rights are all theirs to give; those over the platform only as far as they hold them.
+    Tenant rights are all theirs to give; those over the platform only as far as they hold them. A
+    limited key gives nothing here either.
     """
-    return Granter(account_id=principal.account_id, rights=principal.grantable | {"*:*"})
+    granter = granter_of(principal)
+    return granter if granter.is_limited else replace(granter, rights=granter.rights | {"*:*"})
+
+
+async def check_given(
+    uow: AdminUnitOfWork,
+    granter: Granter,
+    target: AccountId,
+    *,
+    before: Collection[RoleName],
+    after: Collection[RoleName],
+) -> None:
+    """Refuse to take these roles, or to give those, and keep them all as they are.
+
+    Raises:
+        RoleNotFoundError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError.
+    """
+    granter.check_assign(
+        target,
+        before=await uow.roles.list_named(before),
+        after=await uow.roles.list_named(after),
+        own=await uow.roles.list_held(granter.account_id) if granter.is_program else (),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +112,7 @@ class AccessActs:
     ) -> Target:
         """Make an account that is at home in the tenant."""
         new, now = hashed.new, self.clock.now()
-        granter.check_assign(
-            AccountId(new_id()), before=[], after=await uow.roles.list_named(new.roles)
-        )
+        await check_given(uow, granter, AccountId(new_id()), before=(), after=new.roles)
         account = Account(
             id=AccountId(new_id()),
             username=new.username,
@@ -148,11 +174,7 @@ class AccessActs:
         before = membership.role_names
         wanted = frozenset(names)
         # What stays as it is needs no rights: somebody else gave it.
-        granter.check_assign(
-            account_id,
-            before=await uow.roles.list_named(before - wanted),
-            after=await uow.roles.list_named(wanted - before),
-        )
+        await check_given(uow, granter, account_id, before=before - wanted, after=wanted - before)
         await self.check_somebody_remains(uow, target, keeping=names_of(wanted))
         if wanted != before:
             membership.assign(wanted, at=self.clock.now())
@@ -307,7 +329,9 @@ class AccessActs:
         )
         if not (is_ours or is_platforms):
             raise AccountElsewhereError
-        if account.id != principal.account_id:
+        # Whoever may set a person's password or address has all the person's rights, so a key that
+        # is the person's own and may do less is held to what it may do.
+        if account.id != principal.account_id or principal.api_key_id is not None:
             granter = platform_granter_of(principal) if is_platforms else granter_of(principal)
             granter.check_within(await uow.list_rights(account.id))
 

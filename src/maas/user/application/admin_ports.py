@@ -1,6 +1,6 @@
 """What the use cases of the admin area need from outside."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -8,10 +8,10 @@ from typing import Protocol, Self
 
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.page import Page, PageRequest, Position
-from maas.user.application.ports import AccountRepository
+from maas.user.application.ports import AccountRepository, KeyMark
 from maas.user.domain.account import Account, AccountStatus
 from maas.user.domain.role import Role, RoleName, RoleRepository
-from maas.user.domain.session import RevocationReason
+from maas.user.domain.session import RevocationReason, Session
 from maas.user.domain.tenant import (
     Membership,
     MembershipRepository,
@@ -34,33 +34,36 @@ class SessionMark:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyMark:
-    """An API key by its public id, and the version a reader must have seen."""
-
-    public_id: str
-    version: int
+def marks_of(sessions: Iterable[Session]) -> list[SessionMark]:
+    """Say which version each session has now: what its tombstone must name."""
+    return [SessionMark(session.id, session.version) for session in sessions]
 
 
 @dataclass(slots=True, kw_only=True)
 class SessionEffects:
-    """What an act did to sessions and keys: to be announced right after its commit."""
+    """What an act did to sessions and keys: to be announced right after its commit.
+
+    Of `new_keys` somebody may remember that there are none; that is no danger, only a nuisance.
+    """
 
     ended: list[SessionMark] = field(default_factory=list)
     stale: list[SessionMark] = field(default_factory=list)
     stale_keys: list[KeyMark] = field(default_factory=list)
+    new_keys: list[KeyMark] = field(default_factory=list)
 
     def add(self, other: "SessionEffects") -> None:
         self.ended += other.ended
         self.stale += other.stale
         self.stale_keys += other.stale_keys
+        self.new_keys += other.new_keys
 
 
 class SessionMarks(Protocol):
     async def announce(self, effects: SessionEffects) -> None:
         """Make the change felt by every request that starts after this returns.
 
-        Without Redis it returns once every cached entry has died of old age.
+        Without Redis it returns once every cached entry has died of old age; new keys alone are
+        not waited for.
         """
         ...
 
@@ -136,6 +139,10 @@ class AdminUnitOfWork(Protocol):
 
     async def list_places(self, account_id: AccountId) -> list[TenantId]:
         """List the tenants the account is a member of, in whatever state, in a fixed order."""
+        ...
+
+    async def revoke_keys(self, account_id: AccountId) -> list[KeyMark]:
+        """Delete the API keys of an account, which is locked, in every tenant."""
         ...
 
     async def list_rights(self, account_id: AccountId) -> frozenset[str]:

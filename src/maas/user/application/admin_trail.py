@@ -12,6 +12,7 @@ MEMBER = AuditedResource(
             "fields",
             "home_tenant_id",
             "is_account_deleted",
+            "api_keys_revoked",
         }
     ),
 )

@@ -11,24 +11,27 @@ from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, ApiKeyId, ServiceAccountId, new_id
 from maas.shared.domain.principal import Principal
 from maas.user.application.admin_acts import CheckVersion, granter_of
-from maas.user.application.admin_ports import KeyMark, SessionEffects, SessionMarks
+from maas.user.application.admin_ports import SessionEffects, SessionMarks
 from maas.user.application.key_ports import ApiKeyDetails, IssuedKey, KeyUnitOfWork
+from maas.user.application.ports import KeyMark
 from maas.user.domain.api_key import (
     DEFAULT_LIFETIME,
     MAX_KEYS,
     ApiKey,
     Holder,
-    LimitedKeyError,
     Network,
+    OutlivesCallerError,
     ScopesBeyondHolderError,
+    SupersededKeyError,
     TooManyKeysError,
     check_expiry,
     spell_models,
     spell_networks,
 )
 from maas.user.domain.grants import includes
-from maas.user.domain.key_text import make_key
+from maas.user.domain.key_text import NewKey, make_key
 from maas.user.domain.role import PermissionPattern, spell_permissions
+from maas.user.domain.service_account import ServiceAccount
 
 API_KEY = AuditedResource(
     "api_key",
@@ -83,16 +86,42 @@ class ApiKeyService:
         """Make a key; its text is told this once.
 
         Raises:
-            BeyondOwnRightsError, ScopesBeyondHolderError, LimitedKeyError, InvalidExpiryError,
-            TooManyKeysError, ServiceAccountNotFoundError.
+            BeyondOwnRightsError, ScopesBeyondHolderError, LimitedKeyError, SupersededKeyError,
+            InvalidExpiryError, OutlivesCallerError, TooManyKeysError, ServiceAccountNotFoundError.
         """
-        now, scopes = self.clock.now(), spell_permissions(wish.scopes)
-        expires_at = wish.expires_at or now + DEFAULT_LIFETIME
+        scopes = spell_permissions(wish.scopes)
+        granter = granter_of(principal)
+        granter.check_unlimited()
+        granter.check_within(scopes)
+        async with self.unit_of_work() as uow:
+            entered = await _enter(uow, principal, holder)
+            await _check_holder(uow, entered, scopes)
+            if await uow.keys.count_held(holder) >= MAX_KEYS:
+                raise TooManyKeysError
+            made = make_key(self.mark, self.choose)
+            key = self._make(principal, holder, wish, made, ends_by=entered.ends_by)
+            uow.keys.add(key)
+            current_scope().change(API_KEY, key.id, after=_trail(key))
+            issued = IssuedKey(details=ApiKeyDetails.of(key), holder=holder, key=made.text)
+            await uow.commit(issued)
+        await self.marks.announce(SessionEffects(new_keys=[_mark_of(key)]))
+        return issued
+
+    def _make(
+        self,
+        principal: Principal,
+        holder: Holder,
+        wish: KeyWish,
+        made: NewKey,
+        *,
+        ends_by: datetime | None,
+    ) -> ApiKey:
+        now = self.clock.now()
+        usual = now + DEFAULT_LIFETIME
+        expires_at = wish.expires_at or (usual if ends_by is None else min(usual, ends_by))
         check_expiry(expires_at, at=now)
-        _refuse_limited(principal)
-        granter_of(principal).check_within(scopes)
-        made = make_key(self.mark, self.choose)
-        key = ApiKey(
+        _check_end(expires_at, ends_by)
+        return ApiKey(
             id=ApiKeyId(new_id()),
             tenant_id=principal.tenant_id,
             account_id=holder.account_id,
@@ -100,7 +129,7 @@ class ApiKeyService:
             public_id=made.public_id,
             prefix=made.prefix,
             name=wish.name,
-            scopes=scopes,
+            scopes=spell_permissions(wish.scopes),
             allowed_networks=spell_networks(wish.allowed_networks),
             allowed_models=spell_models(wish.allowed_models),
             requests_per_minute=wish.requests_per_minute,
@@ -112,18 +141,10 @@ class ApiKeyService:
             expires_at=expires_at,
             last_used_at=None,
             created_by=AccountId(principal.account_id),
+            created_by_key=principal.api_key_id,
             created_at=now,
             updated_at=now,
         )
-        async with self.unit_of_work() as uow:
-            await _check_holder(uow, holder, scopes)
-            if await uow.keys.count_held(holder) >= MAX_KEYS:
-                raise TooManyKeysError
-            uow.keys.add(key)
-            current_scope().change(API_KEY, key.id, after=_trail(key))
-            issued = IssuedKey(details=ApiKeyDetails.of(key), holder=holder, key=made.text)
-            await uow.commit(issued)
-        return issued
 
     async def revise(
         self,
@@ -138,11 +159,12 @@ class ApiKeyService:
 
         Raises:
             ApiKeyNotFoundError, BeyondOwnRightsError, ScopesBeyondHolderError, LimitedKeyError,
-            InvalidExpiryError.
+            SupersededKeyError, InvalidExpiryError, OutlivesCallerError.
         """
         now = self.clock.now()
-        _refuse_limited(principal)
+        granter_of(principal).check_unlimited()
         async with self.unit_of_work() as uow:
+            entered = await _enter(uow, principal, holder)
             key = await uow.keys.get_held(key_id, holder)
             current_scope().resource(API_KEY, key_id)
             check(key.version)
@@ -152,10 +174,12 @@ class ApiKeyService:
             # What stays as it is needs no rights, unless it is another one's key.
             added = frozenset(key.scopes) - had
             _check_reach(principal, holder, scopes=had, added=added)
-            await _check_holder(uow, holder, added)
+            await _check_holder(uow, entered, added)
             if "name" in changes:
                 key.rename(changes["name"], at=now)
             if "expires_at" in changes:
+                if changes["expires_at"] > key.expires_at:
+                    _check_end(changes["expires_at"], entered.ends_by)
                 key.expire_at(changes["expires_at"], at=now)
             _bind(key, changes, at=now)
             current_scope().change(API_KEY, key_id, before=before, after=_trail(key))
@@ -175,16 +199,16 @@ class ApiKeyService:
         """Give a key a new secret; the one before is good for the grace.
 
         Raises:
-            ApiKeyNotFoundError, RotationUnderWayError, BeyondOwnRightsError, LimitedKeyError.
+            ApiKeyNotFoundError, RotationUnderWayError, BeyondOwnRightsError, LimitedKeyError,
+            SupersededKeyError.
         """
         now = self.clock.now()
-        if key_id != principal.api_key_id:
-            _refuse_limited(principal)
         async with self.unit_of_work() as uow:
+            await _enter(uow, principal, holder)
             key = await uow.keys.get_held(key_id, holder)
             current_scope().resource(API_KEY, key_id)
             check(key.version)
-            _check_reach(principal, holder, scopes=frozenset(key.scopes), added=frozenset())
+            _check_taken(principal, holder, key)
             made = make_key(self.mark, self.choose, public_id=key.public_id)
             key.rotate(made, grace=grace, at=now)
             key.prefix = made.prefix
@@ -193,16 +217,20 @@ class ApiKeyService:
         await self._announce(key)
         return issued
 
-    async def revoke(self, holder: Holder, key_id: ApiKeyId, *, check: CheckVersion) -> None:
+    async def revoke(
+        self, principal: Principal, holder: Holder, key_id: ApiKeyId, *, check: CheckVersion
+    ) -> None:
         """Delete a key; no request with it that starts after this returns is accepted.
 
         Raises:
-            ApiKeyNotFoundError.
+            ApiKeyNotFoundError, BeyondOwnRightsError, LimitedKeyError, SupersededKeyError.
         """
         async with self.unit_of_work() as uow:
+            await _enter(uow, principal, holder)
             key = await uow.keys.get_held(key_id, holder)
             current_scope().resource(API_KEY, key_id)
             check(key.version)
+            _check_taken(principal, holder, key)
             key.auth_version += 1
             current_scope().change(API_KEY, key_id, before=_trail(key))
             await uow.keys.remove(key)
@@ -210,13 +238,48 @@ class ApiKeyService:
         await self._announce(key)
 
     async def _announce(self, key: ApiKey) -> None:
-        mark = KeyMark(key.public_id, key.auth_version)
-        await self.marks.announce(SessionEffects(stale_keys=[mark]))
+        await self.marks.announce(SessionEffects(stale_keys=[_mark_of(key)]))
 
 
-def _refuse_limited(principal: Principal) -> None:
-    if principal.key_limits is not None:
-        raise LimitedKeyError
+def _mark_of(key: ApiKey) -> KeyMark:
+    return KeyMark(key.public_id, key.auth_version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entered:
+    """A holder, locked: the service account, if it is one; and when the caller ends, if a key."""
+
+    service: ServiceAccount | None
+    ends_by: datetime | None
+
+
+async def _enter(uow: KeyUnitOfWork, principal: Principal, holder: Holder) -> _Entered:
+    """Begin an act on a holder's keys.
+
+    An answer that is given again is given before this: also to a secret that was replaced since.
+
+    Raises:
+        SupersededKeyError, ServiceAccountNotFoundError.
+    """
+    if principal.is_superseded:
+        raise SupersededKeyError
+    service = await uow.lock_holder(holder)
+    return _Entered(service=service, ends_by=await uow.find_caller_end(principal))
+
+
+def _check_end(moment: datetime, ends_by: datetime | None) -> None:
+    if ends_by is not None and moment > ends_by:
+        raise OutlivesCallerError
+
+
+def _check_taken(principal: Principal, holder: Holder, key: ApiKey) -> None:
+    """Refuse to replace or end a key that may more than the caller, unless it is the caller.
+
+    Raises:
+        BeyondOwnRightsError, LimitedKeyError.
+    """
+    if key.id != principal.api_key_id:
+        _check_reach(principal, holder, scopes=frozenset(key.scopes), added=frozenset())
 
 
 def _check_reach(
@@ -231,16 +294,15 @@ def _check_reach(
     granter_of(principal).check_within(added if is_own else scopes | added)
 
 
-async def _check_holder(uow: KeyUnitOfWork, holder: Holder, scopes: Collection[str]) -> None:
-    """Lock a service account, and refuse scopes that its roles do not give it.
+async def _check_holder(uow: KeyUnitOfWork, entered: _Entered, scopes: Collection[str]) -> None:
+    """Refuse scopes that a service account's roles do not give it.
 
     Raises:
-        ServiceAccountNotFoundError, ScopesBeyondHolderError.
+        ScopesBeyondHolderError.
     """
-    if holder.service_account_id is None:
+    if entered.service is None or not scopes:
         return
-    account = await uow.service_accounts.get(holder.service_account_id)
-    roles = await uow.roles.list_named(account.role_names)
+    roles = await uow.roles.list_named(entered.service.role_names)
     rights = [right for role in roles for right in role.permissions]
     if not all(includes(rights, scope) for scope in scopes):
         raise ScopesBeyondHolderError

@@ -10,10 +10,10 @@ from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import NotFoundError
 from maas.shared.domain.ids import new_id
 from maas.shared.domain.principal import Principal
+from maas.user.application.admin_acts import granter_of
 from maas.user.application.joining_ports import JoiningUnitOfWork
 from maas.user.domain.account import EmailAddress
-from maas.user.domain.grants import Granter
-from maas.user.domain.invitation import Invitation, InvitationId
+from maas.user.domain.invitation import Invitation, InvitationId, PersonRequiredError
 from maas.user.domain.links import LinkToken, hash_link, new_link_token
 
 INVITATION: Final = AuditedResource("invitation", frozenset({"roles", "status"}))
@@ -53,14 +53,19 @@ class InvitationService:
 
         Raises:
             InvitedRoleNotFoundError: the tenant lacks one of the roles, or none is named.
+            PersonRequiredError: a program calls for itself.
             BeyondOwnRightsError: a role allows more than the caller may do.
+            LimitedKeyError: the caller's own bounds would not bind whoever is invited.
         """
+        if principal.kind != "account":
+            raise PersonRequiredError
+        granter = granter_of(principal)
+        granter.check_unlimited()
         now, token = self.clock.now(), new_link_token()
         async with self.unit_of_work() as uow:
             allowed = await uow.permissions_of(principal.tenant_id, roles)
             if not roles or len(allowed) < len(set(roles)):
                 raise InvitedRoleNotFoundError
-            granter = Granter(account_id=principal.account_id, rights=principal.permissions)
             for permissions in allowed.values():
                 granter.check_within(permissions)
             invitation = Invitation(
@@ -72,6 +77,7 @@ class InvitationService:
                 invited_by=principal.account_id,
                 created_at=now,
                 expires_at=now + self.lifetime,
+                api_key_id=principal.api_key_id,
             )
             uow.add_invitation(invitation)
             if send_mail:

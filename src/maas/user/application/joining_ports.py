@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
 from maas.user.application.ports import UserUnitOfWork
 from maas.user.domain.account import EmailAddress, Username
 from maas.user.domain.invitation import Invitation, InvitationId
@@ -46,6 +46,10 @@ class JoiningUnitOfWork(UserUnitOfWork, Protocol):
 
     async def rights_of(self, tenant_id: TenantId, account_id: AccountId) -> frozenset[str]:
         """Tell what the account may do in the tenant now: nothing, if it may not act there."""
+        ...
+
+    async def find_key_scopes(self, api_key_id: ApiKeyId) -> Sequence[str] | None:
+        """Tell what a key of the tenant names; `None` if it ended, or has bounds of its own."""
         ...
 
     async def permissions_of(

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
 from maas.shared.domain.page import Page, PageRequest
+from maas.shared.domain.principal import Principal
 from maas.user.application.admin_ports import AdminUnitOfWork, SessionEffects, names_of
 from maas.user.domain.api_key import ApiKey, ApiKeyRepository, Holder
 from maas.user.domain.service_account import (
@@ -24,6 +25,24 @@ class KeyUnitOfWork(AdminUnitOfWork, Protocol):
 
     @property
     def service_accounts(self) -> ServiceAccountRepository: ...
+
+    async def lock_holder(self, holder: Holder) -> ServiceAccount | None:
+        """Lock whoever holds keys, before any of the keys: others change them in this order.
+
+        Returns the service account, if it is one.
+
+        Raises:
+            ServiceAccountNotFoundError, AccountNotFoundError.
+        """
+        ...
+
+    async def find_caller_end(self, principal: Principal) -> datetime | None:
+        """Tell when the key that calls ends; `None` for a session, which makes keys of any life.
+
+        Raises:
+            InvalidTokenError, InvalidApiKeyError: it has ended while this call waited.
+        """
+        ...
 
     async def refresh_keys(self, service_account_id: ServiceAccountId) -> SessionEffects:
         """Have the keys of a service account, which is locked, read their rights anew."""
@@ -46,6 +65,7 @@ class ApiKeyDetails:
     rotated_at: datetime | None
     previous_valid_until: datetime | None
     created_by: UUID
+    created_by_key: ApiKeyId | None
     created_at: datetime
     updated_at: datetime
     version: int
@@ -65,6 +85,7 @@ class ApiKeyDetails:
             rotated_at=key.rotated_at,
             previous_valid_until=key.previous_valid_until,
             created_by=key.created_by,
+            created_by_key=key.created_by_key,
             created_at=key.created_at,
             updated_at=key.updated_at,
             version=key.version,

@@ -22,6 +22,7 @@ from maas.user.application.admin_ports import (
     AdminUnitOfWork,
     MemberCreated,
     MemberDetails,
+    SessionEffects,
     SessionMarks,
 )
 from maas.user.application.admin_trail import MEMBER
@@ -246,9 +247,16 @@ class MemberService:
         await self.marks.announce(effects)
 
     async def reset_password(
-        self, principal: Principal, account_id: AccountId, password: str | None
+        self,
+        principal: Principal,
+        account_id: AccountId,
+        password: str | None,
+        *,
+        revoke_api_keys: bool,
     ) -> str | None:
         """Give a person a new password, to be changed at once; sessions and mailed links end.
+
+        API keys end with them if that is asked for.
 
         Returns the password if none was given.
 
@@ -270,7 +278,13 @@ class MemberService:
             now = self.acts.clock.now()
             account.give_password(password_hash, at=now)
             effects = await uow.sessions.end(account_id, "password-reset", at=now, everywhere=True)
-            current_scope().change(MEMBER, account_id, after={"password_change_required": True})
+            keys = await uow.revoke_keys(account_id) if revoke_api_keys else []
+            effects.add(SessionEffects(stale_keys=keys))
+            current_scope().change(
+                MEMBER,
+                account_id,
+                after={"password_change_required": True, "api_keys_revoked": len(keys)},
+            )
             await uow.commit()
         await self.marks.announce(effects)
         return generated

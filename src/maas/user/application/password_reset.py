@@ -7,9 +7,9 @@ from maas.audit.public import Actor, current_scope
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
+from maas.user.application.admin_ports import SessionEffects, SessionMarks, marks_of
 from maas.user.application.joining_ports import JoiningUnitOfWork
-from maas.user.application.ports import PasswordHasher, SessionCache
-from maas.user.application.sessions import versions_of
+from maas.user.application.ports import PasswordHasher
 from maas.user.application.trail import ACCOUNT
 from maas.user.domain.account import Account, EmailAddress
 from maas.user.domain.links import InvalidLinkError, Link, hash_link
@@ -20,7 +20,7 @@ from maas.user.domain.passwords import check_password
 class PasswordResetService:
     unit_of_work: Callable[[], JoiningUnitOfWork]
     passwords: PasswordHasher
-    cache: SessionCache
+    marks: SessionMarks
     clock: Clock
     password_min_length: int
 
@@ -36,8 +36,8 @@ class PasswordResetService:
             await uow.ask_for_mail("reset-password", email)
             await uow.commit()
 
-    async def reset(self, token: str, new_password: str) -> None:
-        """Set a new password and end every session of the account.
+    async def reset(self, token: str, new_password: str, *, revoke_api_keys: bool) -> None:
+        """Set a new password and end every session of the account, and its API keys if told to.
 
         A password that will not do leaves the link good for another try.
 
@@ -72,6 +72,7 @@ class PasswordResetService:
             sessions = await uow.sessions.list_live(account.id, at=now)
             for session in sessions:
                 session.revoke("password-reset", at=now)
+            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
             await uow.ask_for_mail("password-changed", account.email)
             scope.change(
                 ACCOUNT,
@@ -80,10 +81,11 @@ class PasswordResetService:
                     "status": account.status,
                     "password_change_required": False,
                     "sessions_ended": len(sessions),
+                    "api_keys_revoked": len(keys),
                 },
             )
             await uow.commit()
-        await self.cache.revoke_all(versions_of(sessions))
+        await self.marks.announce(SessionEffects(ended=marks_of(sessions), stale_keys=keys))
 
 
 def _check_still_theirs(account: Account, link: Link) -> None:

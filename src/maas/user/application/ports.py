@@ -11,6 +11,14 @@ from maas.user.domain.account import Account
 from maas.user.domain.session import Session
 
 
+@dataclass(frozen=True, slots=True)
+class KeyMark:
+    """An API key by its public id, and the version a reader must have seen."""
+
+    public_id: str
+    version: int
+
+
 class AccountRepository(Protocol):
     async def get(self, account_id: AccountId) -> Account:
         """Load the account, locked until the transaction ends.
@@ -69,6 +77,10 @@ class UserUnitOfWork(Protocol):
 
         The new session's row holds both as they are: what ends sessions comes before or after.
         """
+        ...
+
+    async def revoke_keys(self, account_id: AccountId) -> list[KeyMark]:
+        """Delete the API keys of an account, which is locked, in every tenant."""
         ...
 
     async def mark_bootstrapped(self, *, at: datetime) -> bool:

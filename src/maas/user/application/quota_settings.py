@@ -24,7 +24,7 @@ from maas.user.application.quota_ports import (
     SubjectKind,
     version_of,
 )
-from maas.user.domain.api_key import LimitedKeyError
+from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError, Quota, QuotaId
 from maas.user.domain.tenant import MemberNotFoundError
 from maas.user.public import Meter, Period

@@ -10,6 +10,7 @@ from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import PermissionDeniedError
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, TenantId, new_id
+from maas.shared.domain.principal import meet, named
 from maas.user.application.errors import EmailTakenError, UsernameTakenError
 from maas.user.application.joining_ports import JoiningUnitOfWork
 from maas.user.application.ports import PasswordHasher
@@ -208,6 +209,9 @@ async def _check_still_given(
         InvalidInvitationError.
     """
     rights = await uow.rights_of(invitation.tenant_id, invitation.invited_by)
+    if invitation.api_key_id is not None:
+        scopes = await uow.find_key_scopes(invitation.api_key_id)
+        rights = frozenset() if scopes is None else named(meet(scopes, list(rights)))
     granter = Granter(account_id=invitation.invited_by, rights=rights)
     try:
         granter.check_within([INVITING, *(right for each in allowed for right in each)])

@@ -98,7 +98,9 @@ class RoleService:
             wanted = changes.get("permissions")
             spelled = role.permissions if wanted is None else spell_permissions(wanted)
             granter_of(principal).check_redefine(
-                role, permissions=spelled, is_own=await _is_own(uow, principal, name)
+                role,
+                permissions=spelled,
+                is_own=name in await uow.roles.list_held(principal.account_id),
             )
             if "description" in changes:
                 role.describe(changes["description"], at=now)
@@ -134,11 +136,6 @@ async def _exists(uow: AdminUnitOfWork, name: RoleName) -> bool:
     except RoleNotFoundError:
         return False
     return True
-
-
-async def _is_own(uow: AdminUnitOfWork, principal: Principal, name: RoleName) -> bool:
-    membership = await uow.memberships.find(principal.account_id)
-    return membership is not None and name in membership.role_names
 
 
 def _trail(role: Role) -> dict[str, ChangeValue]:

@@ -9,11 +9,16 @@ from maas.audit.public import AuditedResource, ChangeValue, current_scope
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, ServiceAccountId, new_id
 from maas.shared.domain.principal import Principal
-from maas.user.application.admin_acts import CheckVersion, granter_of
+from maas.user.application.admin_acts import CheckVersion, check_given, granter_of
 from maas.user.application.admin_ports import SessionMarks, names_of
 from maas.user.application.key_ports import KeyUnitOfWork, ServiceAccountDetails
 from maas.user.domain.role import RoleName
-from maas.user.domain.service_account import ServiceAccount, ServiceAccountStatus
+from maas.user.domain.service_account import (
+    MAX_SERVICE_ACCOUNTS,
+    ServiceAccount,
+    ServiceAccountStatus,
+    TooManyServiceAccountsError,
+)
 
 SERVICE_ACCOUNT = AuditedResource(
     "service_account", frozenset({"name", "description", "status", "roles"})
@@ -46,9 +51,10 @@ class ServiceAccountService:
         """Make a service account of the caller's tenant.
 
         Raises:
-            ServiceAccountNameTakenError, RoleNotFoundError, BeyondOwnRightsError.
+            ServiceAccountNameTakenError, TooManyServiceAccountsError, RoleNotFoundError,
+            OwnRolesError, BeyondOwnRightsError, LimitedKeyError.
         """
-        now = self.clock.now()
+        now, wanted = self.clock.now(), frozenset(roles)
         account = ServiceAccount(
             id=ServiceAccountId(new_id()),
             tenant_id=principal.tenant_id,
@@ -62,10 +68,12 @@ class ServiceAccountService:
             version=0,
         )
         async with self.unit_of_work() as uow:
-            granter_of(principal).check_assign(
-                AccountId(account.id), before=[], after=await uow.roles.list_named(frozenset(roles))
+            if await uow.service_accounts.count_locked() >= MAX_SERVICE_ACCOUNTS:
+                raise TooManyServiceAccountsError
+            await check_given(
+                uow, granter_of(principal), AccountId(account.id), before=(), after=wanted
             )
-            account.assign(roles, at=now)
+            account.assign(wanted, at=now)
             uow.service_accounts.add(account)
             current_scope().change(SERVICE_ACCOUNT, account.id, after=_trail(account))
             details = ServiceAccountDetails.of(account)
@@ -84,7 +92,7 @@ class ServiceAccountService:
 
         Raises:
             ServiceAccountNotFoundError, ServiceAccountNameTakenError, RoleNotFoundError,
-            OwnRolesError, BeyondOwnRightsError.
+            OwnRolesError, BeyondOwnRightsError, LimitedKeyError.
         """
         now, granter = self.clock.now(), granter_of(principal)
         async with self.unit_of_work() as uow:
@@ -94,12 +102,15 @@ class ServiceAccountService:
             before, held = _trail(account), account.role_names
             wanted = frozenset(changes.get("roles", held))
             target, status = AccountId(service_account_id), changes.get("status", account.status)
-            # What stays as it is needs no rights, but whoever switches it on or off needs all.
-            dropped = held if status != account.status else held - wanted
-            granter.check_assign(
+            # A role that stays needs no rights, but whoever changes anything else needs all: they
+            # could switch it off, or have it taken for another one.
+            is_other = bool(changes.keys() & {"name", "description", "status"})
+            await check_given(
+                uow,
+                granter,
                 target,
-                before=await uow.roles.list_named(dropped),
-                after=await uow.roles.list_named(wanted - held),
+                before=held if is_other else held - wanted,
+                after=wanted - held,
             )
             if wanted != held:
                 account.assign(wanted, at=now)
@@ -135,10 +146,12 @@ class ServiceAccountService:
             account = await uow.service_accounts.get(service_account_id)
             current_scope().resource(SERVICE_ACCOUNT, service_account_id)
             check(account.version)
-            granter_of(principal).check_assign(
+            await check_given(
+                uow,
+                granter_of(principal),
                 AccountId(service_account_id),
-                before=await uow.roles.list_named(account.role_names),
-                after=[],
+                before=account.role_names,
+                after=(),
             )
             effects = await uow.refresh_keys(service_account_id)
             current_scope().change(SERVICE_ACCOUNT, service_account_id, before=_trail(account))

@@ -13,6 +13,7 @@ from maas.shared.domain.errors import NotFoundError, PermissionDeniedError
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.domain.page import Page, PageRequest
 from maas.shared.domain.principal import Principal
+from maas.user.application.admin_ports import SessionEffects, SessionMarks, marks_of
 from maas.user.application.errors import NoMembershipError
 from maas.user.application.ports import SessionCache, TenantChoice, UserUnitOfWork
 from maas.user.application.token_pairs import SessionOpener, TokenPair
@@ -32,6 +33,12 @@ class SessionRequiredError(PermissionDeniedError):
 
     code = "session-required"
     title = "Sign in to do this"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "An API key belongs to no session: sign in for this. A key ends by "
+            "`DELETE /api/v1/users/api-keys/{id}`."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +87,7 @@ class SessionService:
     queries: SessionQueries
     opener: SessionOpener
     cache: SessionCache
+    marks: SessionMarks
     clock: Clock
 
     async def list_own(self, principal: Principal, page: PageRequest) -> Page[SessionDetails]:
@@ -137,19 +145,25 @@ class SessionService:
             await uow.commit()
         await self.cache.revoke(session.id, version=session.version)
 
-    async def end_all_own(self, principal: Principal) -> None:
-        """End every session of the caller, in all tenants, this one included."""
+    async def end_all_own(self, principal: Principal, *, revoke_api_keys: bool) -> None:
+        """End every session of the caller, in all tenants, this one included.
+
+        API keys end with them if that is asked for.
+        """
         now = self.clock.now()
         async with self.unit_of_work() as uow:
             await uow.accounts.get(principal.account_id)
             sessions = await uow.sessions.list_live(principal.account_id, at=now)
             for session in sessions:
                 session.revoke("logout-all", at=now)
+            keys = await uow.revoke_keys(principal.account_id) if revoke_api_keys else []
             current_scope().change(
-                ACCOUNT, principal.account_id, after={"sessions_ended": len(sessions)}
+                ACCOUNT,
+                principal.account_id,
+                after={"sessions_ended": len(sessions), "api_keys_revoked": len(keys)},
             )
             await uow.commit()
-        await self.cache.revoke_all(versions_of(sessions))
+        await self.marks.announce(SessionEffects(ended=marks_of(sessions), stale_keys=keys))
 
 
 def versions_of(sessions: list[Session]) -> dict[SessionId, int]:

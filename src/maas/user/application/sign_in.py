@@ -24,7 +24,7 @@ from maas.user.application.ports import (
     UserQueries,
     UserUnitOfWork,
 )
-from maas.user.application.sessions import versions_of
+from maas.user.application.sessions import SessionRequiredError, versions_of
 from maas.user.application.throttle import AttemptOutcome, LoginThrottle
 from maas.user.application.token_pairs import SessionOpener, TokenPair
 from maas.user.application.trail import SESSION
@@ -170,9 +170,13 @@ class SignInService:
         await self.cache.revoke_all(versions_of(family))
 
     async def sign_out(self, principal: Principal) -> None:
-        """End the caller's session; no request that starts after this returns is accepted."""
+        """End the caller's session; no request that starts after this returns is accepted.
+
+        Raises:
+            SessionRequiredError: an API key calls, which this would not end.
+        """
         if principal.session_id is None:
-            return
+            raise SessionRequiredError
         now = self.clock.now()
         async with self.unit_of_work() as uow:
             session = await uow.sessions.find_locked(principal.session_id)

@@ -9,7 +9,12 @@ from maas.audit.public import ChangeValue, audit_row, current_scope
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import AccountId, TenantId, new_id
 from maas.shared.domain.principal import Principal
-from maas.user.application.admin_acts import AccessActs, CheckVersion, platform_granter_of
+from maas.user.application.admin_acts import (
+    AccessActs,
+    CheckVersion,
+    check_given,
+    platform_granter_of,
+)
 from maas.user.application.admin_ports import (
     AdminUnitOfWork,
     MemberDetails,
@@ -49,9 +54,11 @@ class TenantService:
         The first administrator may be the caller: nobody else is in the tenant yet.
 
         Raises:
-            TenantSlugTakenError, AccountNotFoundError.
+            TenantSlugTakenError, AccountNotFoundError, LimitedKeyError.
         """
         now = self.clock.now()
+        if admin_id is not None:
+            platform_granter_of(principal).check_unlimited()
         tenant = Tenant(
             id=TenantId(new_id()),
             slug=slug,
@@ -165,9 +172,7 @@ class TenantService:
             membership = await uow.memberships.find(account_id)
             if membership is None:
                 check(account.version)
-                granter.check_assign(
-                    account_id, before=[], after=await uow.roles.list_named(wanted)
-                )
+                await check_given(uow, granter, account_id, before=(), after=wanted)
                 membership = self.acts.join(uow, account_id, tenant_id, wanted)
                 current_scope().change(
                     MEMBER, account_id, after={"status": "active", "roles": names_of(wanted)}

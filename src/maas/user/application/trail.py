@@ -11,6 +11,7 @@ ACCOUNT = AuditedResource(
             "home_tenant_id",
             "roles",
             "sessions_ended",
+            "api_keys_revoked",
             "fields",
         }
     ),

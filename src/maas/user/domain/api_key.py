@@ -38,7 +38,10 @@ class InvalidNetworkError(InvalidInputError):
     title = "Not a network"
 
     def __init__(self) -> None:
-        super().__init__("Write an address or a network, as in 192.0.2.7 or 2001:db8::/32.")
+        super().__init__(
+            "Write an address or a network, as in 192.0.2.7 or 2001:db8::/32; a network's address "
+            "has no bit set after its prefix."
+        )
 
 
 class InvalidExpiryError(InvalidInputError):
@@ -79,13 +82,26 @@ class ScopesBeyondHolderError(PermissionDeniedError):
         super().__init__("A key's scopes lie within what its service account may do by its roles.")
 
 
-class LimitedKeyError(PermissionDeniedError):
-    code = "limited-key"
-    title = "A limited key manages no keys"
+class OutlivesCallerError(PermissionDeniedError):
+    code = "outlives-caller"
+    title = "A key prolongs no key beyond its own end"
 
     def __init__(self) -> None:
         super().__init__(
-            "This key is bound to networks, models or a rate, and another key would not be."
+            "A key makes and prolongs keys up to its own `expires_at`, and never itself: sign in "
+            "for a later one."
+        )
+
+
+class SupersededKeyError(PermissionDeniedError):
+    code = "superseded-key"
+    title = "This secret was replaced"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The key was rotated: until its grace is over its secret of before does what it did, "
+            "but only the new one manages keys. If the new one was lost, repeat the rotation with "
+            "its `Idempotency-Key`, or rotate in a session."
         )
 
 
@@ -97,7 +113,7 @@ class Network:
 
     def __post_init__(self) -> None:
         try:
-            network = ipaddress.ip_network(self.value, strict=False)
+            network = ipaddress.ip_network(self.value)
         except ValueError:
             raise InvalidNetworkError from None
         # A zone is of one machine, and a mapped address is seen as the IPv4 one it is.
@@ -146,6 +162,7 @@ class ApiKey:
     expires_at: datetime
     last_used_at: datetime | None
     created_by: AccountId
+    created_by_key: ApiKeyId | None
     created_at: datetime
     updated_at: datetime
     auth_version: int = 1
@@ -234,7 +251,7 @@ class ApiKeyRepository(Protocol):
     """The keys of the tenant acted in; a holder is a person or a service account."""
 
     async def get_held(self, key_id: ApiKeyId, holder: Holder) -> ApiKey:
-        """Load a key of this holder, locked.
+        """Load a key of this holder, which is locked already, and lock it too.
 
         Raises:
             ApiKeyNotFoundError.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from maas.shared.domain.errors import PermissionDeniedError, RuleViolatedError
 from maas.shared.domain.ids import AccountId
 from maas.shared.domain.principal import PLATFORM_NAMESPACE
-from maas.user.domain.role import GUARDED_ROLES, ProtectedRoleError, Role
+from maas.user.domain.role import GUARDED_ROLES, ProtectedRoleError, Role, RoleName
 
 ANY = "*"
 
@@ -15,17 +15,31 @@ class OwnRolesError(PermissionDeniedError):
     code = "own-roles"
     title = "Nobody changes their own access"
 
-    def __init__(self) -> None:
-        super().__init__("Ask another administrator to change your own roles or membership.")
+    def __init__(
+        self, detail: str = "Ask another administrator to change your own roles or membership."
+    ) -> None:
+        super().__init__(detail)
 
 
 class BeyondOwnRightsError(PermissionDeniedError):
     code = "beyond-own-rights"
     title = "This takes more rights than you hold"
 
+    def __init__(
+        self,
+        detail: str = "You can only give, change or take what lies within your own permissions.",
+    ) -> None:
+        super().__init__(detail)
+
+
+class LimitedKeyError(BeyondOwnRightsError):
+    code = "limited-key"
+    title = "A limited key passes on no rights"
+
     def __init__(self) -> None:
         super().__init__(
-            "You can only give, change or take away what lies within your own permissions."
+            "This key is bound to networks, models or a rate, and whoever received rights from it "
+            "would not be: use a session, or a key without such bounds."
         )
 
 
@@ -57,19 +71,35 @@ def includes(granted: Collection[str], pattern: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granter:
-    """Whoever changes access: who it is, what they hold, and which roles give it to them."""
+    """Whoever changes access: who it is, and what of theirs they may pass on.
+
+    One who `is_limited` passes on nothing at all, and one who `is_program` no role of its own.
+    """
 
     account_id: AccountId
     rights: frozenset[str]
+    is_limited: bool = False
+    is_program: bool = False
+
+    def check_unlimited(self) -> None:
+        """Refuse a caller whose own bounds would not bind whoever receives something.
+
+        Raises:
+            LimitedKeyError.
+        """
+        if self.is_limited:
+            raise LimitedKeyError
 
     def check_within(self, rights: Iterable[str]) -> None:
         """Refuse whatever lies beyond the granter's own rights.
 
         Raises:
-            BeyondOwnRightsError.
+            BeyondOwnRightsError, LimitedKeyError.
         """
-        if not all(includes(self.rights, right) for right in rights):
-            raise BeyondOwnRightsError
+        if all(includes(self.rights, right) for right in rights):
+            return
+        self.check_unlimited()
+        raise BeyondOwnRightsError
 
     def check_act_on(self, target: AccountId, *, rights: Iterable[str]) -> None:
         """Refuse to act on oneself, or on somebody who may do more.
@@ -82,15 +112,25 @@ class Granter:
         self.check_within(rights)
 
     def check_assign(
-        self, target: AccountId, *, before: Iterable[Role], after: Iterable[Role]
+        self,
+        target: AccountId,
+        *,
+        before: Collection[Role],
+        after: Collection[Role],
+        own: Collection[RoleName] = (),
     ) -> None:
         """Refuse to give or to take a role that allows more than the granter may do.
 
+        `own` are the roles of a program: another of its kind with the same rights would outlive it.
+
         Raises:
-            OwnRolesError, BeyondOwnRightsError.
+            OwnRolesError, BeyondOwnRightsError, LimitedKeyError.
         """
+        self.check_unlimited()
         held = [right for role in (*before, *after) for right in role.permissions]
         self.check_act_on(target, rights=held)
+        if any(role.name in own for role in after):
+            raise OwnRolesError("A program neither changes nor gives a role that it holds itself.")
 
     def check_define(self, permissions: Iterable[str]) -> None:
         """Refuse to make a role that allows more than its maker may do.

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Final, NewType
 from uuid import UUID
 
-from maas.shared.domain.errors import InvalidInputError, NotFoundError
-from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
 from maas.user.domain.account import EmailAddress
 from maas.user.domain.links import LinkHash
 
@@ -31,6 +31,17 @@ class InvalidInvitationError(InvalidInputError):
         )
 
 
+class PersonRequiredError(PermissionDeniedError):
+    code = "person-required"
+    title = "Only a person invites"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "An invitation is good while whoever made it may still give its roles, and is answered "
+            "for by a person: have one invite, or make the account with `POST /admin/users`."
+        )
+
+
 class InvitationNotFoundError(NotFoundError):
     code = "invitation-not-found"
     title = "No such invitation"
@@ -38,7 +49,10 @@ class InvitationNotFoundError(NotFoundError):
 
 @dataclass(eq=False, kw_only=True)
 class Invitation:
-    """Open until it is accepted, withdrawn or too old."""
+    """Open until it is accepted, withdrawn or too old.
+
+    `api_key_id` is set if a key of the person made it, who `invited_by` names.
+    """
 
     id: InvitationId
     tenant_id: TenantId
@@ -48,6 +62,7 @@ class Invitation:
     invited_by: AccountId
     created_at: datetime
     expires_at: datetime
+    api_key_id: ApiKeyId | None = None
     accepted_at: datetime | None = None
     accepted_by: AccountId | None = None
     revoked_at: datetime | None = None

@@ -14,7 +14,7 @@ from maas.shared.domain.errors import (
     NotFoundError,
     RuleViolatedError,
 )
-from maas.shared.domain.ids import TenantId
+from maas.shared.domain.ids import AccountId, TenantId
 from maas.user.public import PLATFORM_ADMIN_ROLE
 
 MAX_ROLE_PERMISSIONS = 200
@@ -150,7 +150,9 @@ class RoleRepository(Protocol):
         ...
 
     async def list_named(self, names: Collection[RoleName]) -> list[Role]:
-        """Load these roles, kept from being deleted until the transaction ends.
+        """Load these roles, kept as they are until the transaction ends.
+
+        Whoever narrows one meanwhile waits, and so learns who was given it.
 
         Raises:
             RoleNotFoundError: the tenant lacks one of them.
@@ -158,6 +160,10 @@ class RoleRepository(Protocol):
         ...
 
     async def is_held(self, name: RoleName) -> bool: ...
+
+    async def list_held(self, holder: AccountId) -> frozenset[RoleName]:
+        """Name the roles that a person or a service account holds in the tenant."""
+        ...
 
     def add(self, role: Role) -> None: ...
 

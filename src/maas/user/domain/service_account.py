@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
-from maas.shared.domain.errors import ConflictError, NotFoundError
+from maas.shared.domain.errors import ConflictError, NotFoundError, RuleViolatedError
 from maas.shared.domain.ids import AccountId, ServiceAccountId, TenantId
 from maas.user.domain.role import RoleName
 
 ServiceAccountStatus: TypeAlias = Literal["active", "suspended"]
 MAX_SERVICE_DESCRIPTION_CHARS = 500
+MAX_SERVICE_ACCOUNTS = 500
 
 
 class ServiceAccountNotFoundError(NotFoundError):
@@ -21,6 +22,16 @@ class ServiceAccountNotFoundError(NotFoundError):
 class ServiceAccountNameTakenError(ConflictError):
     code = "service-account-name-taken"
     title = "The tenant has a service account of this name"
+
+
+class TooManyServiceAccountsError(RuleViolatedError):
+    code = "too-many-service-accounts"
+    title = "Too many service accounts"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"A tenant has {MAX_SERVICE_ACCOUNTS} service accounts at most: delete some first."
+        )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -87,6 +98,10 @@ class ServiceAccountRepository(Protocol):
         Raises:
             ServiceAccountNotFoundError.
         """
+        ...
+
+    async def count_locked(self) -> int:
+        """Count the tenant's, and let nobody make another one until the transaction ends."""
         ...
 
     def add(self, service_account: ServiceAccount) -> None: ...

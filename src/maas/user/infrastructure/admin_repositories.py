@@ -13,8 +13,9 @@ from typing_extensions import override
 from maas.shared.domain.errors import MaasError
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
-from maas.user.application.admin_ports import KeyMark, SessionEffects, SessionMark
+from maas.user.application.admin_ports import SessionEffects, SessionMark
 from maas.user.application.errors import EmailTakenError, UsernameTakenError
+from maas.user.application.ports import KeyMark
 from maas.user.domain.account import Account
 from maas.user.domain.role import (
     GUARDED_ROLES,
@@ -41,6 +42,7 @@ from maas.user.infrastructure.key_marks import (
     refresh_keys,
     refresh_keys_everywhere,
     refresh_keys_of_tenant,
+    revoke_keys_everywhere,
 )
 from maas.user.infrastructure.key_tables import api_keys, service_account_roles
 from maas.user.infrastructure.repositories import SqlAccountRepository
@@ -75,6 +77,24 @@ _WITHDRAW = text("""
 """)
 
 
+_SHARED = "maas_shared_tenants"
+
+
+async def share_tenant(session: AsyncSession, tenant_id: TenantId | None) -> None:
+    """Keep the tenant from being closed, and its roles from being narrowed, once a transaction.
+
+    Whoever changes a role or the tenant locks the tenant first. Whoever gives a role, or changes a
+    key, and so waits for rows that such a change has locked, comes here first as well: so neither
+    ever waits for the other in the middle.
+    """
+    shared: set[TenantId | None] = session.info.setdefault(_SHARED, set())
+    if tenant_id in shared:
+        return
+    shared.add(tenant_id)
+    statement = select(tenants.c.id).where(tenants.c.id == tenant_id)
+    await session.execute(statement.with_for_update(read=True, key_share=True))
+
+
 class SqlRoleRepository:
     def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
         self._session = session
@@ -91,16 +111,26 @@ class SqlRoleRepository:
     async def list_named(self, names: Collection[RoleName]) -> list[Role]:
         if not names:
             return []
+        await share_tenant(self._session, self._tenant_id)
+        # The guarded roles never change, and whoever changes access locks them for something else.
+        guarded = {name for name in names if str(name) in GUARDED_ROLES}
+        found = await self._list_locked(guarded, key_share=True)
+        found += await self._list_locked(set(names) - guarded, key_share=False)
+        if len(found) < len(set(names)):
+            raise RoleNotFoundError
+        return found
+
+    async def _list_locked(self, names: Collection[RoleName], *, key_share: bool) -> list[Role]:
+        if not names:
+            return []
         statement = (
             select(Role)
             .where(roles.c.tenant_id == self._tenant_id, roles.c.name.in_(names))
             .order_by(roles.c.name)
-            .with_for_update(read=True, key_share=True)
+            .with_for_update(read=True, key_share=key_share)
+            .execution_options(populate_existing=True)
         )
-        found = list(await self._session.scalars(statement))
-        if len(found) < len(set(names)):
-            raise RoleNotFoundError
-        return found
+        return list(await self._session.scalars(statement))
 
     async def is_held(self, name: RoleName) -> bool:
         held = exists().where(
@@ -111,6 +141,16 @@ class SqlRoleRepository:
             service_account_roles.c.role_name == name,
         )
         return bool(await self._session.scalar(select(held | by_program)))
+
+    async def list_held(self, holder: AccountId) -> frozenset[RoleName]:
+        by_person, by_program = membership_roles.c, service_account_roles.c
+        held = select(by_person.role_name).where(
+            by_person.tenant_id == self._tenant_id, by_person.account_id == holder
+        )
+        programs = select(by_program.role_name).where(
+            by_program.tenant_id == self._tenant_id, by_program.service_account_id == holder
+        )
+        return frozenset(await self._session.scalars(held.union_all(programs)))
 
     def add(self, role: Role) -> None:
         self._session.add(role)
@@ -274,6 +314,7 @@ class SqlAdminUnitOfWork(SqlUnitOfWork):
         self._open()
 
     async def lock_guarded_roles(self) -> None:
+        await share_tenant(self.session, self._acting_in)
         # Not a full lock, which would make every grant of the role elsewhere wait as well.
         await self.session.execute(
             select(roles.c.name)
@@ -299,6 +340,9 @@ class SqlAdminUnitOfWork(SqlUnitOfWork):
             text("SELECT tenant_id FROM memberships_of(:account)"), {"account": account_id}
         )
         return [TenantId(row.tenant_id) for row in rows]
+
+    async def revoke_keys(self, account_id: AccountId) -> list[KeyMark]:
+        return await revoke_keys_everywhere(self.session, account_id)
 
     async def list_rights(self, account_id: AccountId) -> frozenset[str]:
         found: Sequence[str] = (

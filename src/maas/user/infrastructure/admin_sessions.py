@@ -46,13 +46,16 @@ class RedisSessionMarks:
     async def announce(self, effects: SessionEffects) -> None:
         marks = [(session_key(each.id), f"x|{each.version}") for each in effects.ended]
         marks += [(session_key(each.id), f"s|{each.version}") for each in effects.stale]
-        marks += [(key_entry(each.public_id), f"s|{each.version}") for each in effects.stale_keys]
+        keys = effects.stale_keys + effects.new_keys
+        marks += [(key_entry(each.public_id), f"s|{each.version}") for each in keys]
         try:
             for batch in _batches(marks):
-                keys, entries = [key for key, _ in batch], [entry for _, entry in batch]
+                names, entries = [name for name, _ in batch], [entry for _, entry in batch]
                 args: list[str | int] = [self._tombstone_ms, self._stale_ms, *entries]
-                await self._redis.evaluate(MARK, keys=keys, args=args)
+                await self._redis.evaluate(MARK, keys=names, args=args)
         except RedisUnavailableError:
+            if not (effects.ended or effects.stale or effects.stale_keys):
+                return
             # Entries of before die within this time, and PostgreSQL tells the new state already.
             await asyncio.sleep(VALID_ENTRY_LIFETIME.total_seconds())
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, select, text
 
-from maas.shared.domain.ids import AccountId, TenantId, new_id
+from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId, new_id
 from maas.user.domain.account import EmailAddress, Username
 from maas.user.domain.invitation import Invitation, InvitationId, InvitationNotFoundError
 from maas.user.domain.links import Link, LinkHash, LinkPurpose, MailKind
@@ -36,6 +36,11 @@ _RIGHTS = text("""
     JOIN membership_roles g ON g.tenant_id = m.tenant_id AND g.account_id = m.account_id
     JOIN roles r ON r.tenant_id = g.tenant_id AND r.name = g.role_name
     WHERE m.tenant_id = :tenant AND m.account_id = :account AND m.status = 'active'
+""")
+_KEY_SCOPES = text("""
+    SELECT scopes FROM api_keys
+    WHERE id = :key AND expires_at > clock_timestamp()
+        AND num_nonnulls(allowed_networks, allowed_models, requests_per_minute) = 0
 """)
 _PERMISSIONS = text("""
     SELECT name, permissions FROM roles WHERE tenant_id = :tenant AND name = ANY(:names)
@@ -97,6 +102,10 @@ class SqlJoiningUnitOfWork(SqlUserUnitOfWork):
     async def rights_of(self, tenant_id: TenantId, account_id: AccountId) -> frozenset[str]:
         key = {"tenant": tenant_id, "account": account_id}
         return frozenset(await self.session.scalars(_RIGHTS, key))
+
+    async def find_key_scopes(self, api_key_id: ApiKeyId) -> Sequence[str] | None:
+        found: Sequence[str] | None = await self.session.scalar(_KEY_SCOPES, {"key": api_key_id})
+        return found
 
     async def permissions_of(
         self, tenant_id: TenantId, roles: Sequence[str]

@@ -18,6 +18,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from maas.shared.application.ports import Authenticator, InvalidApiKeyError
+from maas.shared.domain.call import find_call
 from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
 from maas.shared.domain.principal import KeyLimits, Principal, meet
 from maas.shared.infrastructure.database import Database
@@ -37,6 +38,9 @@ from maas.user.public import SELF_PERMISSIONS
 
 KEY_QUERY: Final = "SELECT * FROM api_key_principal($1)"
 FIRST_USE: Final = "SELECT api_key_first_use($1, $2) AS is_current"
+IS_KNOWN: Final = "SELECT api_key_is_known($1) AS is_known"
+NOBODYS: Final = "n|0|"
+"""What stands for an id that no key has; a new key's commit replaces it."""
 
 # An entry is `v|<version>|<rate>|<holder>|<hash>|<previous hash>|<the rest>`. As for sessions, a
 # miss brings the time. Nobody who does not know the secret uses up what the holder and the key have
@@ -118,12 +122,15 @@ class KeyAuthenticator:
         if key is None:
             raise InvalidApiKeyError
         known, counted = await self._look_up(key)
-        if not (known.is_current(key) or known.is_previous(key)):
+        is_current = known.is_current(key)
+        if not (is_current or known.is_previous(key)):
             raise InvalidApiKeyError
         if self._limits is not None:
             await self._count(self._limits, known, key, counted)
-        self._uses.note(known.principal.api_key_id)
-        return known.principal
+        principal = known.principal
+        if not _is_elsewhere(principal):
+            self._uses.note(principal.api_key_id)
+        return principal if is_current else replace(principal, is_superseded=True)
 
     async def _look_up(self, key: PresentedKey) -> tuple[KnownKey, Sequence[int]]:
         """Find what is known of a key, and how the call was counted, if it was.
@@ -145,10 +152,12 @@ class KeyAuthenticator:
             if limits is not None and counted:
                 limits.refuse_strangers(counted)
             return await self._read_and_fill(key, entry, asked_at_ms=found), ()
+        if self._redis.server_age_seconds < SETTLING_SECONDS:
+            return (await self._read(key))[0], counted
+        if found == NOBODYS.encode():
+            raise InvalidApiKeyError
         known = self._parse(found)
-        is_settled = self._redis.server_age_seconds >= SETTLING_SECONDS
-        is_first_use = not known.is_secret_used and known.is_current(key)
-        if is_first_use or not is_settled:
+        if _is_first_use(known, key):
             known = (await self._read(key))[0]
         return known, counted
 
@@ -172,7 +181,7 @@ class KeyAuthenticator:
         if row is None:
             raise InvalidApiKeyError
         known = _known(dict(row))
-        if known.is_current(key) and not known.is_secret_used:
+        if _is_first_use(known, key):
             await self._note_first_use(known, key)
             known = replace(known, is_secret_used=True)
         left: list[int] = [LIFETIME_MS, row["left_ms"]]
@@ -193,16 +202,28 @@ class KeyAuthenticator:
             raise InvalidApiKeyError
 
     async def _read_and_fill(self, key: PresentedKey, entry: str, *, asked_at_ms: int) -> KnownKey:
-        known, good_for_ms = await self._read(key)
+        try:
+            known, good_for_ms = await self._read(key)
+        except InvalidApiKeyError:
+            async with self._bulkhead:
+                row = await self._database.fetchrow(IS_KNOWN, key.public_id)
+            # One that rests with its holder is good again at once when the holder is.
+            if row is not None and not row["is_known"]:
+                await self._fill(entry, NOBODYS, version=0, dies_at_ms=asked_at_ms + LIFETIME_MS)
+            raise
+        await self._fill(
+            entry,
+            _spell(known),
+            version=known.principal.version,
+            dies_at_ms=asked_at_ms + good_for_ms,
+        )
+        return known
+
+    async def _fill(self, entry: str, content: str, *, version: int, dies_at_ms: int) -> None:
         # PostgreSQL has answered already; should Redis fail now, the next request fills the entry.
         with contextlib.suppress(RedisUnavailableError):
-            args: list[str | int] = [
-                _spell(known),
-                known.principal.version,
-                asked_at_ms + good_for_ms,
-            ]
+            args: list[str | int] = [content, version, dies_at_ms]
             await self._redis.evaluate(FILL, keys=[entry], args=args)
-        return known
 
     def _parse(self, entry: bytes) -> KnownKey:
         """Read an entry; the same bytes always mean the same, so their reading is kept."""
@@ -225,6 +246,19 @@ class KeyAuthenticator:
                 self._parsed.clear()
             self._parsed[entry] = known
         return known
+
+
+def _is_elsewhere(principal: Principal) -> bool:
+    """Tell whether a key is presented from where it may not be: the edge refuses it, so no use."""
+    limits, call = principal.key_limits, find_call()
+    if limits is None or limits.networks is None or call is None:
+        return False
+    return not limits.allows_address(call.address)
+
+
+def _is_first_use(known: KnownKey, key: PresentedKey) -> bool:
+    is_unused = not known.is_secret_used and known.is_current(key)
+    return is_unused and not _is_elsewhere(known.principal)
 
 
 def _known(row: Mapping[str, Any]) -> KnownKey:

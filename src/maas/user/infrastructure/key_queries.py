@@ -9,7 +9,8 @@ from maas.user.domain.service_account import ServiceAccountNotFoundError
 
 _KEY_COLUMNS = """
 id, prefix, name, scopes, allowed_networks, allowed_models, requests_per_minute, expires_at,
-last_used_at, rotated_at, previous_valid_until, created_by, created_at, updated_at, version
+last_used_at, rotated_at, previous_valid_until, created_by, created_by_key, created_at,
+updated_at, version
 """
 _HELD = """
 tenant_id = $1 AND ($2::uuid IS NULL OR account_id = $2)

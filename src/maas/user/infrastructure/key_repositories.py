@@ -1,5 +1,6 @@
 """Loading and keeping API keys and service accounts."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
@@ -7,13 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from typing_extensions import override
 
+from maas.shared.application.ports import InvalidApiKeyError, InvalidTokenError
 from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
+from maas.shared.domain.principal import Principal
 from maas.user.application.admin_ports import SessionEffects
 from maas.user.domain.api_key import ApiKey, ApiKeyNotFoundError, Holder
 from maas.user.domain.service_account import ServiceAccount, ServiceAccountNotFoundError
-from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
+from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork, share_tenant
 from maas.user.infrastructure.key_marks import refresh_keys
 from maas.user.infrastructure.key_tables import api_keys, service_accounts
+from maas.user.infrastructure.tables import sessions, tenants
 
 
 class SqlApiKeyRepository:
@@ -52,6 +56,7 @@ class SqlServiceAccountRepository:
         self._tenant_id = tenant_id
 
     async def get(self, service_account_id: ServiceAccountId) -> ServiceAccount:
+        await share_tenant(self._session, self._tenant_id)
         statement = (
             select(ServiceAccount)
             .where(
@@ -65,6 +70,13 @@ class SqlServiceAccountRepository:
         if account is None:
             raise ServiceAccountNotFoundError
         return account
+
+    async def count_locked(self) -> int:
+        tenant = select(tenants.c.id).where(tenants.c.id == self._tenant_id)
+        # Sign-ins and whoever gives roles share the row, and need not wait for this.
+        await self._session.execute(tenant.with_for_update(key_share=True))
+        counted = select(func.count()).where(service_accounts.c.tenant_id == self._tenant_id)
+        return await self._session.scalar(counted) or 0
 
     def add(self, service_account: ServiceAccount) -> None:
         self._session.add(service_account)
@@ -82,6 +94,27 @@ class SqlKeyUnitOfWork(SqlAdminUnitOfWork):
         super()._open()
         self.keys = SqlApiKeyRepository(self.session, self._acting_in)
         self.service_accounts = SqlServiceAccountRepository(self.session, self._acting_in)
+
+    async def lock_holder(self, holder: Holder) -> ServiceAccount | None:
+        await share_tenant(self.session, self._acting_in)
+        if holder.service_account_id is not None:
+            return await self.service_accounts.get(holder.service_account_id)
+        if holder.account_id is not None:
+            await self.accounts.get(holder.account_id)
+        return None
+
+    async def find_caller_end(self, principal: Principal) -> datetime | None:
+        if principal.api_key_id is not None:
+            key = select(api_keys.c.expires_at).where(api_keys.c.id == principal.api_key_id)
+            expires_at: datetime | None = await self.session.scalar(key)
+            if expires_at is None:
+                raise InvalidApiKeyError
+            return expires_at
+        if principal.session_id is not None:
+            live = (sessions.c.id == principal.session_id, sessions.c.revoked_at.is_(None))
+            if await self.session.scalar(select(sessions.c.id).where(*live)) is None:
+                raise InvalidTokenError
+        return None
 
     async def refresh_keys(self, service_account_id: ServiceAccountId) -> SessionEffects:
         marks = await refresh_keys(

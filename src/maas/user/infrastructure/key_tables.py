@@ -78,6 +78,7 @@ api_keys = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("last_used_at", DateTime(timezone=True)),
     Column("created_by", Uuid, nullable=False),
+    Column("created_by_key", Uuid),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("auth_version", Integer, nullable=False),

@@ -13,9 +13,11 @@ from maas.shared.domain.ids import AccountId, SessionId, TenantId
 from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 from maas.user.application.errors import AccountNotFoundError, EmailTakenError, UsernameTakenError
+from maas.user.application.ports import KeyMark
 from maas.user.domain.account import Account
 from maas.user.domain.role import RoleName
 from maas.user.domain.session import Session
+from maas.user.infrastructure.key_marks import revoke_keys_everywhere
 from maas.user.infrastructure.sign_in_tables import link_tokens
 from maas.user.infrastructure.tables import (
     bootstrap_marks,
@@ -97,6 +99,9 @@ class SqlUserUnitOfWork(SqlUnitOfWork):
         await self._flush()
         key = {"account": session.account_id, "tenant": session.tenant_id}
         return (await self.session.execute(_IS_LET_IN, key)).first() is not None
+
+    async def revoke_keys(self, account_id: AccountId) -> list[KeyMark]:
+        return await revoke_keys_everywhere(self.session, account_id)
 
     async def mark_bootstrapped(self, *, at: datetime) -> bool:
         statement = (

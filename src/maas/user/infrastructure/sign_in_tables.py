@@ -85,6 +85,7 @@ invitations = Table(
     Column("token_hash", LargeBinary, nullable=False, unique=True),
     Column("mailed_token_hash", LargeBinary, unique=True),
     Column("invited_by", Uuid, nullable=False),
+    Column("api_key_id", Uuid),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("accepted_at", DateTime(timezone=True)),

@@ -144,6 +144,10 @@ class PasswordReset(StrictModel):
     password: Password | None = Field(
         default=None, description="The new password; one is generated if absent."
     )
+    revoke_api_keys: bool = Field(
+        default=True,
+        description="Whether the person's API keys end as well, in every tenant.",
+    )
 
 
 class PasswordResetRead(ReadModel):

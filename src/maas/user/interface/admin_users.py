@@ -24,7 +24,12 @@ from maas.user.application.admin_bulk import (
 from maas.user.application.admin_ports import MemberDetails
 from maas.user.application.errors import EmailTakenError, HashingBusyError, UsernameTakenError
 from maas.user.application.members import MemberChanges, NotAHomeError, PlatformOnlyError
-from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
+from maas.user.domain.grants import (
+    BeyondOwnRightsError,
+    LastAdminError,
+    LimitedKeyError,
+    OwnRolesError,
+)
 from maas.user.domain.passwords import WeakPasswordError
 from maas.user.domain.role import RoleNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError
@@ -110,6 +115,7 @@ async def list_users(
     WeakPasswordError,
     RoleNotFoundError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     HashingBusyError,
 )
 async def create_user(
@@ -200,6 +206,7 @@ async def get_user(
     MemberNotFoundError,
     AccountElsewhereError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     EmailTakenError,
     PlatformOnlyError,
     NotAHomeError,
@@ -227,7 +234,9 @@ async def update_user(
     ),
 )
 @audited("user.removed")
-@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError)
+@may_refuse(
+    MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError, LastAdminError
+)
 async def remove_user(
     user_id: UserIdPath, caller: Caller, members: Members, if_match: IfMatch
 ) -> None:
@@ -244,7 +253,9 @@ async def remove_user(
     ),
 )
 @audited("user.suspended")
-@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LastAdminError)
+@may_refuse(
+    MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError, LastAdminError
+)
 async def suspend_user(
     user_id: UserIdPath,
     body: Suspension,
@@ -267,7 +278,7 @@ async def suspend_user(
     ),
 )
 @audited("user.restored")
-@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError)
+@may_refuse(MemberNotFoundError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError)
 async def restore_user(
     user_id: UserIdPath, caller: Caller, members: Members, if_match: IfMatch
 ) -> None:
@@ -289,6 +300,7 @@ async def restore_user(
     RoleNotFoundError,
     OwnRolesError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     LastAdminError,
 )
 async def assign_roles(
@@ -318,6 +330,7 @@ async def assign_roles(
     OwnRolesError,
     AccountElsewhereError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     WeakPasswordError,
     HashingBusyError,
 )
@@ -325,4 +338,7 @@ async def reset_password(
     user_id: UserIdPath, body: PasswordReset, caller: Caller, members: Members
 ) -> PasswordResetRead:
     given = None if body.password is None else body.password.get_secret_value()
-    return PasswordResetRead(initial_password=await members.reset_password(caller, user_id, given))
+    chosen = await members.reset_password(
+        caller, user_id, given, revoke_api_keys=body.revoke_api_keys
+    )
+    return PasswordResetRead(initial_password=chosen)

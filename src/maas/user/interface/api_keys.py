@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
@@ -15,12 +15,13 @@ from maas.user.application.api_keys import holder_of
 from maas.user.domain.api_key import (
     ApiKeyNotFoundError,
     InvalidExpiryError,
-    LimitedKeyError,
+    OutlivesCallerError,
     RotationUnderWayError,
     ScopesBeyondHolderError,
+    SupersededKeyError,
     TooManyKeysError,
 )
-from maas.user.domain.grants import BeyondOwnRightsError
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
 from maas.user.interface.key_dependencies import (
     KeyIdPath,
     Keys,
@@ -38,6 +39,7 @@ from maas.user.interface.key_schemas import (
     ApiKeyRotate,
     ApiKeyUpdate,
 )
+from maas.user.interface.permissions import UnknownScopesError, check_scopes
 
 router = APIRouter(prefix="/users/api-keys", tags=["self"], route_class=StrictRoute)
 
@@ -69,12 +71,16 @@ async def list_api_keys(caller: Caller, queries: Queries, paging: Paging) -> Pag
     BeyondOwnRightsError,
     ScopesBeyondHolderError,
     LimitedKeyError,
+    SupersededKeyError,
+    UnknownScopesError,
     InvalidExpiryError,
+    OutlivesCallerError,
     TooManyKeysError,
 )
 async def create_api_key(
-    body: ApiKeyCreate, caller: Caller, keys: Keys, response: Response
+    body: ApiKeyCreate, request: Request, caller: Caller, keys: Keys, response: Response
 ) -> ApiKeyIssuedRead:
+    check_scopes(request, body.scopes)
     return render_issued(await keys.create(caller, holder_of(caller), wish_of(body)), response)
 
 
@@ -103,16 +109,22 @@ async def get_api_key(
     BeyondOwnRightsError,
     ScopesBeyondHolderError,
     LimitedKeyError,
+    SupersededKeyError,
+    UnknownScopesError,
     InvalidExpiryError,
+    OutlivesCallerError,
 )
 async def update_api_key(
     key_id: KeyIdPath,
     body: ApiKeyUpdate,
+    request: Request,
     caller: Caller,
     keys: Keys,
     if_match: IfMatch,
     response: Response,
 ) -> ApiKeyRead:
+    if "scopes" in body.model_fields_set:
+        check_scopes(request, body.scopes)
     details = await keys.revise(
         caller, holder_of(caller), key_id, check=if_match.check, **changes_of(body)
     )
@@ -127,9 +139,9 @@ async def update_api_key(
     description="Both secrets end, that of before a rotation too. It cannot be brought back.",
 )
 @audited("api_key.revoked")
-@may_refuse(ApiKeyNotFoundError)
+@may_refuse(ApiKeyNotFoundError, BeyondOwnRightsError, LimitedKeyError, SupersededKeyError)
 async def delete_api_key(key_id: KeyIdPath, caller: Caller, keys: Keys, if_match: IfMatch) -> None:
-    await keys.revoke(holder_of(caller), key_id, check=if_match.check)
+    await keys.revoke(caller, holder_of(caller), key_id, check=if_match.check)
 
 
 @router.post(
@@ -138,13 +150,19 @@ async def delete_api_key(key_id: KeyIdPath, caller: Caller, keys: Keys, if_match
     summary="Give an API key a new secret; that of before is good for a while",
     description=(
         "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
-        "again: a new secret that nobody has used yet is replaced, and the grace of the one "
-        "before ends no later than it would have."
+        "again, but not with the secret of before: a new one that nobody has used yet is "
+        "replaced, and the grace of the one before ends no later than it would have."
     ),
 )
 @audited("api_key.rotated")
 @idempotent(issued_with(200))
-@may_refuse(ApiKeyNotFoundError, RotationUnderWayError, BeyondOwnRightsError, LimitedKeyError)
+@may_refuse(
+    ApiKeyNotFoundError,
+    RotationUnderWayError,
+    BeyondOwnRightsError,
+    LimitedKeyError,
+    SupersededKeyError,
+)
 async def rotate_api_key(
     key_id: KeyIdPath,
     body: ApiKeyRotate,

@@ -15,6 +15,7 @@ from maas.user.application.errors import (
     NoMembershipError,
     RefreshTokenReusedError,
 )
+from maas.user.application.sessions import SessionRequiredError
 from maas.user.application.throttle import TooManyLoginsError
 from maas.user.application.token_pairs import TokenPair
 from maas.user.domain.passwords import MAX_PASSWORD_CHARS
@@ -101,9 +102,10 @@ async def refresh(body: RefreshRequest, sign_ins: SignIns) -> TokenPairRead:
     summary="End this session; none of its tokens is accepted from now on",
     description=(
         "The access token, the refresh token and all that came before them are worth nothing "
-        "once this is answered. Other sessions go on."
+        "once this is answered. Other sessions go on. An API key has no session to end: 403."
     ),
 )
 @audited("auth.logout")
+@may_refuse(SessionRequiredError)
 async def logout(caller: Caller, sign_ins: SignIns) -> None:
     await sign_ins.sign_out(caller)

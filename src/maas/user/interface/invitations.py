@@ -12,8 +12,12 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
 from maas.user.application.invitations import InvitationService, InvitedRoleNotFoundError
-from maas.user.domain.grants import BeyondOwnRightsError
-from maas.user.domain.invitation import InvitationId, InvitationNotFoundError
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
+from maas.user.domain.invitation import (
+    InvitationId,
+    InvitationNotFoundError,
+    PersonRequiredError,
+)
 from maas.user.interface.admin_dependencies import API
 from maas.user.interface.admin_schemas import RoleNames
 from maas.user.interface.schemas import EmailField
@@ -64,11 +68,12 @@ Invitations = Annotated[InvitationService, Depends(_invitations)]
     description=(
         "Made for one e-mail address and good once, for a while. Whoever accepts it is at "
         "home in this tenant, with those of the roles that still exist by then. The mail "
-        "holds a link of its own."
+        "holds a link of its own. It is worth nothing once its maker, or the API key it was made "
+        "with, may not give those roles any more. Programs invite nobody."
     ),
 )
 @audited("invitation.created")
-@may_refuse(InvitedRoleNotFoundError, BeyondOwnRightsError)
+@may_refuse(InvitedRoleNotFoundError, PersonRequiredError, BeyondOwnRightsError, LimitedKeyError)
 async def create_invitation(
     body: InvitationCreate, caller: Caller, invitations: Invitations, response: Response
 ) -> InvitationCreatedRead:

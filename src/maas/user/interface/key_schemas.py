@@ -34,12 +34,15 @@ Networks = Annotated[list[NetworkField], Field(min_length=1, max_length=MAX_NETW
 Models = Annotated[list[Name], Field(min_length=1, max_length=MAX_MODELS)]
 Rate = Annotated[int, Field(ge=1, le=MAX_REQUESTS_PER_MINUTE)]
 
-_SCOPES = "What the key may do, as far as its holder may. `*` reaches no keys, accounts and roles."
+_SCOPES = (
+    "What the key may do, as far as its holder may: permissions that `GET /admin/permissions` "
+    "lists. `*` reaches no keys, accounts and roles."
+)
 _EXPIRY = (
     f"When it ends: {DEFAULT_LIFETIME.days} days from now unless told, "
-    f"{LONGEST_LIFETIME.days} at most."
+    f"{LONGEST_LIFETIME.days} at most. A key sets no end later than its own."
 )
-_NETWORKS = "Where it may be used from; anywhere if null."
+_NETWORKS = "Where it may be used from; anywhere if null. A key so bound passes on no rights."
 _MODELS = "The models it may call, by name; any if null."
 _RATE = "How often it may call; as often as its holder may, if null."
 
@@ -94,6 +97,7 @@ _KEY: JsonDict = {
     "rotated_at": None,
     "previous_valid_until": None,
     "created_by": "01935d2e-0000-7000-8000-000000000003",
+    "created_by_key": None,
     "created_at": "2026-11-21T08:00:00Z",
     "updated_at": "2026-11-21T08:00:00Z",
 }
@@ -116,6 +120,9 @@ class ApiKeyRead(ReadModel):
         description="Until when the secret of before the last rotation is good."
     )
     created_by: UUID
+    created_by_key: UUID | None = Field(
+        description="The API key it was made with; null if somebody was signed in."
+    )
     created_at: Instant
     updated_at: Instant
 

@@ -1,12 +1,17 @@
 """The permissions there are: those that routes ask for, and what they let one do."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 
+from maas.shared.domain.errors import InvalidInputError
 from maas.shared.interface.pagination import PageRead
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.routes import walk_routes
 from maas.shared.interface.security import requires
+from maas.user.domain.role import PermissionPattern
 from maas.user.interface.admin_schemas import PermissionRead
+from maas.user.public import BUILT_IN_ROLES
 
 router = APIRouter(prefix="/admin/permissions", tags=["admin"], route_class=StrictRoute)
 
@@ -49,6 +54,47 @@ BESIDE_ROUTES = frozenset({"platform:account-write"})
 """Asked for within a use case, whatever the route asks."""
 
 
+class UnknownScopesError(InvalidInputError):
+    code = "unknown-scope"
+    title = "Not a permission there is"
+
+    def __init__(self, places: Sequence[int]) -> None:
+        # By their places: what was sent is not told again.
+        which = ", ".join(str(place + 1) for place in places)
+        super().__init__(
+            f"Scopes that are no permission there is, counted from 1: {which}. "
+            "`GET /api/v1/admin/permissions` lists them; `*` stands for either part.",
+            loc=("body", "scopes", places[0]),
+        )
+
+
+def _known(request: Request) -> frozenset[str]:
+    asked = {name for route in walk_routes(request.app) for name in route.permissions}
+    return frozenset(asked | BESIDE_ROUTES)
+
+
+def check_scopes(request: Request, scopes: Sequence[PermissionPattern]) -> None:
+    """Refuse scopes that name nothing there is: a slip of the hand would be found much later.
+
+    What the built-in roles name is known as well: it may come with a later version.
+
+    Raises:
+        UnknownScopesError.
+    """
+    known = _known(request).union(*BUILT_IN_ROLES.values()) - {"*:*"}
+    resources, actions = ({name.split(":")[part] for name in known} for part in (0, 1))
+    unknown = []
+    for place, scope in enumerate(scopes):
+        resource, _, action = scope.value.partition(":")
+        is_wild = (resource in resources and action == "*") or (
+            resource == "*" and action in actions
+        )
+        if not (is_wild or scope.value in known or scope.value == "*:*"):
+            unknown.append(place)
+    if unknown:
+        raise UnknownScopesError(unknown)
+
+
 @router.get(
     "",
     dependencies=[requires("role:read")],
@@ -59,9 +105,8 @@ BESIDE_ROUTES = frozenset({"platform:account-write"})
     ),
 )
 async def list_permissions(request: Request) -> PageRead[PermissionRead]:
-    names = {name for route in walk_routes(request.app) for name in route.permissions}
     items = [
         PermissionRead(name=name, description=DESCRIPTIONS.get(name, ""))
-        for name in sorted(names | BESIDE_ROUTES)
+        for name in sorted(_known(request))
     ]
     return PageRead[PermissionRead](items=items, next_cursor=None, total=None)

@@ -73,7 +73,10 @@ async def update_profile(
     status_code=204,
     dependencies=[requires("self:write")],
     summary="Change one's own password; every other session and mailed link ends",
-    description="The session that asks goes on. The owner is not told by mail.",
+    description=(
+        "The session that asks goes on. The owner is not told by mail. API keys go on too, unless "
+        "`revoke_api_keys` says that those of every tenant end."
+    ),
 )
 @audited("password.changed")
 @may_refuse(
@@ -89,4 +92,5 @@ async def change_password(body: PasswordChange, caller: Caller, accounts: Accoun
         caller,
         current_password=body.current_password.get_secret_value(),
         new_password=body.new_password.get_secret_value(),
+        revoke_api_keys=body.revoke_api_keys,
     )

@@ -9,7 +9,8 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
-from maas.user.domain.api_key import ApiKeyNotFoundError, Holder, LimitedKeyError
+from maas.user.domain.api_key import ApiKeyNotFoundError, Holder
+from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError, TenantNotFoundError

@@ -10,7 +10,8 @@ from maas.shared.interface.security import Caller, requires
 from maas.user.application.api_keys import holder_of
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
-from maas.user.domain.api_key import ApiKeyNotFoundError, LimitedKeyError
+from maas.user.domain.api_key import ApiKeyNotFoundError
+from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.interface.key_dependencies import KeyIdPath
 from maas.user.interface.quota_dependencies import SET, Queries, Settings, render

@@ -102,6 +102,10 @@ class ForgottenPasswordReset(StrictModel):
 
     token: LinkField
     new_password: Password
+    revoke_api_keys: bool = Field(
+        default=True,
+        description="Whether the account's API keys end as well, in every tenant.",
+    )
 
 
 @router.post("/register", status_code=202, summary="Make an account of one's own")
@@ -165,8 +169,10 @@ async def forget_password(body: ForgottenPassword, resets: Resets) -> Response:
 @router.post(
     "/password/reset",
     status_code=204,
-    summary="Set a new password with the mailed link; all sessions end",
+    summary="Set a new password with the mailed link; all sessions and API keys end",
     description=(
+        "Whoever knew the old password may have made API keys, so they end as well unless "
+        "`revoke_api_keys` is false. "
         "A password that will not do leaves the link good for another try. The owner is told "
         "by mail."
     ),
@@ -174,4 +180,8 @@ async def forget_password(body: ForgottenPassword, resets: Resets) -> Response:
 @audited("password.reset")
 @may_refuse(InvalidLinkError, WeakPasswordError, HashingBusyError)
 async def reset_password(body: ForgottenPasswordReset, resets: Resets) -> None:
-    await resets.reset(body.token.get_secret_value(), body.new_password.get_secret_value())
+    await resets.reset(
+        body.token.get_secret_value(),
+        body.new_password.get_secret_value(),
+        revoke_api_keys=body.revoke_api_keys,
+    )

@@ -13,7 +13,7 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.admin_ports import RoleDetails
 from maas.user.application.roles import RoleChanges
-from maas.user.domain.grants import BeyondOwnRightsError, OwnRolesError
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError, OwnRolesError
 from maas.user.domain.role import (
     ProtectedRoleError,
     RoleInUseError,
@@ -64,7 +64,7 @@ async def list_roles(caller: Caller, directory: Directory) -> PageRead[RoleRead]
 )
 @audited("role.created")
 @idempotent(created(RoleRead, location=_location))
-@may_refuse(RoleNameTakenError, BeyondOwnRightsError)
+@may_refuse(RoleNameTakenError, BeyondOwnRightsError, LimitedKeyError)
 async def create_role(
     body: RoleCreate, caller: Caller, roles: Roles, response: Response
 ) -> RoleRead:
@@ -98,7 +98,9 @@ async def get_role(
     ),
 )
 @audited("role.updated")
-@may_refuse(RoleNotFoundError, ProtectedRoleError, OwnRolesError, BeyondOwnRightsError)
+@may_refuse(
+    RoleNotFoundError, ProtectedRoleError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError
+)
 async def update_role(
     name: RoleNamePath,
     body: RoleUpdate,
@@ -122,7 +124,9 @@ async def update_role(
     ),
 )
 @audited("role.deleted")
-@may_refuse(RoleNotFoundError, ProtectedRoleError, BeyondOwnRightsError, RoleInUseError)
+@may_refuse(
+    RoleNotFoundError, ProtectedRoleError, BeyondOwnRightsError, LimitedKeyError, RoleInUseError
+)
 async def delete_role(
     name: RoleNamePath, caller: Caller, roles: Roles, if_match: RequiredIfMatch
 ) -> None:

@@ -68,6 +68,9 @@ class PasswordChange(StrictModel):
 
     current_password: Password
     new_password: Password
+    revoke_api_keys: bool = Field(
+        default=False, description="Whether one's own API keys end as well, in every tenant."
+    )
 
 
 class TokenPairRead(ReadModel):

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
@@ -16,12 +16,13 @@ from maas.user.domain.api_key import (
     ApiKeyNotFoundError,
     Holder,
     InvalidExpiryError,
-    LimitedKeyError,
+    OutlivesCallerError,
     RotationUnderWayError,
     ScopesBeyondHolderError,
+    SupersededKeyError,
     TooManyKeysError,
 )
-from maas.user.domain.grants import BeyondOwnRightsError
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
 from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.interface.key_dependencies import (
     KeyIdPath,
@@ -41,6 +42,7 @@ from maas.user.interface.key_schemas import (
     ApiKeyRotate,
     ApiKeyUpdate,
 )
+from maas.user.interface.permissions import UnknownScopesError, check_scopes
 
 router = APIRouter(prefix="/admin/service-accounts", tags=["admin"], route_class=StrictRoute)
 
@@ -82,16 +84,21 @@ async def list_service_account_keys(
     BeyondOwnRightsError,
     ScopesBeyondHolderError,
     LimitedKeyError,
+    SupersededKeyError,
+    UnknownScopesError,
     InvalidExpiryError,
+    OutlivesCallerError,
     TooManyKeysError,
 )
 async def create_service_account_key(
     service_account_id: ServiceAccountIdPath,
     body: ApiKeyCreate,
+    request: Request,
     caller: Caller,
     keys: Keys,
     response: Response,
 ) -> ApiKeyIssuedRead:
+    check_scopes(request, body.scopes)
     return render_issued(
         await keys.create(caller, _held_by(service_account_id), wish_of(body)), response
     )
@@ -128,17 +135,23 @@ async def get_service_account_key(
     BeyondOwnRightsError,
     ScopesBeyondHolderError,
     LimitedKeyError,
+    SupersededKeyError,
+    UnknownScopesError,
     InvalidExpiryError,
+    OutlivesCallerError,
 )
 async def update_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
     body: ApiKeyUpdate,
+    request: Request,
     caller: Caller,
     keys: Keys,
     if_match: IfMatch,
     response: Response,
 ) -> ApiKeyRead:
+    if "scopes" in body.model_fields_set:
+        check_scopes(request, body.scopes)
     details = await keys.revise(
         caller, _held_by(service_account_id), key_id, check=if_match.check, **changes_of(body)
     )
@@ -153,14 +166,15 @@ async def update_service_account_key(
     description="Both secrets end, that of before a rotation too. It cannot be brought back.",
 )
 @audited("api_key.revoked")
-@may_refuse(ApiKeyNotFoundError)
+@may_refuse(ApiKeyNotFoundError, BeyondOwnRightsError, LimitedKeyError, SupersededKeyError)
 async def delete_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
+    caller: Caller,
     keys: Keys,
     if_match: IfMatch,
 ) -> None:
-    await keys.revoke(_held_by(service_account_id), key_id, check=if_match.check)
+    await keys.revoke(caller, _held_by(service_account_id), key_id, check=if_match.check)
 
 
 @router.post(
@@ -169,13 +183,19 @@ async def delete_service_account_key(
     summary="Give a service account's API key a new secret; that of before is good for a while",
     description=(
         "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
-        "again: a new secret that nobody has used yet is replaced, and the grace of the one "
-        "before ends no later than it would have."
+        "again, but not with the secret of before: a new one that nobody has used yet is "
+        "replaced, and the grace of the one before ends no later than it would have."
     ),
 )
 @audited("api_key.rotated")
 @idempotent(issued_with(200))
-@may_refuse(ApiKeyNotFoundError, RotationUnderWayError, BeyondOwnRightsError, LimitedKeyError)
+@may_refuse(
+    ApiKeyNotFoundError,
+    RotationUnderWayError,
+    BeyondOwnRightsError,
+    LimitedKeyError,
+    SupersededKeyError,
+)
 async def rotate_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,

@@ -13,11 +13,12 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.key_ports import ServiceAccountDetails
 from maas.user.application.service_accounts import ServiceAccountChanges
-from maas.user.domain.grants import BeyondOwnRightsError, OwnRolesError
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError, OwnRolesError
 from maas.user.domain.role import RoleNotFoundError
 from maas.user.domain.service_account import (
     ServiceAccountNameTakenError,
     ServiceAccountNotFoundError,
+    TooManyServiceAccountsError,
 )
 from maas.user.interface.admin_dependencies import API
 from maas.user.interface.key_dependencies import Queries, ServiceAccountIdPath, ServiceAccounts
@@ -61,7 +62,14 @@ async def list_service_accounts(
 )
 @audited("service_account.created")
 @idempotent(created(ServiceAccountRead, location=_location))
-@may_refuse(ServiceAccountNameTakenError, RoleNotFoundError, BeyondOwnRightsError)
+@may_refuse(
+    ServiceAccountNameTakenError,
+    TooManyServiceAccountsError,
+    RoleNotFoundError,
+    OwnRolesError,
+    BeyondOwnRightsError,
+    LimitedKeyError,
+)
 async def create_service_account(
     body: ServiceAccountCreate, caller: Caller, accounts: ServiceAccounts, response: Response
 ) -> ServiceAccountRead:
@@ -91,8 +99,9 @@ async def get_service_account(
     dependencies=[requires("service_account:write")],
     summary="Change a service account; its keys feel it at their next request",
     description=(
-        "Only what is sent changes. Roles are given and taken within your own rights, and it is "
-        "suspended or restored by those who may do all it may. A program never changes its own."
+        "Only what is sent changes. Roles are given and taken within your own rights, and the rest "
+        "is changed by those who may do all it may. A program never changes itself, nor gives a "
+        "role that it holds."
     ),
 )
 @audited("service_account.updated")
@@ -102,6 +111,7 @@ async def get_service_account(
     RoleNotFoundError,
     OwnRolesError,
     BeyondOwnRightsError,
+    LimitedKeyError,
 )
 async def update_service_account(
     service_account_id: ServiceAccountIdPath,
@@ -126,7 +136,7 @@ async def update_service_account(
     description="Nothing brings them back. What it did stays in the trail.",
 )
 @audited("service_account.deleted")
-@may_refuse(ServiceAccountNotFoundError, OwnRolesError, BeyondOwnRightsError)
+@may_refuse(ServiceAccountNotFoundError, OwnRolesError, BeyondOwnRightsError, LimitedKeyError)
 async def delete_service_account(
     service_account_id: ServiceAccountIdPath,
     caller: Caller,

@@ -3,7 +3,7 @@
 from typing import Annotated, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ConfigDict, Field
 
 from maas.audit.public import audited
@@ -116,12 +116,22 @@ async def switch_tenant(body: TenantSwitch, caller: Caller, sessions: Sessions) 
     status_code=204,
     dependencies=[requires("self:write")],
     summary="End all of one's sessions, this one included",
-    description="Sessions in every tenant end; API keys go on.",
+    description=(
+        "Sessions in every tenant end. API keys go on, unless `revoke_api_keys=true` says that "
+        "those of every tenant end too: a stolen session may have made some."
+    ),
 )
 @audited("auth.logout_all")
 @may_refuse(AccountNotFoundError)
-async def logout_all(caller: Caller, sessions: Sessions) -> None:
-    await sessions.end_all_own(caller)
+async def logout_all(
+    caller: Caller,
+    sessions: Sessions,
+    *,
+    revoke_api_keys: Annotated[
+        bool, Query(description="Whether one's own API keys end as well.")
+    ] = False,
+) -> None:
+    await sessions.end_all_own(caller, revoke_api_keys=revoke_api_keys)
 
 
 @auth_router.get(

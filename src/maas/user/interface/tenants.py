@@ -16,7 +16,12 @@ from maas.shared.interface.types import Search
 from maas.user.application.admin_ports import MemberDetails, TenantDetails
 from maas.user.application.errors import AccountNotFoundError
 from maas.user.application.tenants import TenantChanges
-from maas.user.domain.grants import BeyondOwnRightsError, LastAdminError, OwnRolesError
+from maas.user.domain.grants import (
+    BeyondOwnRightsError,
+    LastAdminError,
+    LimitedKeyError,
+    OwnRolesError,
+)
 from maas.user.domain.role import RoleNotFoundError
 from maas.user.domain.tenant import (
     DefaultTenantError,
@@ -178,6 +183,7 @@ async def list_members(
     RoleNotFoundError,
     OwnRolesError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     LastAdminError,
 )
 async def put_member(
@@ -209,6 +215,7 @@ async def put_member(
     MemberNotFoundError,
     OwnRolesError,
     BeyondOwnRightsError,
+    LimitedKeyError,
     LastAdminError,
 )
 async def remove_member(
