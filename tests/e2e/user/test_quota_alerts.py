@@ -20,6 +20,7 @@ from maas.user.public import Amounts, Budgets, Hold, Payer, QuotaExceededError, 
 from tests.e2e.conftest import Flush, MakePerson, Person, sign_in
 from tests.e2e.user.people import EVERYTHING, make_user
 from tests.e2e.user.quotas import OWN, cost, of_tenant, of_user, put, tokens
+from tests.integration.user.charging import miscounted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -116,6 +117,37 @@ class TestUse:
         assert [each["changes"]["after"]["is_overrun"] for each in events] == [True, True]
         await put(client, ada, of_user(bo_id), tokens(101))
         assert await shown(client, bo) == [[11, 0, 90, False]]
+
+    async def test_setting_and_using_at_once_stands_in_nobodys_way_and_miscounts_nothing(
+        self,
+        client: httpx.AsyncClient,
+        ada: Person,
+        platform: Platform,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        bo_id = (await make_user(client, ada, "bo", "user"))["id"]
+        caller, tenant = Caller(platform, bo_id), of_tenant(str(DEFAULT_TENANT_ID))
+
+        async def call() -> None:
+            for _ in range(5):
+                await caller.settle(await caller.reserve(3), 2)
+
+        async def reset(path: str) -> list[int]:
+            answers = [
+                await put(client, ada, path, *quotas)
+                for _ in range(3)
+                for quotas in ((tokens(10_000), cost(10_000)), (cost(20_000),), ())
+            ]
+            return [answer.status_code for answer in answers]
+
+        done = await asyncio.gather(
+            reset(of_user(bo_id)), reset(tenant), *(call() for _ in range(10))
+        )
+        await put(client, ada, of_user(bo_id), tokens(10_000))
+
+        assert done[:2] == [[200] * 9, [200] * 9]
+        assert await shown(client, await sign_in(client, "bo")) == [[100, 0, 9_900, False]]
+        assert await miscounted(superuser) == []
 
 
 class TestAlerts:

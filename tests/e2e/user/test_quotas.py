@@ -192,10 +192,12 @@ class TestWhoMay:
             await put(client, with_program, f"{at}/{program['id']}/quota", tokens(1)),
         ]
         lifted = await put(client, with_key(limited["key"]), of_key(own["id"]), tokens(1))
+        await put(client, ada, of_key(own["id"]), tokens(1))
+        freed = await put(client, with_own, of_key(limited["id"]))
 
         assert [each.json().get("code") for each in answers] == ["own-quota"] * 6
         assert {each.status_code for each in answers} == {403}
-        assert lifted.json()["code"] == "limited-key"
+        assert lifted.json()["code"] == freed.json()["code"] == "limited-key"
         assert await limits(client, ada) == []
 
     async def test_a_key_and_a_program_are_bound_by_whoever_holds_or_runs_them(

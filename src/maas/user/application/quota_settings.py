@@ -83,6 +83,7 @@ class QuotaSettingsService:
         trail, now = TRAIL[subject.kind], self.clock.now()
         async with self.unit_of_work() as uow:
             tenant_id = await _enter(uow, principal, subject)
+            await _check_may_bind(uow, principal, subject)
             current_scope().resource(trail, subject.id)
             held = await uow.quotas.list_of(subject.scope, subject.id)
             check(version_of((quota.id, quota.version) for quota in held))
@@ -98,17 +99,19 @@ class QuotaSettingsService:
 
 
 def _check_not_own(principal: Principal, subject: QuotaSubject) -> None:
-    """Refuse whoever would loosen what binds them.
-
-    A person binds their own keys with a session; a key binds no key that it could then use.
-    """
-    if subject.kind in {"account", "service_account"} and subject.id == principal.account_id:
+    """Refuse whoever would loosen what binds them: the account, or the key that calls."""
+    if subject.id in {principal.account_id, principal.api_key_id}:
         raise OwnQuotaError
-    if subject.kind == "api_key" and principal.api_key_id is not None:
-        if subject.id == principal.api_key_id:
-            raise OwnQuotaError
-        if principal.key_limits is not None:
-            raise LimitedKeyError
+
+
+async def _check_may_bind(
+    uow: QuotaUnitOfWork, principal: Principal, subject: QuotaSubject
+) -> None:
+    """Refuse a key that is bound itself, and could go on with another one that it has freed."""
+    if subject.kind != "api_key" or principal.api_key_id is None:
+        return
+    if principal.key_limits is not None or await uow.quotas.list_of("key", principal.api_key_id):
+        raise LimitedKeyError
 
 
 async def _enter(uow: QuotaUnitOfWork, principal: Principal, subject: QuotaSubject) -> TenantId:
