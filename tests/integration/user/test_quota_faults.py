@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from typing_extensions import override
 
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
@@ -126,6 +127,35 @@ class TestCrowds:
         assert outcomes["refused"] > 0
         assert await balance(superuser, shared) == (10 * outcomes["settled"], 0)
         assert await superuser.fetchval("SELECT count(*) FROM usage") == outcomes["settled"]
+        assert await miscounted(superuser) == []
+
+    async def test_batches_of_many_tenants_wait_for_one_another_in_no_circle(
+        self, database: Database, settings: Settings, superuser: Superuser
+    ) -> None:
+        other = Database(settings.database)
+        await other.open()
+        both = [PostgresBudgets(database), PostgresBudgets(other)]
+        payers = [make_payer(await make_tenant(superuser)) for _ in range(5)]
+        for payer in payers:
+            for subject in (payer.tenant_id, payer.account_id):
+                await limit(superuser, subject, "tokens", 10**6, tenant_id=payer.tenant_id)
+
+        async def call(number: int) -> None:
+            budgets = both[number % 2]
+            # Each in another order, so that the batches of the two are made up differently.
+            for turn in range(len(payers)):
+                payer = payers[number * (turn + 1) % len(payers)]
+                hold = await reserve(budgets, payer, Amounts(tokens=2))
+                await budgets.settle(hold, UsageFigures(output_tokens=1))
+
+        with capture_logs() as lines:
+            await asyncio.gather(*(call(number) for number in range(100)))
+        for each in both:
+            await each.close()
+        await other.close()
+
+        assert "DeadlockDetectedError" not in {line.get("error") for line in lines}
+        assert await superuser.fetchval("SELECT count(*) FROM usage") == 100 * len(payers)
         assert await miscounted(superuser) == []
 
     async def test_many_who_ask_at_once_share_transactions(

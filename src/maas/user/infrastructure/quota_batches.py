@@ -195,6 +195,8 @@ class CallBatches:
     def _is_worth_sending(self, ask: Ask) -> bool:
         is_late = asyncio.get_running_loop().time() >= ask.give_up_at
         if is_late or ask.is_abandoned:
+            if is_late and not ask.future.done():
+                log.warning("quota_call_given_up", op=ask.body["op"], is_unknown=ask.is_unknown)
             ask.fail(UnansweredError())
             return False
         return True
