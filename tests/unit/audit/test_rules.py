@@ -11,7 +11,6 @@ import pytest
 
 from maas.audit.domain.rules import (
     RULES,
-    BudgetReached,
     FailedLoginBurst,
     InvalidRuleParameterError,
     ManyAddresses,
@@ -441,43 +440,6 @@ class TestMassDeletion:
         events = [event(actor_id=ADA if index % 2 else UUID(int=1)) for index in range(40)]
 
         assert verdicts(self.RULE, events, one_by_one=one_by_one) == {}
-
-
-class TestBudgetReached:
-    def reached(self, share: object, **fields: Any) -> WatchedEvent:
-        values: dict[str, Any] = {"actor_kind": "system", "actor_id": None, "address": None}
-        values |= {"resource_kind": "tenant", "resource_id": "t"}
-        changes = {"before": {}, "after": {"scope": "tenant", "share": share}}
-        return event("quota.reached", **{**values, "changes": changes, **fields})
-
-    @BATCHES
-    def test_each_share_is_told_also_at_the_same_moment(self, *, one_by_one: bool) -> None:
-        events = [self.reached(80), self.reached(100), self.reached(80, resource_id="u")]
-
-        found = verdicts(BudgetReached(), events, one_by_one=one_by_one)
-
-        told = {
-            subject.shown_id: [burst.count for burst in bursts] for subject, bursts in found.items()
-        }
-        assert told == {"t": [1, 1], "u": [1]}
-
-    def test_who_wants_to_hear_of_the_end_alone_does(self) -> None:
-        found = verdicts(BudgetReached(percent=81), [self.reached(80), self.reached(100)])
-
-        assert [len(bursts) for bursts in found.values()] == [1]
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {"action": "quota.set"},
-            {"outcome": "failure"},
-            {"changes": None},
-            {"changes": {"before": {}, "after": {}}},
-            {"changes": {"before": {}, "after": {"share": "80"}}},
-        ],
-    )
-    def test_other_events_do_not(self, fields: dict[str, Any]) -> None:
-        assert verdicts(BudgetReached(), [replace(self.reached(100), **fields)]) == {}
 
 
 class TestParameters:
