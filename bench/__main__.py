@@ -17,6 +17,7 @@ from bench.files import FileRow, measure_files
 from bench.login import HOLD_UP_GOAL_MS, LoginRow, measure_logins
 from bench.login import SHARE_GOAL as LOGIN_SHARE_GOAL
 from bench.platform import run_platform
+from bench.quota import measure_quota
 from bench.report import write_section
 from bench.requests import RequestRow, measure_requests
 from bench.search import MODELS, P95_GOAL_MS, PEOPLE, SearchRow, measure_searches
@@ -31,7 +32,18 @@ from bench.trail_statistics import measure_statistics
 from bench.usage import measure_usage
 from bench.usage_data import ROWS as CALLS
 
-GROUPS = ("start", "requests", "logins", "files", "telling", "audit", "search", "trail", "usage")
+GROUPS = (
+    "start",
+    "requests",
+    "logins",
+    "files",
+    "telling",
+    "audit",
+    "search",
+    "trail",
+    "usage",
+    "quota",
+)
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
 FILE_SHARE_GOAL = 0.6
@@ -60,6 +72,8 @@ def main() -> None:
         tables = [_measure(wanted, folder, console, events=events)]
         if "trail" in wanted:
             tables.append(_measure_trail(folder, console, events=arguments.events))
+        if "quota" in wanted:
+            tables.append(_measure_quota(folder, console))
         if "usage" in wanted:
             tables.append(_measure_usage(folder, console, calls=arguments.calls))
         measured: dict[str, list[Table]] = {}
@@ -132,6 +146,17 @@ def _measure_usage(folder: Path, console: Console, *, calls: int) -> Iterator[tu
         table = _trail_table(rows, calls)
         table.title = f"Usage over {calls:,} calls"
         yield "usage", table
+
+
+def _measure_quota(folder: Path, console: Console) -> Iterator[tuple[str, Table]]:
+    with console.status("budgets"), run_platform(folder / "quota") as platform:
+        rows = measure_quota(platform)
+    table = Table("asked for", "figure", "goal", "")
+    table.title = "Budgets: nine quotas in three scopes, on durable servers"
+    for row in rows:
+        mark = "" if row.is_met is None else _mark(is_met=row.is_met)
+        table.add_row(row.name, row.figure, row.goal, mark)
+    yield "quota", table
 
 
 def _export_table(rows: list[ExportRow]) -> Table:
