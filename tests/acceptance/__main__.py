@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tests.acceptance import (
+    budgets,
     canaries,
     chaos,
     faults,
@@ -84,6 +85,36 @@ CHECKS = [
         name="API keys",
         promise="shown once, in clear nowhere; checked before any server; bound to the holder",
         run=keys.nothing_leaks,
+    ),
+    Check(
+        name="budgets",
+        promise="200 callers, kills and restarts: never above a limit, 95 % usable, ledger exact",
+        run=budgets.hold_under_faults,
+        is_slow=True,
+    ),
+    Check(
+        name="budgets without the check",
+        promise="the harness sees what is above a limit, and what a crash loses",
+        run=budgets.are_proven,
+        is_slow=True,
+    ),
+    Check(
+        name="speed of budgets",
+        promise="reserve and settle, one caller and a hundred, beside a bare Redis script",
+        run=budgets.cost_little,
+        is_slow=True,
+    ),
+    Check(
+        name="speed of keys",
+        promise="a request by API key within 3x a bare route, without a row",
+        run=budgets.keys_cost_little,
+        is_slow=True,
+    ),
+    Check(
+        name="usage, asked",
+        promise="10 million calls: any question within 100 ms",
+        run=budgets.usage_is_told_fast,
+        is_slow=True,
     ),
     Check(
         name="refresh races",

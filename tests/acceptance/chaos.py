@@ -14,7 +14,7 @@ MIN_FAULTS = 40
 
 
 def gate(_folder: Path) -> Verdict:
-    output = _run()
+    output = run()
     found = re.search(r"([\d,]+) acknowledged over (\d+) faults in (\d+) s", output)
     if found is None:
         return Verdict(is_met=False, figure=output.strip()[-300:])
@@ -27,11 +27,11 @@ def gate(_folder: Path) -> Verdict:
 
 
 def finds_losses(_folder: Path) -> Verdict:
-    return _verdict(_run("--prove-harness"))
+    return verdict_of(run("--prove-harness"))
 
 
 def every_fault(_folder: Path) -> Verdict:
-    output = _run("--all")
+    output = run("--all")
     rows = re.findall(r"^(PASS|FAIL) (C\d+\S*) with", output, re.MULTILINE)
     broken = [name for verdict, name in rows if verdict == "FAIL"]
     return all_of(
@@ -41,15 +41,15 @@ def every_fault(_folder: Path) -> Verdict:
 
 
 def ten_minutes_without_redis(_folder: Path) -> Verdict:
-    return _verdict(_run("--only", "C08-long"))
+    return verdict_of(run("--only", "C08-long"))
 
 
-def _verdict(output: str) -> Verdict:
+def verdict_of(output: str) -> Verdict:
     lines = output.strip().splitlines()
     return Verdict(is_met="FAIL" not in lines[-1] and "PASS" in lines[-1], figure=lines[-1])
 
 
-def _run(*options: str) -> str:
+def run(*options: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *options],
         cwd=ROOT,

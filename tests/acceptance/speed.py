@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(_folder: Path) -> Verdict:
-    return _judge()
+    return judge()
 
 
 def trail(_folder: Path) -> Verdict:
-    return _judge("--only", "trail")
+    return judge("--only", "trail")
 
 
-def _judge(*arguments: str) -> Verdict:
+def judge(*arguments: str) -> Verdict:
     done = subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,

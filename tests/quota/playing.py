@@ -32,8 +32,8 @@ def _play(game: Game, kept: Path) -> int:
     _show(report)
     told, looked = report.figures["settled, as callers were told"], report.figures["looked at"]
     verdict = "[green]PASS[/]" if report.is_whole else "[red]FAIL[/]"
-    summary = f"{report.figures['faults'].partition(':')[0]} faults, {looked}, {told}"
-    console.print(f"{verdict} budgets with seed {game.seed}: {summary}")
+    faults = report.figures["faults"].replace(" in ", " faults in ", 1).partition(":")[0]
+    console.print(f"{verdict} budgets with seed {game.seed}: {faults}, {looked}, settled {told}")
     if not report.is_whole:
         console.print(f"Logs and the callers' books are in {kept}/.")
     return 0 if report.is_whole else 1

@@ -130,12 +130,14 @@ def _figures(calls: Mapping[str, Call], rows: Mapping[str, Row]) -> dict[str, An
         for call in calls.values()
         if call.ended_by == "settle"
         and call.told_at is not None
-        and not rows[call.request_id].is_estimated
+        and not _is_estimated(rows.get(call.request_id))
     ]
     answers = Counter(call.answer or "killed before the answer" for call in calls.values())
     settled = {call.request_id for call in told}
     late = [
-        row for name, row in rows.items() if row.is_estimated and calls[name].told_at is not None
+        name
+        for name, row in rows.items()
+        if row.is_estimated and name in calls and calls[name].told_at is not None
     ]
     more = [row for name, row in rows.items() if name not in settled]
     return {
@@ -146,6 +148,10 @@ def _figures(calls: Mapping[str, Call], rows: Mapping[str, Row]) -> dict[str, An
         + f", {sum(row.is_estimated for row in more):,} of them estimated, "
         f"{len(late):,} settled after their lease",
     }
+
+
+def _is_estimated(row: Row | None) -> bool:
+    return row is not None and row.is_estimated
 
 
 def _spell(counts: Mapping[str, int]) -> str:
