@@ -71,6 +71,28 @@ async def test_a_holder_is_locked_before_its_keys(
     assert (await task).status_code in {200, 204}
 
 
+async def test_keys_are_ended_before_sessions(
+    client: httpx.AsyncClient, make_person: MakePerson, superuser: Connection, other: Connection
+) -> None:
+    ada = await make_person("ada")
+    made = await make_key(client, ada)
+    narrowing = other.transaction()
+    await narrowing.start()
+    await other.execute("SELECT FROM sessions FOR UPDATE")
+
+    task = await waits(
+        superuser,
+        client.post("/api/v1/auth/logout-all?revoke_api_keys=true", headers=ada.headers),
+    )
+    # Whoever narrows a role has locked the keys first as well, and so never meets this halfway.
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await superuser.execute("SELECT FROM api_keys FOR UPDATE NOWAIT")
+    await narrowing.rollback()
+
+    assert (await task).status_code == 204
+    assert await ask(client, made["key"]) == 401
+
+
 async def test_a_role_that_is_being_narrowed_is_given_only_afterwards(
     client: httpx.AsyncClient,
     make_person: MakePerson,

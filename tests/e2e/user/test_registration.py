@@ -22,6 +22,7 @@ from maas.user.domain.grants import BeyondOwnRightsError
 from maas.user.wiring import send_due_mails
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import Flush, MakePerson, serving_app, sign_in
+from tests.e2e.user.keys import ask, make_key
 from tests.factories.accounts import PASSWORD
 from tests.fakes.edge import make_principal
 
@@ -219,7 +220,7 @@ class TestInvitation:
 
 
 class TestReset:
-    async def test_sets_a_new_password_and_ends_every_session(
+    async def test_sets_a_new_password_and_ends_every_session_and_key(
         self,
         client: httpx.AsyncClient,
         make_person: MakePerson,
@@ -230,6 +231,8 @@ class TestReset:
         other = await sign_in(client, "ada")
         for person in (ada, other):
             assert (await client.get(PROFILE, headers=person.headers)).status_code == 200
+        key = (await make_key(client, ada))["key"]
+        assert await ask(client, key) == 200
         await client.post(FORGOT, json={"email": "ADA@example.com"})
         (mail,) = await mails()
         token = token_in(mail)
@@ -245,6 +248,7 @@ class TestReset:
         assert (again.status_code, again.json()["code"]) == (422, "invalid-link")
         for person in (ada, other):
             assert (await client.get(PROFILE, headers=person.headers)).status_code == 401
+        assert await ask(client, key) == 401
         old = await client.post(LOGIN, json={"username": "ada", "password": PASSWORD})
         assert old.status_code == 401
         await sign_in(client, "ada", NEW_PASSWORD)

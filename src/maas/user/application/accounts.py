@@ -91,6 +91,8 @@ class AccountService:
             if account.password_hash != verified_hash:
                 raise WrongPasswordError
             account.set_password(new_hash, at=now)
+            # Keys before sessions, as whoever narrows a role takes them.
+            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
             others = [
                 session
                 for session in await uow.sessions.list_live(account.id, at=now)
@@ -98,7 +100,6 @@ class AccountService:
             ]
             for session in others:
                 session.revoke("password-changed", at=now)
-            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
             current_scope().change(
                 ACCOUNT,
                 account.id,

@@ -69,10 +69,11 @@ class PasswordResetService:
             scope.tenant_id = account.home_tenant_id
             account.set_password(password_hash, at=now)
             account.verify_email(at=now)
+            # Keys before sessions, as whoever narrows a role takes them.
+            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
             sessions = await uow.sessions.list_live(account.id, at=now)
             for session in sessions:
                 session.revoke("password-reset", at=now)
-            keys = await uow.revoke_keys(account.id) if revoke_api_keys else []
             await uow.ask_for_mail("password-changed", account.email)
             scope.change(
                 ACCOUNT,

@@ -153,10 +153,11 @@ class SessionService:
         now = self.clock.now()
         async with self.unit_of_work() as uow:
             await uow.accounts.get(principal.account_id)
+            # Keys before sessions, as whoever narrows a role takes them.
+            keys = await uow.revoke_keys(principal.account_id) if revoke_api_keys else []
             sessions = await uow.sessions.list_live(principal.account_id, at=now)
             for session in sessions:
                 session.revoke("logout-all", at=now)
-            keys = await uow.revoke_keys(principal.account_id) if revoke_api_keys else []
             current_scope().change(
                 ACCOUNT,
                 principal.account_id,
