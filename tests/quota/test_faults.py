@@ -21,7 +21,7 @@ SHORT: Final = ("callers killed", "PostgreSQL killed", "connections ended")
 FULL, HALF = Booked(1_000, 3_000_000), Booked(500, 1_500_000)
 
 
-# It starts servers and seven processes: 10 s, and several times that on a busy machine.
+# It starts servers and processes: some 15 s, and several times that on a busy machine.
 @pytest.mark.timeout(180)
 def test_200_callers_stay_within_every_limit_unless_nothing_checks_it(
     servers: Servers,
