@@ -131,6 +131,7 @@ async def get_service_account_key(
 )
 @audited("api_key.updated")
 @may_refuse(
+    ServiceAccountNotFoundError,
     ApiKeyNotFoundError,
     BeyondOwnRightsError,
     ScopesBeyondHolderError,
@@ -166,7 +167,13 @@ async def update_service_account_key(
     description="Both secrets end, that of before a rotation too. It cannot be brought back.",
 )
 @audited("api_key.revoked")
-@may_refuse(ApiKeyNotFoundError, BeyondOwnRightsError, LimitedKeyError, SupersededKeyError)
+@may_refuse(
+    ServiceAccountNotFoundError,
+    ApiKeyNotFoundError,
+    BeyondOwnRightsError,
+    LimitedKeyError,
+    SupersededKeyError,
+)
 async def delete_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
@@ -190,6 +197,7 @@ async def delete_service_account_key(
 @audited("api_key.rotated")
 @idempotent(issued_with(200))
 @may_refuse(
+    ServiceAccountNotFoundError,
     ApiKeyNotFoundError,
     RotationUnderWayError,
     BeyondOwnRightsError,
