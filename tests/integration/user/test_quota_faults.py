@@ -42,6 +42,7 @@ class CutDatabase(Database):
     """Loses the connection right after what was sent is done, so often; nobody hears of it."""
 
     cuts = 0
+    statement_timeout_seconds = 0.1
 
     @override
     @asynccontextmanager
@@ -271,7 +272,7 @@ class TestLostAnswers:
     async def test_what_nobody_waits_for_any_more_is_given_back(
         self, cut: CutDatabase, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("maas.user.infrastructure.quota_budgets.GIVE_BACK_SECONDS", 0.1)
+        monkeypatch.setattr("maas.user.infrastructure.quota_budgets.MARGIN_SECONDS", 0.0)
         monkeypatch.setattr("maas.user.infrastructure.quota_budgets.PATIENCE_SECONDS", 0.3)
         budgets, payer = PostgresBudgets(cut), make_payer()
         tokens = await limit(superuser, payer.account_id, "tokens", 1_000)
@@ -288,6 +289,27 @@ class TestLostAnswers:
         await until(is_back)
         assert held == (0, 100)
         await budgets.close()
+
+    async def test_what_is_still_to_be_given_back_is_so_on_closing(
+        self, cut: CutDatabase, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("maas.user.infrastructure.quota_budgets.PATIENCE_SECONDS", 0.3)
+        monkeypatch.setattr("maas.user.infrastructure.quota_budgets.MARGIN_SECONDS", 60.0)
+        budgets, payer = PostgresBudgets(cut), make_payer()
+        tokens = await limit(superuser, payer.account_id, "tokens", 1_000)
+        leftover = asyncio.all_tasks()
+
+        cut.cuts = 1_000
+        with pytest.raises(QuotaUnavailableError):
+            await reserve(budgets, payer, Amounts(tokens=100))
+        # Its last attempt ends, and with it the ask.
+        await asyncio.wait(asyncio.all_tasks() - leftover)
+        held = await balance(superuser, tokens)
+        cut.cuts = 0
+        await budgets.close()
+
+        assert held == (0, 100)
+        assert await balance(superuser, tokens) == (0, 0)
 
 
 class TestOutages:
@@ -393,6 +415,29 @@ class TestQueues:
 
         assert [isinstance(each, Hold) for each in results] == [True, False, False]
         await budgets.close()
+
+    async def test_one_tenants_crowd_refuses_neither_others_nor_what_is_booked(
+        self, database: Database, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        budgets, crowd, other = (
+            PostgresBudgets(database), make_payer(), make_payer(await make_tenant(superuser)),
+        )  # fmt: skip
+        used, unused = [await reserve(budgets, crowd, Amounts(tokens=9)) for _ in range(2)]
+        monkeypatch.setattr("maas.user.infrastructure.quota_batches.MAX_WAITING", 1)
+
+        results = await asyncio.gather(
+            reserve(budgets, crowd, Amounts()),
+            reserve(budgets, crowd, Amounts()),
+            budgets.settle(used, UsageFigures(output_tokens=4)),
+            budgets.release(unused),
+            reserve(budgets, other, Amounts()),
+            return_exceptions=True,
+        )
+        await budgets.close()
+
+        refused = [isinstance(each, QuotaUnavailableError) for each in results]
+        assert refused == [False, True, False, False, False]
+        assert await superuser.fetchval("SELECT output_tokens FROM usage") == 4
 
     async def test_closing_waits_for_what_was_asked(
         self, database: Database, superuser: Superuser

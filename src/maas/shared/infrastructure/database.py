@@ -137,6 +137,11 @@ class Database:
         await self.engine.dispose()
 
     @property
+    def statement_timeout_seconds(self) -> float:
+        """After so long the server ends a statement, whether anybody waits for it or not."""
+        return self._settings.statement_timeout_seconds
+
+    @property
     def reads(self) -> "asyncpg.Pool[asyncpg.Record]":
         """The pool of hot reads, for tables without a tenant."""
         if self._pool is None:

@@ -29,14 +29,23 @@ TRANSACTIONS: Final = 2
 """Under way at once: of the pool of hot reads, most is left to those."""
 
 MAX_BATCH: Final = 256
-MAX_WAITING: Final = 20_000
+MAX_WAITING: Final = 2_000
+"""Of one tenant; what gives back or books is taken beyond that too, for else it would be lost."""
+
 ATTEMPT_SECONDS: Final = 1.5
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
+TENANT_PAUSE_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 5.0
 
-_TRANSIENT: Final = ("40", "53", "55", "57")
-"""Classes of SQLSTATE that say nothing about what was asked for: conflict, resources, locks."""
+_REFUSED: Final = ("21", "22", "23", "P0001")
+"""Classes of SQLSTATE that speak of what was asked for; all others may pass."""
+
+_OUTAGE: Final = ("25", "28", "3D", "53")
+"""Those of a whole server, for which all wait: read-only, lets nobody in, lacks the means."""
+
+_CONFLICT: Final = "40"
+"""Between transactions, of which one was undone: it may go on at once."""
 
 _UNKNOWN: Final = ("08", "57P")
 """Those after which the transaction may stand all the same: the connection, or the server, went."""
@@ -47,7 +56,7 @@ _LOST: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalC
 
 
 class TooManyWaitingError(Exception):
-    """More asks wait than would be answered in time."""
+    """More of the tenant's asks wait than would be answered in time."""
 
 
 class UnansweredError(Exception):
@@ -92,6 +101,9 @@ class _Waiting:
         self.by_tenant.setdefault(ask.tenant_id, deque()).append(ask)
         self.count += 1
 
+    def count_of(self, tenant_id: TenantId) -> int:
+        return len(self.by_tenant.get(tenant_id, ()))
+
     def take(self, tenant_id: TenantId, most: int) -> list[Ask]:
         asks = self.by_tenant.pop(tenant_id)
         taken = [asks.popleft() for _ in range(min(most, len(asks)))]
@@ -110,6 +122,8 @@ class CallBatches:
         self._waiting = _Waiting()
         self._busy: set[TenantId] = set()
         self._apart: set[TenantId] = set()
+        self._stuck: set[TenantId] = set()
+        self._resting: set[TenantId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._made_months: set[str] = set()
         self._is_launching = False
@@ -122,13 +136,14 @@ class CallBatches:
         *,
         worth_seconds: float,
         made: datetime | None = None,
+        may_refuse: bool = False,
     ) -> Ask:
         """Have it done in the next batch; it is sent again for so long if need be.
 
         Raises:
-            TooManyWaitingError: the database is far behind.
+            TooManyWaitingError: it may be refused, and the database is far behind.
         """
-        if self._waiting.count >= MAX_WAITING:
+        if may_refuse and self._waiting.count_of(tenant_id) >= MAX_WAITING:
             raise TooManyWaitingError
         loop = asyncio.get_running_loop()
         ask = Ask(
@@ -150,7 +165,9 @@ class CallBatches:
             if self._tasks:
                 await asyncio.wait(set(self._tasks), timeout=deadline - loop.time())
             else:
-                await asyncio.sleep(0)
+                # Whoever waits is given a rest, or late and not looked at yet.
+                self._launch_soon()
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
         for task in self._tasks:
             task.cancel()
         if self._waiting.count:
@@ -165,9 +182,13 @@ class CallBatches:
     def _launch(self) -> None:
         self._is_launching = False
         while len(self._tasks) < TRANSACTIONS:
+            waiting = self._waiting.count
             batch = self._take()
             if not batch:
-                return
+                if self._waiting.count == waiting:
+                    return
+                # All that was taken was late; what is behind it need not be.
+                continue
             task = asyncio.create_task(self._run(batch), name="quota-batch")
             self._tasks.add(task)
             task.add_done_callback(self._end)
@@ -180,10 +201,16 @@ class CallBatches:
             self._launch_soon()
 
     def _take(self) -> list[Ask]:
-        """Take tenants' asks, of those alone who were in somebody's way before."""
+        """Take tenants' asks, of those alone who were in somebody's way before.
+
+        Of those who were in their own way it is one at a time, so that the others get on.
+        """
         batch: list[Ask] = []
+        out = self._busy | self._resting
+        if self._busy & self._stuck:
+            out |= self._stuck
         for tenant_id in list(self._waiting.by_tenant):
-            if tenant_id in self._busy or (batch and tenant_id in self._apart):
+            if tenant_id in out or (batch and tenant_id in self._apart):
                 continue
             taken = self._waiting.take(tenant_id, MAX_BATCH - len(batch))
             batch += [ask for ask in taken if self._is_worth_sending(ask)]
@@ -220,7 +247,9 @@ class CallBatches:
             await self._part(batch, exc)
         else:
             self._pause = 0.0
-            self._apart -= {ask.tenant_id for ask in batch}
+            tenants = {ask.tenant_id for ask in batch}
+            self._apart -= tenants
+            self._stuck -= tenants
             answers = {row["n"]: row for row in rows}
             for n, ask in enumerate(batch):
                 ask.answer(answers.get(n))
@@ -249,13 +278,10 @@ class CallBatches:
 
     async def _part(self, batch: Sequence[Ask], error: asyncpg.PostgresError) -> None:
         state = error.sqlstate or "08"
-        tenants = {ask.tenant_id for ask in batch}
-        if state.startswith(_UNKNOWN):
+        if state.startswith((*_UNKNOWN, *_OUTAGE)):
             self._retry(batch, error, is_outage=True)
-        elif state.startswith(_TRANSIENT):
-            # Whoever holds a lock for long holds up that tenant alone, once all are apart.
-            if len(tenants) > 1:
-                self._apart |= tenants
+        elif not state.startswith(_REFUSED):
+            self._set_apart({ask.tenant_id for ask in batch}, state)
             self._retry(batch, error, is_outage=False)
         elif _misses_partition(error) and await self._make_partitions(batch):
             await self._attempt(batch)
@@ -275,6 +301,20 @@ class CallBatches:
                 error=type(error).__name__,
             )
             batch[0].fail(error)
+
+    def _set_apart(self, tenants: set[TenantId], state: str) -> None:
+        """Whoever holds a lock for long holds up that tenant alone, once all are apart."""
+        self._apart |= tenants
+        if len(tenants) > 1 or state.startswith(_CONFLICT):
+            return
+        self._stuck |= tenants
+        self._resting |= tenants
+        asyncio.get_running_loop().call_later(TENANT_PAUSE_SECONDS, self._wake, tenants)
+
+    def _wake(self, tenants: set[TenantId]) -> None:
+        self._resting -= tenants
+        if self._waiting.count:
+            self._launch_soon()
 
     def _retry(self, batch: Iterable[Ask], error: Exception, *, is_outage: bool) -> None:
         """Send it again after a pause, for as long as each is worth it."""

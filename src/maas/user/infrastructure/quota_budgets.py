@@ -41,8 +41,8 @@ PATIENCE_SECONDS: Final = 1.9
 INSISTENCE_SECONDS: Final = 60.0
 """For so long is sent again what must not be lost, whether anybody waits for it or not."""
 
-GIVE_BACK_SECONDS: Final = 4.0
-"""After this long a statement that was given up on is done or undone."""
+MARGIN_SECONDS: Final = 1.0
+"""So long after its time-out a statement that was given up on is done or undone."""
 
 
 class PostgresBudgets(Budgets):
@@ -50,8 +50,13 @@ class PostgresBudgets(Budgets):
 
     def __init__(self, database: Database) -> None:
         self._batches = CallBatches(database)
+        self._give_back_seconds = database.statement_timeout_seconds + MARGIN_SECONDS
+        self._giving_back: dict[HoldId, tuple[Payer, asyncio.TimerHandle]] = {}
 
     async def close(self) -> None:
+        for hold_id, (payer, timer) in list(self._giving_back.items()):
+            timer.cancel()
+            self._give_back(payer, hold_id)
         await self._batches.close()
 
     @override
@@ -83,7 +88,12 @@ class PostgresBudgets(Budgets):
         }
         if least is not None:
             body |= _floor(wanted, least)
-        ask = self._ask(payer, body, worth_seconds=PATIENCE_SECONDS)
+        try:
+            ask = self._batches.ask(
+                payer.tenant_id, body, worth_seconds=PATIENCE_SECONDS, may_refuse=True
+            )
+        except TooManyWaitingError as exc:
+            raise QuotaUnavailableError from exc
         try:
             row = await _answer_of(ask)
         except BaseException:
@@ -138,52 +148,39 @@ class PostgresBudgets(Budgets):
         worth_seconds: float = INSISTENCE_SECONDS,
     ) -> asyncpg.Record | None:
         """Have it done, also when whoever asked leaves; wait for it as long as a caller may."""
-        ask = self._ask(
-            hold.payer,
+        ask = self._batches.ask(
+            hold.payer.tenant_id,
             {**body, "id": str(hold.id)},
             worth_seconds=worth_seconds,
             made=hold.created_at,
         )
         return await _answer_of(ask)
 
-    def _ask(
-        self,
-        payer: Payer,
-        body: Mapping[str, object],
-        *,
-        worth_seconds: float,
-        made: datetime | None = None,
-    ) -> Ask:
-        try:
-            return self._batches.ask(payer.tenant_id, body, worth_seconds=worth_seconds, made=made)
-        except TooManyWaitingError as exc:
-            raise QuotaUnavailableError from exc
-
     def _giver_back(
         self, ask: Ask, payer: Payer, hold_id: HoldId
     ) -> "Callable[[asyncio.Future[asyncpg.Record | None]], None]":
         """Release what is granted to a caller who has left, as soon as it is known."""
 
-        def release() -> None:
-            try:
-                self._batches.ask(
-                    payer.tenant_id,
-                    {"op": "release", "id": str(hold_id)},
-                    worth_seconds=INSISTENCE_SECONDS,
-                )
-            except TooManyWaitingError:
-                # Its lease ends it.
-                log.warning("hold_not_released", hold_id=str(hold_id))
-
         def give_back(future: "asyncio.Future[asyncpg.Record | None]") -> None:
             if future.exception() is None:
                 row = future.result()
                 if row is not None and row["outcome"] == "granted":
-                    release()
+                    self._give_back(payer, hold_id)
             elif ask.is_unknown:
-                asyncio.get_running_loop().call_later(GIVE_BACK_SECONDS, release)
+                timer = asyncio.get_running_loop().call_later(
+                    self._give_back_seconds, self._give_back, payer, hold_id
+                )
+                self._giving_back[hold_id] = payer, timer
 
         return give_back
+
+    def _give_back(self, payer: Payer, hold_id: HoldId) -> None:
+        self._giving_back.pop(hold_id, None)
+        self._batches.ask(
+            payer.tenant_id,
+            {"op": "release", "id": str(hold_id)},
+            worth_seconds=INSISTENCE_SECONDS,
+        )
 
 
 async def _answer_of(ask: Ask) -> asyncpg.Record | None:
