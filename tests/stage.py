@@ -23,6 +23,8 @@ USERS, ROLES = "/api/v1/admin/users", "/api/v1/admin/roles"
 PASSWORD = "correct horse battery staple"
 REQUEST_SECONDS = 30.0
 TRIES, PAUSE_SECONDS = 5, 0.5
+KEPT_SECONDS = 2.0
+"""The server closes what is idle for 5 s: a request sent right then would not be answered."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,11 +97,16 @@ class Stage:
 @asynccontextmanager
 async def staged(pair: Pair) -> AsyncIterator[Stage]:
     one, other = (
-        httpx.AsyncClient(base_url=api.url, timeout=REQUEST_SECONDS, trust_env=False)
+        httpx.AsyncClient(
+            base_url=api.url,
+            timeout=REQUEST_SECONDS,
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
+            trust_env=False,
+        )
         for api in pair.apis
     )
     crowd = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS),
         timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
     )
     async with one, other, crowd:
