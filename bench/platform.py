@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,17 @@ class RunningPlatform:
             f"{self.url}/api/v1/auth/login", json={"username": name, "password": password}
         )
         return str(answer.raise_for_status().json()["access_token"])
+
+
+def cpu_ms_of(supervisor: psutil.Process) -> float:
+    """Add up what the processes below used: a busy machine leaves that alone."""
+    total = 0.0
+    for child in supervisor.children(recursive=True):
+        # PostgreSQL's own helpers come and go.
+        with suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total * 1000
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import psutil
 
-from bench.platform import RunningPlatform
+from bench.platform import RunningPlatform, cpu_ms_of
 from maas.embedded.endpoints import find_running
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.domain.page import Position
@@ -141,7 +141,7 @@ def _measure(
     rows, all_ms, all_cpu = [], [], []
     for name, texts in queries.items():
         ms: list[float] = []
-        before = _cpu_ms(platform)
+        before = cpu_ms_of(psutil.Process(platform.process.pid))
         for _ in range(REPEATS):
             for text in texts:
                 for cursor in ({}, {"cursor": deep}):
@@ -149,7 +149,7 @@ def _measure(
                     answer = client.get(path, params={"q": text, **cursor})
                     ms.append((time.perf_counter() - began) * 1000)
                     answer.raise_for_status()
-        cpu = (_cpu_ms(platform) - before) / len(ms)
+        cpu = (cpu_ms_of(psutil.Process(platform.process.pid)) - before) / len(ms)
         rows.append(_row(f"GET {path}, {name}", ms, cpu))
         all_ms += ms
         all_cpu += [cpu] * len(ms)
@@ -164,10 +164,3 @@ def _row(name: str, ms: list[float], cpu_ms: float) -> SearchRow:
         p95_ms=statistics.quantiles(ms, n=20)[-1],
         cpu_ms=cpu_ms,
     )
-
-
-def _cpu_ms(platform: RunningPlatform) -> float:
-    times = [
-        child.cpu_times() for child in psutil.Process(platform.process.pid).children(recursive=True)
-    ]
-    return sum(time.user + time.system for time in times) * 1000

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 import psutil
 
-from bench.platform import RunningPlatform
+from bench.platform import RunningPlatform, cpu_ms_of
 from bench.trail_data import Filled
 from maas.shared.domain.ids import new_id
 
@@ -49,16 +49,12 @@ class _Asked:
     client: httpx.Client
     supervisor: psutil.Process
 
-    def cpu_ms(self) -> float:
-        times = [child.cpu_times() for child in self.supervisor.children(recursive=True)]
-        return sum(each.user + each.system for each in times) * 1000
-
     def measure(self, name: str, queries: Sequence[Query], *, has_goal: bool) -> TrailRow:
-        before, ms = self.cpu_ms(), list[float]()
+        before, ms = cpu_ms_of(self.supervisor), list[float]()
         for _ in range(REPEATS):
             for query, order in itertools.product(queries, ("newest", "oldest")):
                 ms.append(_ask(self.client, {**query, "order": order})[0])
-        cpu = (self.cpu_ms() - before) / len(ms)
+        cpu = (cpu_ms_of(self.supervisor) - before) / len(ms)
         p95 = statistics.quantiles(ms, n=20)[-1]
         figure = f"p50 {statistics.median(ms):.1f}, p95 {p95:.1f} ms, CPU {cpu:.1f} ms"
         if not has_goal:

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import psutil
 
-from bench.platform import RunningPlatform
+from bench.platform import RunningPlatform, cpu_ms_of
 from bench.trail import TrailRow
 from bench.trail_data import Filled, superuser_arguments
 from maas.audit.infrastructure.rollup_check import ROLLUPS
@@ -107,13 +107,13 @@ def _ask(
 ) -> list[TrailRow]:
     parameters = httpx.QueryParams([*query])
     answer = client.get(STATS, params=parameters)
-    ms, before = [], _cpu_ms(supervisor)
+    ms, before = [], cpu_ms_of(supervisor)
     for _ in range(ASKED):
         began = time.perf_counter()
         answer = client.get(STATS, params=parameters)
         ms.append((time.perf_counter() - began) * 1000)
         answer.raise_for_status()
-    p95, cpu = statistics.quantiles(ms, n=20)[-1], (_cpu_ms(supervisor) - before) / ASKED
+    p95, cpu = statistics.quantiles(ms, n=20)[-1], (cpu_ms_of(supervisor) - before) / ASKED
     difference = find_difference(answer.json(), dict(query), rows)
     return [
         TrailRow(
@@ -129,12 +129,6 @@ def _ask(
             is_met=not difference,
         ),
     ]
-
-
-def _cpu_ms(supervisor: psutil.Process) -> float:
-    """Add up what the platform's processes used: a busy machine leaves that alone."""
-    times = [child.cpu_times() for child in supervisor.children(recursive=True)]
-    return sum(each.user + each.system for each in times) * 1000
 
 
 def find_difference(

@@ -7,7 +7,6 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -16,7 +15,7 @@ import asyncpg
 import httpx
 import psutil
 
-from bench.platform import RunningPlatform
+from bench.platform import RunningPlatform, cpu_ms_of
 from bench.trail import TrailRow
 from bench.trail_data import superuser_arguments
 from bench.usage_data import FilledUsage, Progress, fill_usage
@@ -102,30 +101,20 @@ def _ask(
     client: httpx.Client, supervisor: psutil.Process, name: str, query: Query
 ) -> tuple[TrailRow, list[float]]:
     """Ask for the first page and for those that follow, as long as there are any."""
-    ms, before, cursor = list[float](), _cpu_ms(supervisor), None
+    ms, before, cursor = list[float](), cpu_ms_of(supervisor), None
     for _ in range(ASKED):
         parameters = httpx.QueryParams([*query, *([("cursor", cursor)] if cursor else [])])
         began = time.perf_counter()
         answer = client.get(USAGE, params=parameters)
         ms.append((time.perf_counter() - began) * 1000)
         cursor = answer.raise_for_status().json()["next_cursor"]
-    p95, cpu = statistics.quantiles(ms, n=20)[-1], (_cpu_ms(supervisor) - before) / ASKED
+    p95, cpu = statistics.quantiles(ms, n=20)[-1], (cpu_ms_of(supervisor) - before) / ASKED
     return TrailRow(
         name=f"usage, {name}: p50, p95, CPU of all processes",
         figure=f"{statistics.median(ms):.1f}, {p95:.1f}, {cpu:.1f} ms",
         goal=f"p95 <= {P95_GOAL_MS:.0f} ms",
         is_met=p95 <= P95_GOAL_MS,
     ), ms
-
-
-def _cpu_ms(supervisor: psutil.Process) -> float:
-    total = 0.0
-    for child in supervisor.children(recursive=True):
-        # PostgreSQL's own helpers come and go.
-        with suppress(psutil.NoSuchProcess):
-            times = child.cpu_times()
-            total += times.user + times.system
-    return total * 1000
 
 
 async def _check(arguments: dict[str, Any]) -> TrailRow:

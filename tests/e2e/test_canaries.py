@@ -137,7 +137,13 @@ async def hunt(
 
     def client(level: str) -> httpx.AsyncClient:
         url = f"http://127.0.0.1:{ports[level]}"
-        return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=url,
+            timeout=30,
+            # The server closes what is idle for 5 s.
+            limits=httpx.Limits(keepalive_expiry=2),
+            trust_env=False,
+        )
 
     with api(one) as first, api(other) as second:
         async with (
