@@ -27,6 +27,7 @@ PAGE: Final = 50
 STEP: Final = 200
 REPEATS: Final = 5
 DEPTH_REPEATS: Final = 30
+TRIES: Final = 3
 LOGS: Final = "/audit/logs"
 
 Query: TypeAlias = Mapping[str, str]
@@ -218,8 +219,13 @@ def _measure_neighbours(client: httpx.Client, some: Sequence[dict[str, Any]]) ->
 
 
 def _ask(client: httpx.Client, query: Query) -> tuple[float, dict[str, Any]]:
+    """Ask until there is an answer, which a cold disk may take too long for; all of it counts."""
     began = time.perf_counter()
     answer = client.get(LOGS, params={"limit": str(PAGE), **query})
+    for _ in range(TRIES):
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        answer = client.get(LOGS, params={"limit": str(PAGE), **query})
     took = (time.perf_counter() - began) * 1000
     page: dict[str, Any] = answer.raise_for_status().json()
     return took, page
