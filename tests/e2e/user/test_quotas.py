@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Flush, MakePerson, Person, sign_in
-from tests.e2e.user.keys import SERVICES, make_key, make_service, with_key
+from tests.e2e.user.keys import KEYS, SERVICES, make_key, make_service, with_key
 from tests.e2e.user.people import EVERYTHING, ROLES, enter, id_of, make_tenant, make_user
 from tests.e2e.user.quotas import (
     OWN,
@@ -102,6 +102,23 @@ class TestSetting:
         assert (stale.status_code, stale.json()["code"]) == (412, "precondition-failed")
         (won,) = (answer for answer in racing if answer.status_code == 200)
         assert (await client.get(path, headers=ada.headers)).json() == won.json()
+
+    async def test_what_is_used_is_told_though_no_limit_changed(
+        self,
+        client: httpx.AsyncClient,
+        ada: Person,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        path = of_user((await make_user(client, ada, "bo", "user"))["id"])
+        tag = (await put(client, ada, path, tokens(10))).headers["etag"]
+        await superuser.execute("UPDATE quota_balances SET settled = 7")
+
+        again = await client.get(path, headers={**ada.headers, "If-None-Match": tag})
+        own = await client.get(OWN, headers=(await sign_in(client, "bo")).headers)
+
+        assert (again.status_code, again.headers["etag"]) == (200, tag)
+        assert [each["used"] for each in again.json()["quotas"]] == [7]
+        assert "etag" not in own.headers
 
     async def test_what_goes_together_is_told(self, client: httpx.AsyncClient, ada: Person) -> None:
         path = of_user((await make_user(client, ada, "bo", "user"))["id"])
@@ -227,6 +244,27 @@ class TestWhoMay:
         assert await limits(client, ada, key_path) == [("key", "tokens", "month", 7)]
         others = await put(client, ada, of_key(key["id"]), tokens(1))
         assert (others.status_code, others.json()["code"]) == (404, "api-key-not-found")
+
+    async def test_those_of_a_key_go_with_it(
+        self,
+        client: httpx.AsyncClient,
+        ada: Person,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        gone, kept = [await make_key(client, ada, "self:read") for _ in range(2)]
+        for key in (gone, kept):
+            assert (await put(client, ada, of_key(key["id"]), tokens(1))).status_code == 200
+
+        answer = await client.delete(
+            f"{KEYS}/{gone['id']}", headers={**ada.headers, "If-Match": "*"}
+        )
+
+        assert answer.status_code == 204, answer.text
+        left = await superuser.fetch(
+            "SELECT q.subject_id::text FROM quotas q JOIN quota_balances b ON b.quota_id = q.id"
+        )
+        assert [row["subject_id"] for row in left] == [kept["id"]]
+        assert await superuser.fetchval("SELECT count(*) FROM quota_balances") == 1
 
     async def test_a_tenant_is_bound_by_the_platform_and_sees_it(
         self,

@@ -58,6 +58,8 @@ class StrictRoute(APIRoute):
     """
 
     limits: ClassVar[BodyLimits] = BodyLimits()
+    spares_unchanged: ClassVar[bool] = True
+    """Whether a copy with the same `ETag` is answered with 304; not where it is of a part alone."""
 
     @override
     def get_route_handler(self) -> RouteHandler:
@@ -68,7 +70,7 @@ class StrictRoute(APIRoute):
         if self.body_field is not None:
             is_form = isinstance(self.body_field.field_info, params.Form)
             handle = _reading_first(handle, limits=self.limits, is_form=is_form)
-        if self.methods is not None and "GET" in self.methods:
+        if self.spares_unchanged and self.methods is not None and "GET" in self.methods:
             handle = _sparing_the_unchanged(handle)
         return _knowing_its_query(handle, self.dependant)
 

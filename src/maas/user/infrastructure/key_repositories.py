@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from typing_extensions import override
@@ -17,6 +17,7 @@ from maas.user.domain.service_account import ServiceAccount, ServiceAccountNotFo
 from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork, share_tenant
 from maas.user.infrastructure.key_marks import refresh_keys
 from maas.user.infrastructure.key_tables import api_keys, service_accounts
+from maas.user.infrastructure.quota_tables import quotas
 from maas.user.infrastructure.tables import sessions, tenants
 
 
@@ -40,6 +41,14 @@ class SqlApiKeyRepository:
         self._session.add(key)
 
     async def remove(self, key: ApiKey) -> None:
+        # Nothing refers to a key from there, and nobody could take them away once it is gone.
+        await self._session.execute(
+            delete(quotas).where(
+                quotas.c.tenant_id == key.tenant_id,
+                quotas.c.scope == "key",
+                quotas.c.subject_id == key.id,
+            )
+        )
         await self._session.delete(key)
 
     def _held_by(self, holder: Holder) -> tuple[ColumnElement[Any], ...]:

@@ -5,7 +5,6 @@ from fastapi import APIRouter, Response
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import RequiredIfMatch
-from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
@@ -16,11 +15,11 @@ from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError, TenantNotFoundError
 from maas.user.interface.admin_dependencies import TenantIdPath, UserIdPath
 from maas.user.interface.key_dependencies import KeyIdPath, ServiceAccountIdPath
-from maas.user.interface.quota_dependencies import SET, Queries, Settings, render
+from maas.user.interface.quota_dependencies import SET, Queries, Settings, SheetRoute, render
 from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate, wishes_of
 
-router = APIRouter(prefix="/admin", tags=["admin"], route_class=StrictRoute)
-platform_router = APIRouter(prefix="/admin/tenants", tags=["platform"], route_class=StrictRoute)
+router = APIRouter(prefix="/admin", tags=["admin"], route_class=SheetRoute)
+platform_router = APIRouter(prefix="/admin/tenants", tags=["platform"], route_class=SheetRoute)
 
 USER = "/users/{user_id}/quota"
 PROGRAM = "/service-accounts/{service_account_id}/quota"

@@ -5,6 +5,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request, Response
 
 from maas.shared.interface.etags import etag_of
+from maas.shared.interface.readers import StrictRoute
 from maas.user.application.quota_ports import QuotaQueries, QuotaSheet
 from maas.user.application.quota_settings import QuotaSettingsService
 from maas.user.interface.quota_schemas import QuotaSheetRead
@@ -15,6 +16,12 @@ SET = (
     "nothing more. The `ETag` is of the limits, and not of what is used of them."
 )
 """What setting quotas does, whosever they are."""
+
+
+class SheetRoute(StrictRoute):
+    """Its `ETag` is of the limits, so that no charge comes between reading and setting them."""
+
+    spares_unchanged = False
 
 
 async def _settings(request: Request) -> QuotaSettingsService:

@@ -5,7 +5,6 @@ from fastapi import APIRouter, Response
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import RequiredIfMatch
-from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.api_keys import holder_of
 from maas.user.application.quota_ports import QuotaSubject
@@ -14,11 +13,11 @@ from maas.user.domain.api_key import ApiKeyNotFoundError
 from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.interface.key_dependencies import KeyIdPath
-from maas.user.interface.quota_dependencies import SET, Queries, Settings, render
+from maas.user.interface.quota_dependencies import SET, Queries, Settings, SheetRoute, render
 from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate, wishes_of
 from maas.user.public import Payer
 
-router = APIRouter(prefix="/users", tags=["self"], route_class=StrictRoute)
+router = APIRouter(prefix="/users", tags=["self"], route_class=SheetRoute)
 
 KEY_QUOTA = "/api-keys/{key_id}/quota"
 
@@ -32,8 +31,8 @@ KEY_QUOTA = "/api-keys/{key_id}/quota"
         "them covers it: the least that remains is what counts."
     ),
 )
-async def get_own_quota(caller: Caller, queries: Queries, response: Response) -> QuotaSheetRead:
-    return render(await queries.get_binding(Payer.of(caller)), response)
+async def get_own_quota(caller: Caller, queries: Queries) -> QuotaSheetRead:
+    return QuotaSheetRead.model_validate(await queries.get_binding(Payer.of(caller)))
 
 
 @router.get(
