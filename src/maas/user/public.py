@@ -178,9 +178,9 @@ class Shortage:
             "scope": self.scope,
             "meter": self.meter,
             "period": self.period,
-            "limit": _exact(self.limit),
-            "used": _exact(self.used),
-            "held": _exact(self.held),
+            "limit": exact(self.limit),
+            "used": exact(self.used),
+            "held": exact(self.held),
             "currency": self.currency,
             "resets_at": None
             if self.resets_at is None
@@ -188,7 +188,8 @@ class Shortage:
         }
 
 
-def _exact(amount: int) -> int | str:
+def exact(amount: int) -> int | str:
+    """Spell an amount so that whoever reads JSON numbers as floats is told no other."""
     return amount if -EXACT_IN_JSON <= amount <= EXACT_IN_JSON else str(amount)
 
 

@@ -43,14 +43,16 @@ class Caller:
             actor_kind="account",
         )
 
-    async def reserve(self, amount: int) -> Hold:
-        wanted = Amounts(tokens=amount, cost_nanos=amount, currency="EUR")
+    async def reserve(self, amount: int, *, nanos: int | None = None) -> Hold:
+        cost_nanos = amount if nanos is None else nanos
+        wanted = Amounts(tokens=amount, cost_nanos=cost_nanos, currency="EUR")
         return await self._budgets.reserve(
             self._payer, wanted, lease=timedelta(minutes=5), model="m", request_id="r"
         )
 
-    async def settle(self, hold: Hold, used: int) -> None:
-        figures = UsageFigures(output_tokens=used, cost_nanos=used, currency="EUR")
+    async def settle(self, hold: Hold, used: int, *, nanos: int | None = None) -> None:
+        cost_nanos = used if nanos is None else nanos
+        figures = UsageFigures(output_tokens=used, cost_nanos=cost_nanos, currency="EUR")
         await self._budgets.settle(hold, figures)
 
     async def use(self, amount: int) -> None:
@@ -96,6 +98,20 @@ class TestUse:
         assert await shown(client, bo) == [[70, 0, 930, False], [70, 0, 30, False]]
         below = await put(client, ada, of_user(bo_id), tokens(60))
         assert [each["remaining"] for each in below.json()["quotas"]] == [0]
+
+    async def test_amounts_that_json_would_round_are_told_as_text(
+        self, client: httpx.AsyncClient, ada: Person, platform: Platform, told: Told
+    ) -> None:
+        amount = 2**53 + 1
+        bo_id = (await make_user(client, ada, "bo", "user"))["id"]
+        await put(client, ada, of_user(bo_id), cost(str(amount)))
+        caller = Caller(platform, bo_id)
+
+        hold = await caller.reserve(0, nanos=amount)
+        await caller.settle(hold, 0, nanos=amount)
+
+        events = [each["changes"]["after"] for each in await told()]
+        assert {(each["limit"], each["used"]) for each in events} == {(str(amount), str(amount))}
 
     async def test_more_billed_than_held_closes_until_the_limit_is_changed(
         self,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 
@@ -96,6 +97,20 @@ async def test_keys_and_people_are_told_by_name(
     assert named(after) == {("ada", "account", None, 1), ("bob", "account", None, 1)}
     assert {item["api_key_id"] for item in after["items"]} == {None, str(used["key"])}
     assert before["total"] == 3
+
+
+async def test_who_has_left_the_tenant_is_told_by_id_alone(
+    client: httpx.AsyncClient,
+    ada: Person,
+    used: dict[str, UUID],
+    superuser: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await superuser.execute("DELETE FROM memberships WHERE account_id = $1", used["bob"])
+
+    body = (await get(client, USAGE, ada, group_by="user")).json()
+
+    told = {item["account_id"]: item["account_name"] for item in body["items"]}
+    assert told == {str(used["ada"]): "ada", str(used["bob"]): None}
 
 
 async def test_ones_own_is_for_everybody_and_the_tenants_is_not(

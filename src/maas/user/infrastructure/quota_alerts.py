@@ -13,6 +13,7 @@ from maas.audit.public import Actor, AuditedResource, AuditScope
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
+from maas.user.public import exact
 
 REACHED_ACTION = "quota.reached"
 BATCH: Final = 500
@@ -87,8 +88,8 @@ def _scope_of(row: asyncpg.Record) -> AuditScope:
             "period": row["period"],
             "period_start": row["period_start"].isoformat(),
             "currency": row["currency"],
-            "limit": row["limit_amount"],
-            "used": row["settled"],
+            "limit": exact(row["limit_amount"]),
+            "used": exact(row["settled"]),
             "share": row["threshold"],
             "is_overrun": row["is_overrun"],
         },

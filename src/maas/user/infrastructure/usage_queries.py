@@ -45,7 +45,8 @@ _NAMES: Final = """
     UNION ALL
     SELECT id, name FROM service_accounts WHERE tenant_id = $1 AND id = ANY ($3::uuid[])
     UNION ALL
-    SELECT id, username FROM accounts WHERE id = ANY ($3::uuid[])
+    SELECT a.id, a.username FROM memberships m JOIN accounts a ON a.id = m.account_id
+    WHERE m.tenant_id = $1 AND m.account_id = ANY ($3::uuid[])
 """
 
 

@@ -61,20 +61,32 @@ _EXAMPLE: JsonDict = {
 }
 
 
+Sum = Annotated[
+    int,
+    PlainSerializer(_write, when_used="json"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d{1,38}$"}]}
+    ),
+]
+"""Of counts; a string past 2^53."""
+
+
 class CostRead(ReadModel):
     currency: str
     cost_nanos: NanoSum
 
 
 class UsageSumsRead(ReadModel):
-    requests: int
-    estimated_requests: int = Field(description="Settlements without the supplier's own count.")
-    input_tokens: int
-    cached_tokens: int = Field(description="Those of the input that were cached.")
-    output_tokens: int
-    reasoning_tokens: int
-    tokens: int = Field(description="Input, output and reasoning: what a budget of tokens counts.")
-    storage_bytes: int
+    """What calls add up to; a sum past 2^53 is a string."""
+
+    requests: Sum
+    estimated_requests: Sum = Field(description="Settlements without the supplier's own count.")
+    input_tokens: Sum
+    cached_tokens: Sum = Field(description="Those of the input that were cached.")
+    output_tokens: Sum
+    reasoning_tokens: Sum
+    tokens: Sum = Field(description="Input, output and reasoning: what a budget of tokens counts.")
+    storage_bytes: Sum
     costs: list[CostRead] = Field(description="One for each currency.")
 
     @classmethod
@@ -86,7 +98,8 @@ class UsageItemRead(UsageSumsRead):
     """What the calls of one group have in common is not null here, and what they add up to.
 
     Of a group by key, calls of somebody signed in have no `api_key_id`; by currency, free ones have
-    no `currency`. The names are null once the key or the account is gone.
+    no `currency`. The names are null once the key is gone, or the account has
+    left the tenant.
     """
 
     day: date | None
