@@ -165,6 +165,46 @@ class TestRedefine:
             granter.check_redefine(role, permissions=["role:write"], is_own=True)
 
 
+class TestPrograms:
+    program = Granter(account_id=OWN, rights=frozenset({"*:*", "platform:*"}), is_program=True)
+    person = Granter(account_id=OWN, rights=frozenset({"*:*", "platform:*"}))
+
+    @pytest.mark.parametrize(
+        "right",
+        [
+            "role:write",
+            "role:grant",
+            "user:*",
+            "user:delete",
+            "service_account:write",
+            "platform:account-write",
+            "platform:*",
+            "*:write",
+            "*:*",
+        ],
+    )
+    def test_hand_on_no_right_to_manage_access(self, right: str) -> None:
+        wider = make_role(name="twin", permissions={"model:read", right})
+        narrow = make_role(name="reader", permissions={"model:read"})
+        both = wider.permissions
+
+        for granter in (self.program, self.person):
+            is_person = granter is self.person
+            assert may(granter.check_assign, OTHER, before=[], after=[wider]) == is_person
+            added = may(granter.check_redefine, narrow, permissions=both, is_own=False)
+            assert added == is_person
+            assert may(granter.check_assign, OTHER, before=[wider], after=[narrow]), "taking it"
+            assert may(granter.check_redefine, wider, permissions=both, is_own=False), "as it is"
+
+    @pytest.mark.parametrize(
+        "right", ["user:read", "role:read", "*:read", "model:*", "quota:write"]
+    )
+    def test_hand_on_what_manages_nobody(self, right: str) -> None:
+        role = make_role(name="reader", permissions={right})
+
+        assert may(self.program.check_assign, OTHER, before=[], after=[role])
+
+
 class TestLastAdmin:
     @pytest.mark.parametrize(
         ("before", "after", "others", "refused"),

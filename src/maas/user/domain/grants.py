@@ -10,6 +10,8 @@ from maas.user.domain.role import GUARDED_ROLES, ProtectedRoleError, Role, RoleN
 
 ANY = "*"
 
+_MANAGES_ACCESS = frozenset({ANY, PLATFORM_NAMESPACE, "role", "service_account", "user"})
+
 
 class OwnRolesError(PermissionDeniedError):
     code = "own-roles"
@@ -38,8 +40,8 @@ class LimitedKeyError(BeyondOwnRightsError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This key is bound to networks, models or a rate, and whoever received rights from it "
-            "would not be: use a session, or a key without such bounds."
+            "This key is bound to networks, models, a rate or a quota, and whoever received rights "
+            "from it would not be: use a session, or a key without such bounds."
         )
 
 
@@ -69,11 +71,18 @@ def includes(granted: Collection[str], pattern: str) -> bool:
     return False
 
 
+def manages_access(right: str) -> bool:
+    """Tell whether somebody with this right could give others rights, or take them over."""
+    resource, _, action = right.partition(":")
+    return resource in _MANAGES_ACCESS and action != "read"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granter:
     """Whoever changes access: who it is, and what of theirs they may pass on.
 
-    One who `is_limited` passes on nothing at all, and one who `is_program` no role of its own.
+    One who `is_limited` passes on nothing at all, and one who `is_program` neither a role of its
+    own nor one that manages access: whoever got it could go on when the program is stopped.
     """
 
     account_id: AccountId
@@ -121,7 +130,7 @@ class Granter:
     ) -> None:
         """Refuse to give or to take a role that allows more than the granter may do.
 
-        `own` are the roles of a program: another of its kind with the same rights would outlive it.
+        `own` are the roles of a program, which gives none of them.
 
         Raises:
             OwnRolesError, BeyondOwnRightsError, LimitedKeyError.
@@ -131,6 +140,7 @@ class Granter:
         self.check_act_on(target, rights=held)
         if any(role.name in own for role in after):
             raise OwnRolesError("A program neither changes nor gives a role that it holds itself.")
+        self._check_spread(right for role in after for right in role.permissions)
 
     def check_define(self, permissions: Iterable[str]) -> None:
         """Refuse to make a role that allows more than its maker may do.
@@ -151,6 +161,15 @@ class Granter:
         if is_own:
             raise OwnRolesError
         self.check_within((*role.permissions, *permissions))
+        # Whoever holds it already would be given what is added.
+        self._check_spread(right for right in permissions if right not in role.permissions)
+
+    def _check_spread(self, rights: Iterable[str]) -> None:
+        if self.is_program and any(manages_access(right) for right in rights):
+            raise OwnRolesError(
+                "A program gives nobody rights to manage roles, people, service accounts or the "
+                "platform."
+            )
 
 
 def guarded_loss(before: Collection[str], after: Collection[str]) -> frozenset[str]:
