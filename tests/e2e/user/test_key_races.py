@@ -11,7 +11,7 @@ import pytest
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from tests.conftest import WorkerDatabase
 from tests.e2e.conftest import MakePerson, sign_in
-from tests.e2e.user.keys import KEYS, SERVICES, ask, make_key, make_service
+from tests.e2e.user.keys import KEYS, SERVICES, ask, make_key, make_service, with_key
 from tests.e2e.user.people import ROLES, USERS, assign, id_of, make_user
 from tests.servers import Servers
 
@@ -236,3 +236,43 @@ async def test_a_session_that_ended_while_it_waited_makes_no_key(
 
     assert (await task).status_code == 401
     assert await superuser.fetchval("SELECT count(*) FROM api_keys") == 0
+
+
+@pytest.mark.parametrize("act", ["POST", "PUT /{id}", "POST /{id}/rotate", "DELETE /{id}"])
+async def test_a_secret_that_was_replaced_while_it_waited_manages_no_keys(
+    client: httpx.AsyncClient,
+    make_person: MakePerson,
+    superuser: Connection,
+    other: Connection,
+    act: str,
+) -> None:
+    ada = await make_person("ada")
+    made = await make_key(client, ada, "api_key:write", "model:read")
+    assert await ask(client, made["key"]) == 200
+    rotating = other.transaction()
+    await rotating.start()
+    await other.execute(
+        "SELECT FROM accounts WHERE id = $1::uuid FOR UPDATE", await id_of(client, ada)
+    )
+
+    method, _, more = act.partition(" ")
+    body: dict[str, object] | None = {"name": "late", "scopes": ["model:read"]}
+    if method == "DELETE":
+        body = None
+    elif more.endswith("/rotate"):
+        body = {"grace_seconds": 0}
+    path, headers = KEYS + more.format(id=made["id"]), with_key(made["key"])
+    task = await waits(superuser, client.request(method, path, json=body, headers=headers))
+    # As its owner does who knows that it leaked.
+    await other.execute(
+        "UPDATE api_keys SET previous_hash = secret_hash, secret_hash = sha256('new'),"
+        " previous_valid_until = clock_timestamp() + interval '1 hour',"
+        " rotated_at = clock_timestamp(), is_secret_used = false, version = version + 1,"
+        " auth_version = auth_version + 1"
+    )
+    before = await other.fetchrow("SELECT * FROM api_keys")
+    await rotating.commit()
+
+    answer = await task
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid-api-key")
+    assert await superuser.fetch("SELECT * FROM api_keys") == [before]

@@ -9,6 +9,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from tests.e2e.conftest import MakePerson, sign_in
 from tests.e2e.user.keys import KEYS, SERVICES, ask, make_key, make_service, with_key
 from tests.e2e.user.people import EVERYTHING, ROLES, TENANTS, USERS, id_of, make_user
+from tests.e2e.user.quotas import limits, of_key, put, tokens
 from tests.factories.accounts import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -120,6 +121,75 @@ class TestLimitedKey:
         assert ended.status_code == 204
 
 
+class TestKeyWithQuotas:
+    async def test_gets_the_text_of_no_other_key(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        farm = await make_service(client, ada, "farm", "user")
+        of_farm = f"{SERVICES}/{farm['id']}/api-keys"
+        bound = await make_key(client, ada, "api_key:write", "service_account:write", "model:read")
+        own, farms = await make_key(client, ada), await make_key(client, ada, at=of_farm)
+        await put(client, ada, of_key(bound["id"]), tokens(10))
+        body: dict[str, object] = {"name": "free", "scopes": ["model:read"]}
+
+        async def act(key: str, method: str, path: str, body: object) -> httpx.Response:
+            return await client.request(method, path, json=body, headers=with_key(key))
+
+        acts: list[tuple[str, str, dict[str, object]]] = [
+            ("POST", KEYS, body),
+            ("POST", of_farm, body),
+            ("PUT", f"{KEYS}/{own['id']}", {"name": "mine"}),
+            ("PUT", f"{of_farm}/{farms['id']}", {"name": "mine"}),
+            ("POST", f"{KEYS}/{own['id']}/rotate", {}),
+            ("POST", f"{of_farm}/{farms['id']}/rotate", {}),
+        ]
+        refused = [await act(bound["key"], *each) for each in acts]
+
+        assert [answer.json().get("code") for answer in refused] == ["limited-key"] * len(acts)
+        new = await act(bound["key"], "POST", f"{KEYS}/{bound['id']}/rotate", {})
+        assert new.status_code == 200, "a new secret of its own is bound as the one before"
+        still = await act(new.json()["key"], "POST", KEYS, body)
+        assert still.json().get("code") == "limited-key"
+        await put(client, ada, of_key(bound["id"]))
+        allowed = [await act(new.json()["key"], *each) for each in acts]
+        assert [answer.status_code for answer in allowed] == [201, 201, 200, 200, 200, 200]
+
+    async def test_of_a_program_makes_no_other_one(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        keeper = {"name": "keeper", "permissions": ["api_key:write", "model:read"]}
+        await client.post(ROLES, json=keeper, headers=ada.headers)
+        farm = await make_service(client, ada, "farm", "keeper")
+        at = f"{SERVICES}/{farm['id']}/api-keys"
+        bound = await make_key(client, ada, "api_key:write", "model:read", at=at)
+        await put(client, ada, f"{at}/{bound['id']}/quota", tokens(10))
+
+        body = {"name": "free", "scopes": ["model:read"]}
+        answer = await client.post(KEYS, json=body, headers=with_key(bound["key"]))
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "limited-key")
+
+    async def test_is_freed_by_no_key(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        farm = await make_service(client, ada, "farm", "user")
+        of_farm = f"{SERVICES}/{farm['id']}/api-keys"
+        free = with_key((await make_key(client, ada, "api_key:write", "quota:write"))["key"])
+        own, farms = await make_key(client, ada), await make_key(client, ada, at=of_farm)
+        bound = [of_key(own["id"]), f"{of_farm}/{farms['id']}/quota"]
+        for path in bound:
+            assert (await put(client, ada, path, tokens(10))).status_code == 200
+
+        refused = [await put(client, free, path) for path in bound]
+
+        assert [answer.json().get("code") for answer in refused] == ["own-quota"] * 2
+        for path in bound:
+            assert await limits(client, ada, path) == [("key", "tokens", "month", 10)]
+
+
 class TestWeakerCaller:
     async def test_ends_and_renames_nothing_stronger(
         self, client: httpx.AsyncClient, make_person: MakePerson
@@ -216,6 +286,38 @@ class TestPrograms:
         assert [answer.json().get("code") for answer in refused] == ["own-roles"] * 4
         given = await client.post(SERVICES, json={"name": "x", "roles": ["reader"]}, headers=own)
         assert given.status_code == 201, given.text
+
+    async def test_hand_nobody_the_management_of_access(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        ada = await make_person("ada")
+        rights = ["role:write", "role:grant", "user:write", "service_account:write", "model:read"]
+        maker = {"name": "maker", "permissions": rights}
+        reader = {"name": "reader", "permissions": ["model:read"]}
+        for role in (maker, reader):
+            await client.post(ROLES, json=role, headers=ada.headers)
+        grace = await make_user(client, ada, "grace", "reader")
+        farm = await make_service(client, ada, "farm", "maker")
+        key = await make_key(client, ada, *rights, at=f"{SERVICES}/{farm['id']}/api-keys")
+        own = {**with_key(key["key"]), "If-Match": "*"}
+        # Another name for what the program's own role allows.
+        twin = {"name": "twin", "permissions": ["service_account:write", "model:read"]}
+        assert (await client.post(ROLES, json=twin, headers=own)).status_code == 201
+
+        refused = [
+            await client.post(SERVICES, json={"name": "x", "roles": ["twin"]}, headers=own),
+            await client.put(
+                f"{USERS}/{grace['id']}/roles", json={"roles": ["reader", "twin"]}, headers=own
+            ),
+            await client.post(USERS, json={**_person("zoe"), "roles": ["twin"]}, headers=own),
+            await client.put(
+                f"{ROLES}/reader", json={"permissions": ["model:read", "user:write"]}, headers=own
+            ),
+        ]
+
+        assert [answer.json().get("code") for answer in refused] == ["own-roles"] * 4
+        taken = await client.put(f"{USERS}/{grace['id']}/roles", json={"roles": []}, headers=own)
+        assert taken.status_code == 200, taken.text
 
 
 class TestBadRequests:

@@ -214,7 +214,7 @@ class TestWhoMay:
 
         assert [each.json().get("code") for each in answers] == ["own-quota"] * 6
         assert {each.status_code for each in answers} == {403}
-        assert lifted.json()["code"] == freed.json()["code"] == "limited-key"
+        assert lifted.json()["code"] == freed.json()["code"] == "own-quota"
         assert await limits(client, ada) == []
 
     async def test_a_key_and_a_program_are_bound_by_whoever_holds_or_runs_them(

@@ -12,7 +12,7 @@ from maas.shared.domain.ids import AccountId, ApiKeyId, ServiceAccountId, new_id
 from maas.shared.domain.principal import Principal
 from maas.user.application.admin_acts import CheckVersion, granter_of
 from maas.user.application.admin_ports import SessionEffects, SessionMarks
-from maas.user.application.key_ports import ApiKeyDetails, IssuedKey, KeyUnitOfWork
+from maas.user.application.key_ports import ApiKeyDetails, Caller, IssuedKey, KeyUnitOfWork
 from maas.user.application.ports import KeyMark
 from maas.user.domain.api_key import (
     DEFAULT_LIFETIME,
@@ -28,7 +28,7 @@ from maas.user.domain.api_key import (
     spell_models,
     spell_networks,
 )
-from maas.user.domain.grants import includes
+from maas.user.domain.grants import LimitedKeyError, includes
 from maas.user.domain.key_text import NewKey, make_key
 from maas.user.domain.role import PermissionPattern, spell_permissions
 from maas.user.domain.service_account import ServiceAccount
@@ -95,11 +95,12 @@ class ApiKeyService:
         granter.check_within(scopes)
         async with self.unit_of_work() as uow:
             entered = await _enter(uow, principal, holder)
+            _check_unbound(entered.caller)
             await _check_holder(uow, entered, scopes)
             if await uow.keys.count_held(holder) >= MAX_KEYS:
                 raise TooManyKeysError
             made = make_key(self.mark, self.choose)
-            key = self._make(principal, holder, wish, made, ends_by=entered.ends_by)
+            key = self._make(principal, holder, wish, made, ends_by=entered.caller.ends_by)
             uow.keys.add(key)
             current_scope().change(API_KEY, key.id, after=_trail(key))
             issued = IssuedKey(details=ApiKeyDetails.of(key), holder=holder, key=made.text)
@@ -165,6 +166,7 @@ class ApiKeyService:
         granter_of(principal).check_unlimited()
         async with self.unit_of_work() as uow:
             entered = await _enter(uow, principal, holder)
+            _check_unbound(entered.caller)
             key = await uow.keys.get_held(key_id, holder)
             current_scope().resource(API_KEY, key_id)
             check(key.version)
@@ -179,7 +181,7 @@ class ApiKeyService:
                 key.rename(changes["name"], at=now)
             if "expires_at" in changes:
                 if changes["expires_at"] > key.expires_at:
-                    _check_end(changes["expires_at"], entered.ends_by)
+                    _check_end(changes["expires_at"], entered.caller.ends_by)
                 key.expire_at(changes["expires_at"], at=now)
             _bind(key, changes, at=now)
             current_scope().change(API_KEY, key_id, before=before, after=_trail(key))
@@ -204,11 +206,13 @@ class ApiKeyService:
         """
         now = self.clock.now()
         async with self.unit_of_work() as uow:
-            await _enter(uow, principal, holder)
+            entered = await _enter(uow, principal, holder)
             key = await uow.keys.get_held(key_id, holder)
             current_scope().resource(API_KEY, key_id)
             check(key.version)
             _check_taken(principal, holder, key)
+            if key.id != principal.api_key_id:
+                _check_unbound(entered.caller)
             made = make_key(self.mark, self.choose, public_id=key.public_id)
             key.rotate(made, grace=grace, at=now)
             key.prefix = made.prefix
@@ -247,10 +251,10 @@ def _mark_of(key: ApiKey) -> KeyMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entered:
-    """A holder, locked: the service account, if it is one; and when the caller ends, if a key."""
+    """A holder, locked: the service account, if it is one; and what binds the caller."""
 
     service: ServiceAccount | None
-    ends_by: datetime | None
+    caller: Caller
 
 
 async def _enter(uow: KeyUnitOfWork, principal: Principal, holder: Holder) -> _Entered:
@@ -259,12 +263,22 @@ async def _enter(uow: KeyUnitOfWork, principal: Principal, holder: Holder) -> _E
     An answer that is given again is given before this: also to a secret that was replaced since.
 
     Raises:
-        SupersededKeyError, ServiceAccountNotFoundError.
+        SupersededKeyError, ServiceAccountNotFoundError, InvalidApiKeyError, InvalidTokenError.
     """
     if principal.is_superseded:
         raise SupersededKeyError
     service = await uow.lock_holder(holder)
-    return _Entered(service=service, ends_by=await uow.find_caller_end(principal))
+    return _Entered(service=service, caller=await uow.find_caller(principal))
+
+
+def _check_unbound(caller: Caller) -> None:
+    """Refuse a key with quotas the text of any other: it would go on with that one, unbound.
+
+    Raises:
+        LimitedKeyError.
+    """
+    if caller.has_quotas:
+        raise LimitedKeyError
 
 
 def _check_end(moment: datetime, ends_by: datetime | None) -> None:

@@ -17,6 +17,14 @@ from maas.user.domain.service_account import (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """When the key that calls ends, and whether it has quotas; a session has neither."""
+
+    ends_by: datetime | None = None
+    has_quotas: bool = False
+
+
 class KeyUnitOfWork(AdminUnitOfWork, Protocol):
     """One transaction over the keys and service accounts of the tenant acted in."""
 
@@ -36,11 +44,11 @@ class KeyUnitOfWork(AdminUnitOfWork, Protocol):
         """
         ...
 
-    async def find_caller_end(self, principal: Principal) -> datetime | None:
-        """Tell when the key that calls ends; `None` for a session, which makes keys of any life.
+    async def find_caller(self, principal: Principal) -> Caller:
+        """Tell what binds the credential that calls.
 
         Raises:
-            InvalidTokenError, InvalidApiKeyError: it has ended while this call waited.
+            InvalidTokenError, InvalidApiKeyError: it has ended or changed while this call waited.
         """
         ...
 

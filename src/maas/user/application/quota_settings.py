@@ -24,7 +24,6 @@ from maas.user.application.quota_ports import (
     SubjectKind,
     version_of,
 )
-from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError, Quota, QuotaId
 from maas.user.domain.tenant import MemberNotFoundError
 from maas.user.public import Meter, Period
@@ -44,7 +43,7 @@ class OwnQuotaError(PermissionDeniedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Somebody else sets what you may use, and a key does not set what it is bound to."
+            "Somebody else sets what you may use, and a key does not set what any key may use."
         )
 
 
@@ -74,7 +73,7 @@ class QuotaSettingsService:
         """Have exactly these quotas bind somebody; what stays keeps what was counted.
 
         Raises:
-            OwnQuotaError, LimitedKeyError: the caller would set what binds the caller.
+            OwnQuotaError: the caller would set what binds the caller.
             InvalidQuotaError: the parts of one do not go together, or it is named twice.
             TenantNotFoundError, MemberNotFoundError, ServiceAccountNotFoundError,
             ApiKeyNotFoundError: by the subject's kind.
@@ -83,7 +82,6 @@ class QuotaSettingsService:
         trail, now = TRAIL[subject.kind], self.clock.now()
         async with self.unit_of_work() as uow:
             tenant_id = await _enter(uow, principal, subject)
-            await _check_may_bind(uow, principal, subject)
             current_scope().resource(trail, subject.id)
             held = await uow.quotas.list_of(subject.scope, subject.id)
             check(version_of((quota.id, quota.version) for quota in held))
@@ -99,19 +97,13 @@ class QuotaSettingsService:
 
 
 def _check_not_own(principal: Principal, subject: QuotaSubject) -> None:
-    """Refuse whoever would loosen what binds them: the account, or the key that calls."""
-    if subject.id in {principal.account_id, principal.api_key_id}:
+    """Refuse whoever would loosen what binds them: the account, or any key for any key.
+
+    Whoever has the text of one key may have that of another, and would go on with what it freed.
+    """
+    is_keys = subject.kind == "api_key" and principal.api_key_id is not None
+    if is_keys or subject.id == principal.account_id:
         raise OwnQuotaError
-
-
-async def _check_may_bind(
-    uow: QuotaUnitOfWork, principal: Principal, subject: QuotaSubject
-) -> None:
-    """Refuse a key that is bound itself, and could go on with another one that it has freed."""
-    if subject.kind != "api_key" or principal.api_key_id is None:
-        return
-    if principal.key_limits is not None or await uow.quotas.list_of("key", principal.api_key_id):
-        raise LimitedKeyError
 
 
 async def _enter(uow: QuotaUnitOfWork, principal: Principal, subject: QuotaSubject) -> TenantId:

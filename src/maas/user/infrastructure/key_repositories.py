@@ -1,9 +1,8 @@
 """Loading and keeping API keys and service accounts."""
 
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from typing_extensions import override
@@ -12,6 +11,7 @@ from maas.shared.application.ports import InvalidApiKeyError, InvalidTokenError
 from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
 from maas.shared.domain.principal import Principal
 from maas.user.application.admin_ports import SessionEffects
+from maas.user.application.key_ports import Caller
 from maas.user.domain.api_key import ApiKey, ApiKeyNotFoundError, Holder
 from maas.user.domain.service_account import ServiceAccount, ServiceAccountNotFoundError
 from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork, share_tenant
@@ -112,18 +112,24 @@ class SqlKeyUnitOfWork(SqlAdminUnitOfWork):
             await self.accounts.get(holder.account_id)
         return None
 
-    async def find_caller_end(self, principal: Principal) -> datetime | None:
+    async def find_caller(self, principal: Principal) -> Caller:
         if principal.api_key_id is not None:
-            key = select(api_keys.c.expires_at).where(api_keys.c.id == principal.api_key_id)
-            expires_at: datetime | None = await self.session.scalar(key)
-            if expires_at is None:
+            own = (quotas.c.scope == "key", quotas.c.subject_id == principal.api_key_id)
+            key = select(
+                api_keys.c.expires_at,
+                api_keys.c.auth_version,
+                exists().where(quotas.c.tenant_id == self._acting_in, *own).label("has_quotas"),
+            ).where(api_keys.c.id == principal.api_key_id)
+            found = (await self.session.execute(key)).one_or_none()
+            # Of another version, it may have another secret or reach less far by now.
+            if found is None or found.auth_version != principal.version:
                 raise InvalidApiKeyError
-            return expires_at
+            return Caller(ends_by=found.expires_at, has_quotas=found.has_quotas)
         if principal.session_id is not None:
             live = (sessions.c.id == principal.session_id, sessions.c.revoked_at.is_(None))
             if await self.session.scalar(select(sessions.c.id).where(*live)) is None:
                 raise InvalidTokenError
-        return None
+        return Caller()
 
     async def refresh_keys(self, service_account_id: ServiceAccountId) -> SessionEffects:
         marks = await refresh_keys(
