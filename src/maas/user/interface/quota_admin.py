@@ -9,7 +9,6 @@ from maas.shared.interface.security import Caller, requires
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
 from maas.user.domain.api_key import ApiKeyNotFoundError, Holder
-from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError, TenantNotFoundError
@@ -133,10 +132,10 @@ async def get_service_account_key_quota(
     PROGRAM_KEY,
     dependencies=[requires("quota:write")],
     summary="Bind a service account's API key to quotas, beside those of the account",
-    description=f"{SET} A key does not set its own.",
+    description=f"{SET} No API key does this.",
 )
 @audited("quota.set")
-@may_refuse(ApiKeyNotFoundError, OwnQuotaError, LimitedKeyError, InvalidQuotaError)
+@may_refuse(ApiKeyNotFoundError, OwnQuotaError, InvalidQuotaError)
 async def set_service_account_key_quota(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,

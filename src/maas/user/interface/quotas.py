@@ -10,7 +10,6 @@ from maas.user.application.api_keys import holder_of
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
 from maas.user.domain.api_key import ApiKeyNotFoundError
-from maas.user.domain.grants import LimitedKeyError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.interface.key_dependencies import KeyIdPath
 from maas.user.interface.quota_dependencies import SET, Queries, Settings, SheetRoute, render
@@ -53,10 +52,10 @@ async def get_key_quota(
     KEY_QUOTA,
     dependencies=[requires("api_key:write")],
     summary="Bind one of one's own API keys to quotas, beside what binds oneself",
-    description=f"{SET} A key does not set its own.",
+    description=f"{SET} No API key does this.",
 )
 @audited("quota.set")
-@may_refuse(ApiKeyNotFoundError, OwnQuotaError, LimitedKeyError, InvalidQuotaError)
+@may_refuse(ApiKeyNotFoundError, OwnQuotaError, InvalidQuotaError)
 async def set_key_quota(
     key_id: KeyIdPath,
     body: QuotasUpdate,
