@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,11 @@ import asyncpg
 import httpx
 import pytest
 
+from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.rate_limits import ON_ACCOUNTS, ON_KEYS
+from maas.shared.infrastructure.redis import RedisGate
+from maas.user.domain.key_text import make_key as make_text
+from maas.user.infrastructure.sessions import key_entry
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import Flush, MakePerson, Person, serving_app
 from tests.e2e.user.keys import KEYS, make_key, with_key
@@ -19,6 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 API = "/api/v1"
 PROFILE, LOGIN, REGISTER = f"{API}/users/profile", f"{API}/auth/login", f"{API}/auth/register"
+REFRESH = f"{API}/auth/refresh"
 NOBODY_THERE = "redis://127.0.0.1:1/0"
 WRONG = {"username": "nobody", "password": "wrong horse battery staple"}
 
@@ -51,6 +58,10 @@ def limited(make_settings: MakeSettings, client: httpx.AsyncClient) -> Limited:
 @pytest.fixture
 async def ada(make_person: MakePerson) -> Person:
     return await make_person("ada")
+
+
+def unknown_key() -> str:
+    return make_text("test", secrets.choice).text
 
 
 async def statuses(
@@ -206,29 +217,163 @@ class TestKeys:
         assert found == [401, 401, 401, 429, 429]
         assert [known.status_code, neighbour.status_code] == [200, 200]
 
+    async def test_neighbours_without_a_key_keep_no_key_out(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = await make_key(client, ada)
+
+        async with limited(unauthenticated_per_minute=2) as serving:
+            await statuses(serving, PROFILE, {}, times=4)
+            neighbours = await statuses(
+                serving, PROFILE, {"Authorization": "Bearer nonsense"}, times=4
+            )
+            answer = await serving.get(f"{API}/models", headers=with_key(made["key"]))
+
+        assert set(neighbours) == {429}
+        assert answer.status_code == 200
+
+    async def test_one_that_was_good_is_looked_up_however_many_bad_ones_are_shown(
+        self,
+        limited: Limited,
+        client: httpx.AsyncClient,
+        ada: Person,
+        redis_gate: RedisGate,
+    ) -> None:
+        made, later = await make_key(client, ada), await make_key(client, ada)
+
+        async with limited(unauthenticated_per_minute=2) as serving:
+
+            async def ask(key: str) -> int:
+                await redis_gate.client.delete(key_entry(key.split("_")[2]))
+                return (await serving.get(f"{API}/models", headers=with_key(key))).status_code
+
+            before = await ask(made["key"])
+            guesses = [await ask(unknown_key()) for _ in range(3)]
+            after = [await ask(made["key"]), await ask(later["key"])]
+            await client.delete(f"{KEYS}/{made['id']}", headers=ada.headers)
+            revoked = [await ask(made["key"]) for _ in range(2)]
+
+        assert [before, *guesses] == [200, 401, 401, 429]
+        assert after == [200, 429]
+        # It is asked about all the same, and is a guess from then on.
+        assert revoked == [429, 429]
+
+    async def test_a_good_one_that_is_looked_up_uses_up_nothing_of_its_address(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person
+    ) -> None:
+        made = [await make_key(client, ada) for _ in range(3)]
+
+        async with limited(unauthenticated_per_minute=1) as serving:
+            found = [
+                (await serving.get(f"{API}/models", headers=with_key(each["key"]))).status_code
+                for each in made
+            ]
+
+        assert found == [200, 200, 200]
+
+    @pytest.mark.parametrize("path", [f"{API}/models", "/metrics"])
+    async def test_unknown_ones_at_once_are_as_many_queries_as_the_limit(
+        self, limited: Limited, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        queries: list[str] = []
+        fetchrow = Database.fetchrow
+
+        async def count(database: Database, query: str, *args: object) -> object:
+            queries.append(query)
+            return await fetchrow(database, query, *args)
+
+        monkeypatch.setattr(Database, "fetchrow", count)
+        async with limited("198.51.100.9", unauthenticated_per_minute=3) as serving:
+            queries.clear()
+            answers = await asyncio.gather(
+                *(serving.get(path, headers=with_key(unknown_key())) for _ in range(30))
+            )
+
+        found = [answer.status_code for answer in answers]
+        assert sorted(set(found)) == [401, 429]
+        assert len([query for query in queries if "api_key" in query]) == found.count(401) == 3
+
+    async def test_a_use_from_elsewhere_never_touches_what_its_holder_has(
+        self, limited: Limited, client: httpx.AsyncClient, ada: Person, redis_gate: RedisGate
+    ) -> None:
+        made = await make_key(client, ada, requests_per_minute=2, allowed_networks=["127.0.0.0/8"])
+        async for key in redis_gate.client.scan_iter(f"{ON_ACCOUNTS}*"):
+            await redis_gate.client.delete(key)
+
+        async with limited("198.51.100.9") as abroad:
+            found = [
+                (await abroad.get(f"{API}/models", headers=with_key(made["key"]))).status_code
+                for _ in range(3)
+            ]
+
+        assert found == [403, 403, 403]
+        touched = [
+            key
+            for prefix in (ON_ACCOUNTS, ON_KEYS)
+            async for key in redis_gate.client.scan_iter(f"{prefix}*")
+        ]
+        assert touched == []
+
 
 class TestStrangers:
     async def test_whatever_one_address_asks_without_a_good_credential_counts_together(
         self, limited: Limited, ada: Person
     ) -> None:
-        async with limited(unauthenticated_per_minute=4) as client:
+        nonsense = {"Authorization": "Bearer nonsense"}
+        async with limited(unauthenticated_per_minute=3) as client:
             answers = [
                 await client.get(PROFILE),
-                await client.get(PROFILE, headers={"Authorization": "Bearer nonsense"}),
-                await client.post(LOGIN, json=WRONG),
+                await client.get(PROFILE, headers=nonsense),
                 await client.get("/no/such/route"),
-                await client.post(LOGIN, json=WRONG, headers={"Authorization": "Bearer nonsense"}),
-                await client.get(PROFILE, headers={"Authorization": "Bearer nonsense"}),
+                await client.get(PROFILE, headers=nonsense),
+                await client.get(PROFILE),
             ]
             good = await client.get(PROFILE, headers=ada.headers)
 
         assert good.status_code == 200
-        assert [answer.status_code for answer in answers] == [401, 401, 401, 404, 429, 429]
+        assert [answer.status_code for answer in answers] == [401, 401, 404, 429, 429]
         left = [answer.headers["ratelimit"] for answer in answers]
-        assert left[:3] == ['"address";r=3;t=45', '"address";r=2;t=30', '"address";r=1;t=15']
-        for refused in answers[4:]:
+        assert left[:2] == ['"address";r=2;t=40', '"address";r=1;t=20']
+        for refused in answers[3:]:
             wait = refused.headers["retry-after"]
             assert refused.headers["ratelimit"] == f'"address";r=0;t={wait}'
+
+    async def test_what_anybody_may_post_counts_apart_whatever_it_shows(
+        self, limited: Limited
+    ) -> None:
+        async with limited(unauthenticated_per_minute=2) as client:
+            await client.get(PROFILE)
+            answers = [
+                await client.post(LOGIN, json=WRONG),
+                await client.post(LOGIN, json=WRONG, headers={"Authorization": "Bearer nonsense"}),
+                await client.post(LOGIN, json=WRONG),
+            ]
+
+        assert [answer.status_code for answer in answers] == [401, 401, 429]
+        assert answers[0].headers["ratelimit"] == '"public";r=1;t=30'
+        assert answers[2].json()["violated-policies"] == ["public"]
+
+    async def test_neighbours_keep_no_good_refresh_token_out(
+        self, limited: Limited, ada: Person
+    ) -> None:
+        token = ada.refresh_token
+        async with limited(unauthenticated_per_minute=1) as client:
+            await client.get(PROFILE)
+            await client.post(LOGIN, json=WRONG)
+            neighbour = await client.post(LOGIN, json=WRONG)
+            found = []
+            for _ in range(3):
+                answer = await client.post(REFRESH, json={"refresh_token": token})
+                found.append(answer.status_code)
+                token = answer.json().get("refresh_token")
+            bad = [
+                (await client.post(REFRESH, json={"refresh_token": "mrt_x"})).status_code
+                for _ in range(2)
+            ]
+
+        assert neighbour.status_code == 429
+        assert found == [200, 200, 200]
+        assert bad == [401, 429]
 
     async def test_registering_has_a_limit_of_its_own(self, limited: Limited) -> None:
         async with limited(registrations_per_hour=2) as client:

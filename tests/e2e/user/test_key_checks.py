@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
+from maas.shared.application.ports import InvalidApiKeyError
 from maas.shared.domain.call import Call, serving
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
@@ -22,6 +23,7 @@ from tests.e2e.conftest import MakePerson, serving_app
 from tests.e2e.user.keys import KEYS, ask, make_key
 from tests.factories.keys import seeded_key
 from tests.fakes.recorder import FakeRecorder
+from tests.own_valkey import OwnValkey
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -166,6 +168,27 @@ class TestUnknownIds:
         assert await redis_gate.client.get(key_entry("00000000")) == b"n|0|"
         assert 0 < await redis_gate.client.pttl(key_entry("00000000")) <= 5_000
         assert await redis_gate.client.get(key_entry(public_id)) == b"s|1"
+
+    async def test_are_not_written_to_the_file(
+        self, make_settings: MakeSettings, database: Database
+    ) -> None:
+        valkey = OwnValkey()
+        gate = RedisGate(make_settings(redis={"url": valkey.url}).redis)
+        keys = KeyAuthenticator(redis=gate, database=database, uses=KeyUses(database))
+
+        async def written() -> int:
+            return int((await gate.client.info("persistence"))["aof_current_size"])
+
+        before = await written()
+        with pytest.raises(InvalidApiKeyError):
+            await keys.authenticate(seeded_key(7, public_id="00000000").text)
+        remembered = await gate.client.get(key_entry("00000000"))
+        after = await written()
+        await gate.close()
+        valkey.stop()
+
+        assert remembered == b"n|0|"
+        assert after == before
 
     async def test_a_key_that_is_made_works_at_once(
         self, client: httpx.AsyncClient, make_person: MakePerson, redis_gate: RedisGate

@@ -10,8 +10,8 @@ from maas.shared.domain.call import Call, current_call, serving
 from maas.shared.domain.ids import AccountId, new_id
 from maas.shared.domain.rate_limit import HOUR, MINUTE, Rate, RateLimitedError, Standing
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
-from maas.shared.infrastructure.rate_limits import PREFIX, Bucket, LocalBuckets, RateLimits
-from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.rate_limits import PREFIX, TAKE, Bucket, LocalBuckets, RateLimits
+from maas.shared.infrastructure.redis import RedisGate, Script
 from tests.conftest import MakeSettings
 from tests.fakes.recorder import FakeRecorder
 from tests.own_valkey import OwnValkey
@@ -196,6 +196,37 @@ class TestServer:
         assert room == [[1], [0], [-1]]
         assert read_only == [98]
         assert not is_shut
+
+    async def test_what_the_process_counted_is_given_back_there(
+        self, own_valkey: OwnValkey, make_settings: MakeSettings
+    ) -> None:
+        gate = RedisGate(make_settings(redis={"url": own_valkey.url}).redis)
+        limits = make_limits(gate)
+        own_valkey.configure("maxmemory", "1")
+
+        taken = []
+        for _ in range(3):
+            standing = await limits.take([TWO])
+            taken.append(lefts(standing))
+            await limits.give_back(standing)
+        await gate.close()
+
+        assert taken == [[1], [1], [1]]
+
+    async def test_what_a_script_writes_after_counting_is_written_to_the_file(
+        self, own_valkey: OwnValkey, make_settings: MakeSettings
+    ) -> None:
+        gate = RedisGate(make_settings(redis={"url": own_valkey.url}).redis)
+        counting = "take({{KEYS[1], 1000000, 2000000}}, microseconds(), 1)\n"
+        before = (await gate.client.info("persistence"))["aof_current_size"]
+
+        await gate.evaluate(
+            Script(f"{TAKE}{counting}redis.call('SET', KEYS[2], '1')"), keys=["one", "two"], args=[]
+        )
+        after = (await gate.client.info("persistence"))["aof_current_size"]
+        await gate.close()
+
+        assert after > before
 
     async def test_one_that_is_killed_is_stood_in_for(
         self, own_valkey: OwnValkey, make_settings: MakeSettings

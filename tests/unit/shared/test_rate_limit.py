@@ -108,6 +108,14 @@ class TestLocalBuckets:
 
         assert left(buckets.take([held])) == -1
 
+    def test_lets_go_of_what_was_not_in_use_first(self, buckets: LocalBuckets) -> None:
+        used = Bucket("used", Rate("default", 2 * MAX_LOCAL, HOUR))
+        for number in range(MAX_LOCAL):
+            buckets.take([used])
+            buckets.take([Bucket(f"address-{number}", RATE)])
+
+        assert left(buckets.take([used])) == MAX_LOCAL - 1
+
 
 class TestHeaders:
     def test_say_what_applies_and_what_is_left(self) -> None:
@@ -154,10 +162,10 @@ class TestError:
         ("PUT", "/api/v1/models/1/versions/1.0/files/a/b.gguf", "upload"),
         ("GET", "/api/v1/models/1/versions/1.0/files/a/b.gguf", "default"),
         ("POST", "/v1/chat/completions", "inference"),
-        ("GET", "/metrics", None),
+        ("GET", "/metrics", "default"),
     ],
 )
-def test_routes_have_classes(method: str, path: str, expected: str | None) -> None:
+def test_routes_have_classes(method: str, path: str, expected: str) -> None:
     assert route_class_of({"method": method, "path": path}) == expected
 
 

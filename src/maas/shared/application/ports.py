@@ -4,7 +4,7 @@ from typing import Protocol
 
 from maas.shared.domain.errors import UnauthenticatedError
 from maas.shared.domain.principal import Principal
-from maas.shared.domain.rate_limit import Standing
+from maas.shared.domain.rate_limit import Standing, StrangerClass
 
 
 class InvalidTokenError(UnauthenticatedError):
@@ -41,7 +41,11 @@ class RateLimiter(Protocol):
     """Counts requests; those of good credentials are counted by who checks these."""
 
     async def take_of_address(
-        self, address: str | None, *, is_registration: bool = False
+        self,
+        address: str | None,
+        *,
+        stranger: StrangerClass = "address",
+        is_registration: bool = False,
     ) -> Standing:
         """Count a request on its address, also while Redis is gone."""
         ...

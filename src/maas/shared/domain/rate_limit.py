@@ -17,12 +17,18 @@ from maas.shared.domain.errors import TooManyRequestsError
 RouteClass: TypeAlias = Literal["default", "admin", "auth", "upload", "inference"]
 """What an account has a bucket for, each."""
 
+StrangerClass: TypeAlias = Literal["address", "public", "refresh", "bad-key"]
+"""What an address has a bucket for, each: who does one thing uses up nothing of another."""
+
 MICROSECONDS = 1_000_000
 MINUTE, HOUR = 60, 3600
 
 _WINDOWS = {MINUTE: "a minute", HOUR: "an hour"}
 _WHOSE = {
     "address": "from your address without a good credential",
+    "public": "to sign in and the like from your address",
+    "refresh": "with bad refresh tokens from your address",
+    "bad-key": "with bad API keys from your address",
     "registration": "to register from your address",
     "key": "with this API key",
 }
@@ -91,12 +97,15 @@ class Level:
 class Standing:
     """What the limits made of a request; `is_news` if a refusal is the subject's first in a minute.
 
-    `buckets` names what was counted on, as long as it was counted.
+    `buckets` names what was counted on, as long as it was counted; `is_local` if this process alone
+    did so, `is_of_address` if nobody vouched for the request.
     """
 
     levels: Sequence[Level]
     is_news: bool
     buckets: Sequence[str]
+    is_local: bool = False
+    is_of_address: bool = False
 
     @property
     def is_exceeded(self) -> bool:

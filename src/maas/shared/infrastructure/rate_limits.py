@@ -6,11 +6,13 @@ Redis nor sent to its replicas: that would cost every request a sync of the disk
 a minute later. So a Redis that was restarted begins with full buckets.
 """
 
+import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 from uuid import UUID
 
 from maas.shared.domain.call import current_call, find_call
@@ -23,6 +25,7 @@ from maas.shared.domain.rate_limit import (
     RateLimitedError,
     RouteClass,
     Standing,
+    StrangerClass,
     has_room,
     level_of,
     refill,
@@ -64,7 +67,10 @@ local function take(buckets, now, cost)
         at = at + bucket[2]
         local lives = 60000 + math.ceil((at - now) / 1000)
         local done = redis.pcall('SET', bucket[1], string.format('%.0f', at), 'PX', lives)
-        if done.err then return nil end
+        if done.err then
+          redis.set_repl(redis.REPL_ALL)
+          return nil
+        end
       end
       left = math.floor((now + bucket[3] - at) / bucket[2])
     end
@@ -72,6 +78,7 @@ local function take(buckets, now, cost)
     if left <= 0 then wait = at + bucket[2] - bucket[3] - now end
     answer[2 * i], answer[2 * i + 1] = left, wait
   end
+  redis.set_repl(redis.REPL_ALL)
   return answer
 end
 local function microseconds()
@@ -181,7 +188,7 @@ class LocalBuckets:
                 self._keep(key, after, now)
             levels.append(Level(rate, *level_of(after, now, rate)))
         is_news = bool(refused) and self._is_news(refused[0], now)
-        return Standing(levels, is_news, [bucket.key for bucket in buckets])
+        return Standing(levels, is_news, [bucket.key for bucket in buckets], is_local=True)
 
     def give_back(self, standing: Standing) -> None:
         for key, level in zip(standing.buckets, standing.levels, strict=True):
@@ -198,6 +205,8 @@ class LocalBuckets:
     def _keep(self, key: str, full_at: int, now: int) -> None:
         if key not in self._full_at and len(self._full_at) >= MAX_LOCAL:
             self._make_room(now)
+        # Put at the end: what is in use is not the oldest.
+        self._full_at.pop(key, None)
         self._full_at[key] = full_at
 
     def _make_room(self, now: int) -> None:
@@ -220,7 +229,10 @@ class RateLimits:
         self._redis = redis
         self._processes = processes
         self._local = LocalBuckets()
-        self._address = Rate("address", settings.unauthenticated_per_minute, MINUTE)
+        self._strangers: dict[StrangerClass, Rate] = {
+            name: Rate(name, settings.unauthenticated_per_minute, MINUTE)
+            for name in get_args(StrangerClass)
+        }
         self._registration = Rate("registration", settings.registrations_per_hour, HOUR)
         self._classes: dict[RouteClass, Rate] = {
             name: Rate(name, quota, MINUTE) for name, quota in settings.by_class.items()
@@ -256,14 +268,20 @@ class RateLimits:
         if buckets:
             current_call().standing = await self.take(buckets)
 
-    def key_check(self, public_id: str) -> tuple[list[str], list[str | int]]:
-        """Name what the check of a key has to know beside its entry, if the call is limited."""
+    def key_check(
+        self, public_id: str, *, is_guess: bool = True
+    ) -> tuple[list[str], list[str | int]]:
+        """Name what the check of a key has to know beside its entry, if the call is limited.
+
+        A guess counts on its address until it turns out to be right.
+        """
         call = find_call()
         if call is None or call.route_class is None:
             return [], []
-        address, rate = self._of_address(call.address), self._classes[call.route_class]
-        keys = [address.key, f"{ON_KEYS}{public_id}"]
-        return keys, [*arguments_of(address), call.route_class, rate.interval_us, rate.span_us]
+        guesses, rate = self._of_address(call.address, "bad-key"), self._classes[call.route_class]
+        keys = [guesses.key, f"{ON_KEYS}{public_id}"]
+        of_holder = [call.route_class, rate.interval_us, rate.span_us]
+        return keys, [*arguments_of(guesses), *of_holder, int(is_guess)]
 
     def buckets_of_key(
         self, holder: UUID, public_id: str, *, per_minute: int | None
@@ -274,10 +292,10 @@ class RateLimits:
             buckets.append(Bucket(f"{ON_KEYS}{public_id}", _rate_of_key(per_minute)))
         return buckets
 
-    def refuse_strangers(self, answer: Sequence[int] | None) -> None:
-        """Refuse an unknown key from an address that has shown too many bad ones.
+    def count_guess(self, answer: Sequence[int]) -> None:
+        """Count a key of which nothing is known on its address; `forgive_guess` undoes it.
 
-        `answer` is what looking at its bucket told; without one, this process looks.
+        `answer` is what the script of the check counted; without one, this process counts.
 
         Raises:
             RateLimitedError: before PostgreSQL is asked.
@@ -285,14 +303,20 @@ class RateLimits:
         call = find_call()
         if call is None or call.route_class is None:
             return
-        buckets = [self._of_address(call.address)]
-        looked = read_standing(buckets, answer) if answer else self.take_here(buckets, cost=0)
-        if looked.is_exceeded:
-            call.standing = looked
-            raise RateLimitedError(looked)
+        standing = self._read([self._of_address(call.address, "bad-key")], answer)
+        call.standing = replace(standing, is_of_address=True)
+        if standing.is_exceeded:
+            raise RateLimitedError(standing)
 
-    def _of_address(self, address: str | None) -> Bucket:
-        return Bucket(f"{PREFIX}address:{site_of(address)}", self._address)
+    async def forgive_guess(self) -> None:
+        """Give back what the call was counted for as a guess, if it was."""
+        call = find_call()
+        if call is not None and call.standing is not None and call.standing.is_of_address:
+            await self.give_back(call.standing)
+            call.standing = None
+
+    def _of_address(self, address: str | None, stranger: StrangerClass) -> Bucket:
+        return Bucket(f"{PREFIX}{stranger}:{site_of(address)}", self._strangers[stranger])
 
     def _read(self, buckets: Sequence[Bucket], answer: Sequence[int]) -> Standing:
         # Where the server takes no writes, its script counts nothing.
@@ -310,32 +334,38 @@ class RateLimits:
             return self.take_here(buckets)
         return self._read(buckets, answer)
 
-    def take_here(self, buckets: Sequence[Bucket], *, cost: int = 1) -> Standing:
-        """Count in this process alone, for its part of the limits; `cost` 0 only looks."""
+    def take_here(self, buckets: Sequence[Bucket]) -> Standing:
+        """Count in this process alone, for its part of the limits."""
         own = [Bucket(key, _share(rate, self._processes)) for key, rate in buckets]
-        return self._local.take(own, cost=cost)
+        return self._local.take(own)
 
     async def take_of_address(
-        self, address: str | None, *, is_registration: bool = False
+        self,
+        address: str | None,
+        *,
+        stranger: StrangerClass = "address",
+        is_registration: bool = False,
     ) -> Standing:
-        buckets = [self._of_address(address)]
+        buckets = [self._of_address(address, stranger)]
         if is_registration:
             key = f"{PREFIX}registration:{site_of(address)}"
             buckets.append(Bucket(key, self._registration))
-        return await self.take(buckets)
+        return replace(await self.take(buckets), is_of_address=True)
 
     async def give_back(self, standing: Standing) -> None:
         """Undo the counting of a request that should not have been counted there."""
         if standing.is_exceeded:
             return
-        try:
+        if standing.is_local:
+            self._local.give_back(standing)
+            return
+        # A server that is gone has lost what it counted.
+        with contextlib.suppress(RedisUnavailableError):
             await self._redis.evaluate(
                 GIVE_BACK,
                 keys=list(standing.buckets),
                 args=[level.rate.interval_us for level in standing.levels],
             )
-        except RedisUnavailableError:
-            self._local.give_back(standing)
 
     def tell_refusal(self, standing: Standing) -> None:
         for rate in standing.exceeded:

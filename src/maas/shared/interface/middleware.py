@@ -25,7 +25,7 @@ from maas.shared.interface.problems import (
 from maas.shared.interface.rate_limits import limit_headers
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.security import DOCS_PATHS, HEALTH_PATHS
-from maas.shared.interface.strangers import limit_stranger
+from maas.shared.interface.strangers import forgive_refresh, limit_stranger
 from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic, overloaded
 from maas.shared.interface.urls import url_problem
 
@@ -156,6 +156,7 @@ class EdgeMiddleware:
                 problem = await limit_stranger(scope, call, has_credential=has_credential)
             if problem is None:
                 await self._app(scope, receive, answer.send)
+                await forgive_refresh(scope, call, status=answer.status)
             else:
                 await self._faces.render(problem, scope)(scope, receive, answer.send)
         except Exception:  # noqa: BLE001  whatever it is, it is logged and answered here

@@ -9,13 +9,16 @@ from starlette.types import Scope
 
 from maas.shared.application.ports import RateLimiter
 from maas.shared.domain.call import Call
-from maas.shared.domain.rate_limit import RateLimitedError, RouteClass, Standing
+from maas.shared.domain.rate_limit import (
+    RateLimitedError,
+    RouteClass,
+    Standing,
+    StrangerClass,
+)
 
 LIMITED_ACTION: Final = "access.limited"
 STATE_KEY: Final = "rate_limits"
 """Where the lifespan's state has the limiter; `None` there switches the limits off."""
-
-METRICS_PATH: Final = "/metrics"
 
 _CLASSES: tuple[tuple[str, RouteClass], ...] = (
     ("/api/v1/admin/", "admin"),
@@ -31,15 +34,15 @@ def find_limiter(scope: Scope) -> RateLimiter | None:
     return cast("RateLimiter | None", scope["state"].get(STATE_KEY))
 
 
-def route_class_of(scope: Scope) -> RouteClass | None:
-    """Tell by what the requests of a good credential are limited on a route, if at all."""
+def route_class_of(scope: Scope) -> RouteClass:
+    """Tell by what the requests of a good credential are limited on a route."""
     path: str = scope["path"]
     for prefix, route_class in _CLASSES:
         if path.startswith(prefix):
             return route_class
     if _FILES in path and scope["method"] in _CHANGING_FILES:
         return "upload"
-    return None if path == METRICS_PATH else "default"
+    return "default"
 
 
 async def enforce(limiter: RateLimiter, call: Call) -> None:
@@ -59,17 +62,19 @@ async def enforce(limiter: RateLimiter, call: Call) -> None:
     raise RateLimitedError(standing)
 
 
-async def count_on_address(limiter: RateLimiter, call: Call) -> None:
+async def count_on_address(limiter: RateLimiter, call: Call, *, stranger: StrangerClass) -> None:
     """Count a credential that is no good, or not from here, on the address it came from.
 
-    Whoever found it shall not use up what its holder has.
+    Whoever found it shall not use up what its holder has. A call counts there once.
 
     Raises:
         RateLimitedError: there were too many of them.
     """
-    if call.standing is not None:
-        await limiter.give_back(call.standing)
-    call.standing = await limiter.take_of_address(call.address)
+    counted = call.standing
+    if counted is None or not counted.is_of_address:
+        if counted is not None:
+            await limiter.give_back(counted)
+        call.standing = await limiter.take_of_address(call.address, stranger=stranger)
     await enforce(limiter, call)
 
 

@@ -134,7 +134,7 @@ async def authenticate(request: Request) -> Principal:
     limits = principal.key_limits
     if limits is not None and not limits.allows_address(call.address):
         if limiter is not None:
-            await count_on_address(limiter, call)
+            await count_on_address(limiter, call, stranger="bad-key")
         await _record_denial(request, reason=AddressNotAllowedError.code)
         raise AddressNotAllowedError
     if limiter is not None:
@@ -148,12 +148,13 @@ async def _identify_within_limits(scope: Scope, call: Call, limiter: RateLimiter
     A credential that is no good counts on the address, unless the call does already.
     """
     call.route_class = route_class_of(scope)
-    is_stranger = call.standing is not None
     try:
         principal = await _identify(scope)
+    except InvalidApiKeyError:
+        await count_on_address(limiter, call, stranger="bad-key")
+        raise
     except UnauthenticatedError:
-        if not is_stranger:
-            await count_on_address(limiter, call)
+        await count_on_address(limiter, call, stranger="address")
         raise
     except RateLimitedError:
         await enforce(limiter, call)

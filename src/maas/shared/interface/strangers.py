@@ -4,11 +4,13 @@ from starlette.types import Scope
 
 from maas.shared.domain.call import Call
 from maas.shared.domain.errors import MaasError
+from maas.shared.domain.rate_limit import StrangerClass
 from maas.shared.interface.problems import Problem, problem_of
 from maas.shared.interface.rate_limits import enforce, find_limiter
 from maas.shared.interface.security import PUBLIC_ROUTES
 
 REGISTRATION_PATH = "/api/v1/auth/register"
+REFRESH_PATH = "/api/v1/auth/refresh"
 
 
 async def limit_stranger(scope: Scope, call: Call, *, has_credential: bool) -> Problem | None:
@@ -21,12 +23,29 @@ async def limit_stranger(scope: Scope, call: Call, *, has_credential: bool) -> P
     if limiter is None or not _is_counted(scope, has_credential=has_credential):
         return None
     is_registration = scope["path"] == REGISTRATION_PATH
-    call.standing = await limiter.take_of_address(call.address, is_registration=is_registration)
+    call.standing = await limiter.take_of_address(
+        call.address, stranger=_class_of(scope), is_registration=is_registration
+    )
     try:
         await enforce(limiter, call)
     except MaasError as exc:
         return problem_of(exc)
     return None
+
+
+async def forgive_refresh(scope: Scope, call: Call, *, status: int | None) -> None:
+    """Give back what a good refresh token was counted for: its neighbours' bad ones count alone."""
+    limiter = find_limiter(scope)
+    if limiter is None or call.standing is None or status != 200:  # noqa: PLR2004  OK
+        return
+    if scope["method"] == "POST" and scope["path"] == REFRESH_PATH:
+        await limiter.give_back(call.standing)
+
+
+def _class_of(scope: Scope) -> StrangerClass:
+    if (scope["method"], scope["path"]) not in PUBLIC_ROUTES:
+        return "address"
+    return "refresh" if scope["path"] == REFRESH_PATH else "public"
 
 
 def _is_counted(scope: Scope, *, has_credential: bool) -> bool:

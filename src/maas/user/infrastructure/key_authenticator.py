@@ -25,6 +25,7 @@ from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.rate_limits import ON_ACCOUNTS, TAKE, RateLimits
 from maas.shared.infrastructure.redis import RedisGate, RedisUnavailableError, Script
 from maas.user.domain.key_text import KEY_PREFIX, PresentedKey, read_key
+from maas.user.infrastructure.good_keys import GoodLately
 from maas.user.infrastructure.key_uses import KeyUses
 from maas.user.infrastructure.sessions import (
     FALLBACK_READS_AT_ONCE,
@@ -36,18 +37,23 @@ from maas.user.infrastructure.sessions import (
 )
 from maas.user.public import SELF_PERMISSIONS
 
-KEY_QUERY: Final = "SELECT * FROM api_key_principal($1)"
+# One row in any case, which tells whether anybody has the id at all.
+KEY_QUERY: Final = (
+    "SELECT p.*, p.id IS NOT NULL OR api_key_is_known($1) AS is_known"
+    " FROM (VALUES (1)) always LEFT JOIN api_key_principal($1) p ON true"
+)
 FIRST_USE: Final = "SELECT api_key_first_use($1, $2) AS is_current"
-IS_KNOWN: Final = "SELECT api_key_is_known($1) AS is_known"
 NOBODYS: Final = "n|0|"
 """What stands for an id that no key has; a new key's commit replaces it."""
 
 # An entry is `v|<version>|<rate>|<holder>|<hash>|<previous hash>|<the rest>`. As for sessions, a
 # miss brings the time. Nobody who does not know the secret uses up what the holder and the key have
-# left: a miss looks whether the address has shown too many bad credentials, a hit counts only if
-# the hash is right.
-# KEYS: the entry; if calls are limited, the bucket of the address and of the key. ARGV: the hash,
-# interval and span of the address, the class of routes, interval and span of the holder.
+# left: a miss counts on the address until the key turns out to be good, a hit counts only if the
+# hash is right. Nor does who knows it where the key may not be: one that is bound to networks has
+# an entry `b|...`, of which nothing is counted here.
+# KEYS: the entry; if calls are limited, the bucket of bad keys and of the key. ARGV: the hash,
+# interval and span of bad keys, the class of routes, interval and span of the holder, and 1 unless
+# the key was good lately.
 CHECK: Final = Script(
     TAKE
     + f"local accounts = '{ON_ACCOUNTS}'"
@@ -55,8 +61,8 @@ CHECK: Final = Script(
 local entry = redis.call('GET', KEYS[1])
 local now, answer = microseconds(), {}
 if not entry or string.sub(entry, 1, 1) == 's' then
-  if KEYS[2] then
-    answer = take({{KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}, now, 0) or {}
+  if KEYS[2] and ARGV[7] == '1' then
+    answer = take({{KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}, now, 1) or {}
   end
   table.insert(answer, 1, math.floor(now / 1000))
   return answer
@@ -78,6 +84,12 @@ table.insert(answer, 1, entry)
 return answer
 """
 )
+
+
+class UnknownKeyError(InvalidApiKeyError):
+    """Nobody has a key of this id; outside of here it is as bad as any other."""
+
+
 LIFETIME_MS: Final = round(VALID_ENTRY_LIFETIME / timedelta(milliseconds=1))
 
 
@@ -116,20 +128,28 @@ class KeyAuthenticator:
         self._uses = uses
         self._bulkhead = asyncio.Semaphore(FALLBACK_READS_AT_ONCE)
         self._parsed: dict[bytes, KnownKey] = {}
+        self._good_lately = GoodLately()
 
     async def authenticate(self, credential: str) -> Principal:
         key = read_key(credential)
         if key is None:
             raise InvalidApiKeyError
-        known, counted = await self._look_up(key)
+        try:
+            known, counted = await self._look_up(key)
+        except InvalidApiKeyError:
+            self._good_lately.forget(key.secret_hash)
+            raise
         is_current = known.is_current(key)
         if not (is_current or known.is_previous(key)):
+            self._good_lately.forget(key.secret_hash)
             raise InvalidApiKeyError
-        if self._limits is not None:
-            await self._count(self._limits, known, key, counted)
         principal = known.principal
+        # What is not let in here is no use, and nothing its holder is counted for.
         if not _is_elsewhere(principal):
+            self._good_lately.note(key.secret_hash)
             self._uses.note(principal.api_key_id)
+            if self._limits is not None:
+                await self._count(self._limits, known, key, counted)
         return principal if is_current else replace(principal, is_superseded=True)
 
     async def _look_up(self, key: PresentedKey) -> tuple[KnownKey, Sequence[int]]:
@@ -137,20 +157,22 @@ class KeyAuthenticator:
 
         Raises:
             InvalidApiKeyError: there is none of this id.
-            RateLimitedError: its address has shown too many bad credentials.
+            RateLimitedError: its address has shown too many bad ones.
         """
         entry, limits = key_entry(key.public_id), self._limits
-        keys, args = ([], []) if limits is None else limits.key_check(key.public_id)
+        is_guess = key.secret_hash not in self._good_lately
+        keys: list[str] = []
+        args: list[str | int] = []
+        if limits is not None:
+            keys, args = limits.key_check(key.public_id, is_guess=is_guess)
         args = [key.secret_hash.hex(), *args]
         try:
             found, *counted = await self._redis.evaluate(CHECK, keys=[entry, *keys], args=args)
         except RedisUnavailableError:
-            if limits is not None:
-                limits.refuse_strangers(None)
+            self._count_guess((), is_guess=is_guess)
             return (await self._read(key))[0], ()
         if isinstance(found, int):
-            if limits is not None and counted:
-                limits.refuse_strangers(counted)
+            self._count_guess(counted, is_guess=is_guess)
             return await self._read_and_fill(key, entry, asked_at_ms=found), ()
         if self._redis.server_age_seconds < SETTLING_SECONDS:
             return (await self._read(key))[0], counted
@@ -161,10 +183,15 @@ class KeyAuthenticator:
             known = (await self._read(key))[0]
         return known, counted
 
+    def _count_guess(self, counted: Sequence[int], *, is_guess: bool) -> None:
+        if self._limits is not None and is_guess:
+            self._limits.count_guess(counted)
+
     async def _count(
         self, limits: RateLimits, known: KnownKey, key: PresentedKey, counted: Sequence[int]
     ) -> None:
         """Note how the call was counted, or count it where Redis had no entry to count by."""
+        await limits.forgive_guess()
         principal = known.principal
         bound = principal.key_limits
         per_minute = None if bound is None else bound.requests_per_minute
@@ -178,7 +205,9 @@ class KeyAuthenticator:
         """Ask PostgreSQL, a few at a time; tell for how many ms at most its answer is good."""
         async with self._bulkhead:
             row = await self._database.fetchrow(KEY_QUERY, key.public_id)
-        if row is None:
+        if row is None or not row["is_known"]:
+            raise UnknownKeyError
+        if row["id"] is None:
             raise InvalidApiKeyError
         known = _known(dict(row))
         if _is_first_use(known, key):
@@ -204,12 +233,9 @@ class KeyAuthenticator:
     async def _read_and_fill(self, key: PresentedKey, entry: str, *, asked_at_ms: int) -> KnownKey:
         try:
             known, good_for_ms = await self._read(key)
-        except InvalidApiKeyError:
-            async with self._bulkhead:
-                row = await self._database.fetchrow(IS_KNOWN, key.public_id)
-            # One that rests with its holder is good again at once when the holder is.
-            if row is not None and not row["is_known"]:
-                await self._fill(entry, NOBODYS, version=0, dies_at_ms=asked_at_ms + LIFETIME_MS)
+        except UnknownKeyError:
+            # Others are not kept: one that rests with its holder is good again when the holder is.
+            await self._fill(entry, NOBODYS, version=0, dies_at_ms=asked_at_ms + LIFETIME_MS)
             raise
         await self._fill(
             entry,
@@ -222,7 +248,7 @@ class KeyAuthenticator:
     async def _fill(self, entry: str, content: str, *, version: int, dies_at_ms: int) -> None:
         # PostgreSQL has answered already; should Redis fail now, the next request fills the entry.
         with contextlib.suppress(RedisUnavailableError):
-            args: list[str | int] = [content, version, dies_at_ms]
+            args: list[str | int] = [content, version, dies_at_ms, int(content != NOBODYS)]
             await self._redis.evaluate(FILL, keys=[entry], args=args)
 
     def _parse(self, entry: bytes) -> KnownKey:
@@ -321,7 +347,7 @@ def _spell(known: KnownKey) -> str:
         separators=(",", ":"),
     )
     head: list[object] = [
-        "v",
+        "v" if networks is None else "b",
         principal.version,
         limits.requests_per_minute or 0,
         principal.account_id.hex,

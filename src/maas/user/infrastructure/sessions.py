@@ -59,7 +59,8 @@ return answer
 """
 )
 
-# ARGV: entry, its version, when it dies (ms since the epoch, by the server's clock).
+# ARGV: entry, its version, when it dies (ms since the epoch, by the server's clock), and 0 if it is
+# not worth a sync of the disk.
 FILL: Final = Script("""
 local old = redis.call('GET', KEYS[1])
 if old then
@@ -69,6 +70,7 @@ if old then
 end
 local now = redis.call('TIME')
 if now[1] * 1000 + math.floor(now[2] / 1000) >= tonumber(ARGV[3]) then return 0 end
+if ARGV[4] == '0' then redis.set_repl(redis.REPL_NONE) end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[3])
 return 1
 """)
