@@ -118,6 +118,8 @@ BEGIN
         EXECUTE format(
             'CREATE TABLE public.%I '
             '(LIKE public.usage INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child);
+        -- Row-level security stands before the whole ledger, not before a month of it.
+        EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, maas_app, maas_system', child);
         EXECUTE format(
             'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON public.%I '
             'FOR EACH STATEMENT EXECUTE FUNCTION public.usage_refuse_change()', child);

@@ -25,7 +25,7 @@ FUNCTIONS = (
     "quota_begin(uuid, jsonb, timestamptz)",
     "quota_end_holds(uuid, jsonb, timestamptz)",
     "quota_reserve(uuid, jsonb, timestamptz)",
-    "quota_expired(timestamptz, integer)",
+    "quota_expired(integer, timestamptz, uuid, uuid[])",
     "quota_lock()",
     "quota_follow()",
 )
@@ -34,7 +34,9 @@ LOCK = "hashtextextended('maas.quotas:' || {tenant}, 0)"
 START = "CASE {q}.period WHEN 'total' THEN date '1970-01-01' ELSE {month} END"
 MONTH = "date_trunc('month', {at} AT TIME ZONE 'UTC')::date"
 
-NAMES = "jsonb_to_recordset(calls) AS w(op text, id uuid, account uuid, key uuid)"
+NAMES = """
+    jsonb_to_recordset(calls) AS w(op text, id uuid, account uuid, key uuid, made timestamptz)
+"""
 CALLS = """
     jsonb_to_recordset(calls) AS w(
         n integer, op text, id uuid, account uuid, kind text, key uuid, model text, request text,
@@ -78,6 +80,17 @@ LEDGER_ON_QUOTA = """
         ELSE CASE WHEN u.currency = q.currency THEN u.cost_nanos ELSE 0 END END
 """
 
+# Of a period in which calls were booked before the quota had a balance in it; by an index of each.
+USED = " ".join(
+    f"""{when} (SELECT sum({LEDGER_ON_QUOTA}) FROM public.usage_months u
+        WHERE u.tenant_id = q.tenant_id AND u.month = p.start {subject})"""
+    for when, subject in (
+        ("CASE q.scope WHEN 'user' THEN", "AND u.account_id = q.subject_id"),
+        ("WHEN 'key' THEN", "AND u.api_key_id = q.subject_id"),
+        ("ELSE", ""),
+    )
+)
+
 APPLY = f"""
     CREATE FUNCTION quota_apply(work jsonb, now_at timestamptz)
     RETURNS TABLE (
@@ -108,7 +121,9 @@ APPLY = f"""
     END $$
 """
 
-# Rows that are not there yet are made first: nothing could be locked of them.
+# Rows that are not there yet are made first: nothing could be locked of them. A hold that is not
+# seen here may be there a moment later, when it is deleted: what it lies on is told by its payer,
+# whom the caller names, and by the time.
 BEGIN = f"""
     CREATE FUNCTION quota_begin(tenant uuid, calls jsonb, now_at timestamptz) RETURNS void
     LANGUAGE plpgsql AS $$
@@ -121,9 +136,11 @@ BEGIN = f"""
     BEGIN
         PERFORM pg_advisory_xact_lock_shared({LOCK.format(tenant="tenant")});
         SELECT
-            array_agg(s.subject), array_agg(s.subject) FILTER (WHERE w.op = 'reserve'),
-            array_agg(DISTINCT {MONTH.format(at="coalesce(h.created_at, now_at)")})
-                || date '1970-01-01',
+            array_agg(s.subject),
+            array_agg(s.subject) FILTER (WHERE h.id IS NULL AND w.account IS NOT NULL),
+            array_agg(DISTINCT {MONTH.format(at="coalesce(h.created_at, w.made, now_at)")})
+                || ARRAY[date '1970-01-01', {MONTH.format(at="(now_at - interval '1 minute')")},
+                    {MONTH.format(at="(now_at + interval '1 minute')")}],
             array_agg(w.id) FILTER (WHERE w.op <> 'reserve')
         INTO subjects, payers, starts, holds
         FROM {NAMES}
@@ -134,7 +151,8 @@ BEGIN = f"""
         IF payers IS NOT NULL THEN
             INSERT INTO public.quota_balances
                 (quota_id, period_start, tenant_id, settled, held, is_closed, alerted)
-            SELECT q.id, p.start, tenant, 0, 0, false, 0
+            SELECT q.id, p.start, tenant, least(coalesce({USED} END, 0), 9223372036854775807),
+                0, false, 0
             FROM public.quotas q
             CROSS JOIN LATERAL (SELECT {START.format(q="q", month="this_month")} AS start) p
             WHERE q.tenant_id = tenant AND q.subject_id = ANY (payers) AND NOT EXISTS (
@@ -153,10 +171,17 @@ BEGIN = f"""
         PERFORM FROM public.quota_holds h WHERE h.id = ANY (holds) ORDER BY h.id FOR UPDATE;
         IF calls @? '$[*].op ? (@ == "progress")' THEN
             UPDATE public.quota_holds h SET
-                progress_tokens = w.tokens, progress_cost_nanos = w.cost,
-                progress_storage_bytes = w.storage,
+                progress_tokens = greatest(h.progress_tokens, p.tokens),
+                progress_cost_nanos = CASE WHEN h.currency IS NOT NULL
+                    THEN greatest(h.progress_cost_nanos, p.cost) END,
+                progress_storage_bytes = greatest(h.progress_storage_bytes, p.storage),
                 lease_until = greatest(h.lease_until, now_at + h.lease)
-            FROM {CALLS} WHERE w.op = 'progress' AND h.id = w.id;
+            FROM (
+                SELECT w.id, max(w.tokens) AS tokens, max(w.cost) AS cost,
+                    max(w.storage) AS storage
+                FROM {CALLS} WHERE w.op = 'progress' GROUP BY w.id
+            ) p
+            WHERE h.id = p.id;
         END IF;
     END $$
 """
@@ -193,8 +218,8 @@ END_HOLDS = f"""
         ), judged AS MATERIALIZED (
             SELECT g.*, t.used_tokens, t.used_tokens > g.tokens AS is_tokens_over,
                 g.used_storage > g.storage_bytes AS is_storage_over,
-                g.currency IS NOT NULL AND (g.used_cost > g.cost_nanos
-                    OR g.used_cost > 0 AND g.used_currency <> g.currency) AS is_cost_over
+                g.used_cost > g.cost_nanos OR g.used_cost > 0
+                    AND g.used_currency IS DISTINCT FROM g.currency AS is_cost_over
             FROM gone g
             CROSS JOIN LATERAL (SELECT g.input + g.output + g.reasoning AS used_tokens) t
         ), booked AS (
@@ -246,7 +271,8 @@ END_HOLDS = f"""
                 m.period, m.start, m.currency, t.threshold, m.limit_amount, m.now_settled,
                 m.is_news, now_at
             FROM moved m CROSS JOIN (VALUES (80), (100)) AS t(threshold)
-            WHERE t.threshold > m.alerted AND t.threshold <= m.reached
+            WHERE CASE WHEN m.is_news THEN t.threshold = 100
+                ELSE t.threshold > m.alerted AND t.threshold <= m.reached END
         )
         SELECT coalesce(array_agg(j.n), '{{}}') INTO done FROM judged j;
         RETURN QUERY SELECT d.n, 'done' FROM unnest(done) AS d(n);
@@ -293,7 +319,7 @@ RESERVE = """
                 LEFT JOIN public.quota_holds h ON h.id = w.id
                 WHERE w.op = 'reserve' AND w.again AND (h.id IS NOT NULL OR EXISTS (
                     SELECT FROM public.usage u
-                    WHERE u.id = w.id AND u.at > now_at - interval '10 minutes'))
+                    WHERE u.id = w.id AND u.at > now_at - interval '15 seconds'))
             LOOP
                 known := known || c.n;
                 n := c.n;
@@ -419,13 +445,17 @@ RESERVE = """
     END $$
 """
 
-# Whose tenant it is, nobody knows before they have been looked up.
+# Whose tenant it is, nobody knows before they have been looked up. They are paged through, for what
+# could not be settled stays where it is.
 EXPIRED = """
-    CREATE FUNCTION quota_expired(now_at timestamptz, most integer)
-    RETURNS TABLE (tenant_id uuid, id uuid, created_at timestamptz)
+    CREATE FUNCTION quota_expired(most integer, after_lease timestamptz, after_id uuid, but uuid[])
+    RETURNS TABLE (tenant_id uuid, id uuid, created_at timestamptz, lease_until timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-        SELECT h.tenant_id, h.id, h.created_at FROM public.quota_holds h
-        WHERE h.lease_until <= now_at ORDER BY h.lease_until LIMIT most
+        SELECT h.tenant_id, h.id, h.created_at, h.lease_until FROM public.quota_holds h
+        WHERE h.lease_until <= statement_timestamp() AND NOT h.tenant_id = ANY (but)
+            AND (h.lease_until, h.id) > (coalesce(after_lease, '-infinity'),
+                coalesce(after_id, '00000000-0000-0000-0000-000000000000'))
+        ORDER BY h.lease_until, h.id LIMIT least(most, 1000)
     $$
 """
 
@@ -521,7 +551,7 @@ GRANTS = (
     "GRANT UPDATE (limit_amount, version, updated_at) ON quotas TO maas_app",
     f"GRANT UPDATE ({PROGRESS}, lease_until) ON quota_holds TO maas_app",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON quota_balances TO maas_app",
-    "GRANT SELECT, INSERT, DELETE ON quota_alerts TO maas_app",
+    "GRANT INSERT ON quota_alerts TO maas_app",
     "GRANT SELECT ON quotas, quota_balances, quota_holds TO maas_system",
     "GRANT SELECT, DELETE ON quota_alerts TO maas_system",
 )

@@ -44,6 +44,12 @@ INSISTENCE_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 1.0
 """So long after its time-out a statement that was given up on is done or undone."""
 
+LONGEST_LEASE: Final = timedelta(days=28)
+"""The ledger has the month before this one at hand."""
+
+MAX_TEXT: Final = 512
+"""Of a name in the ledger; what PostgreSQL cannot keep would be refused when it is settled."""
+
 
 class PostgresBudgets(Budgets):
     """The port; `close` it, so that what was settled last is sent."""
@@ -70,13 +76,16 @@ class PostgresBudgets(Budgets):
         model: str,
         request_id: str,
     ) -> Hold:
+        _check_text(model=model, request_id=request_id)
+        if not timedelta() < lease <= LONGEST_LEASE:
+            message = f"a lease is longer than nothing, and at most {LONGEST_LEASE.days} days"
+            raise ValueError(message)
         hold_id = HoldId(new_id())
         body: dict[str, object] = {
             "op": "reserve",
             "id": str(hold_id),
-            "account": str(payer.account_id),
+            **_whose(payer),
             "kind": payer.actor_kind,
-            "key": None if payer.api_key_id is None else str(payer.api_key_id),
             "model": model,
             "request": request_id,
             "lease": lease.total_seconds(),
@@ -104,12 +113,15 @@ class PostgresBudgets(Budgets):
 
     @override
     async def progress(self, hold: Hold, used: Amounts) -> None:
+        if used.currency not in {None, hold.granted.currency}:
+            message = "progress is told in the currency of the hold"
+            raise ValueError(message)
         await self._insist(
             hold,
             {
                 "op": "progress",
                 "tokens": used.tokens,
-                "cost": used.cost_nanos,
+                "cost": None if used.currency is None else used.cost_nanos,
                 "storage": used.storage_bytes,
             },
             worth_seconds=PATIENCE_SECONDS,
@@ -117,6 +129,8 @@ class PostgresBudgets(Budgets):
 
     @override
     async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> None:
+        if used.provider is not None:
+            _check_text(provider=used.provider)
         row = await self._insist(
             hold,
             {
@@ -150,7 +164,7 @@ class PostgresBudgets(Budgets):
         """Have it done, also when whoever asked leaves; wait for it as long as a caller may."""
         ask = self._batches.ask(
             hold.payer.tenant_id,
-            {**body, "id": str(hold.id)},
+            {**body, "id": str(hold.id), **_whose(hold.payer)},
             worth_seconds=worth_seconds,
             made=hold.created_at,
         )
@@ -178,9 +192,23 @@ class PostgresBudgets(Budgets):
         self._giving_back.pop(hold_id, None)
         self._batches.ask(
             payer.tenant_id,
-            {"op": "release", "id": str(hold_id)},
+            {"op": "release", "id": str(hold_id), **_whose(payer)},
             worth_seconds=INSISTENCE_SECONDS,
         )
+
+
+def _check_text(**texts: str) -> None:
+    for name, text in texts.items():
+        is_kept = "\0" not in text and text.encode(errors="replace").decode() == text
+        if not 0 < len(text) <= MAX_TEXT or not is_kept:
+            message = f"{name} is text of 1 to {MAX_TEXT} characters, as PostgreSQL keeps it"
+            raise ValueError(message)
+
+
+def _whose(payer: Payer) -> dict[str, object]:
+    """Name whose balances are locked, which the hold tells only if it is there already."""
+    key_id = payer.api_key_id
+    return {"account": str(payer.account_id), "key": None if key_id is None else str(key_id)}
 
 
 async def _answer_of(ask: Ask) -> asyncpg.Record | None:
