@@ -11,11 +11,14 @@ import asyncpg
 import httpx
 import pytest
 
+from maas.main import create_app
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.rate_limits import ON_ACCOUNTS, ON_KEYS
 from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.interface.routes import walk_routes
 from maas.user.domain.key_text import make_key as make_text
 from maas.user.infrastructure.sessions import key_entry
+from tests.architecture.inspection import is_public
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import Flush, MakePerson, Person, serving_app
 from tests.e2e.user.keys import KEYS, make_key, with_key
@@ -374,6 +377,32 @@ class TestStrangers:
         assert neighbour.status_code == 429
         assert found == [200, 200, 200]
         assert bad == [401, 429]
+
+    async def test_a_credential_that_is_no_good_gets_round_no_limit(
+        self, limited: Limited, make_settings: MakeSettings
+    ) -> None:
+        guarded = [
+            (route.method, re.sub(r"{.*?}", "x", route.path))
+            for route in walk_routes(create_app(make_settings()))
+            if route.path.startswith(API) and not is_public(route)
+        ]
+        junk = {"Authorization": "x", "Content-Type": "application/json"}
+
+        async def ask(client: httpx.AsyncClient, method: str, path: str) -> int:
+            url = f"{path}?no_such_parameter=1"
+            return (await client.request(method, url, headers=junk, content=b"{")).status_code
+
+        async with limited(unauthenticated_per_minute=100_000) as client:
+            found = {(method, path): await ask(client, method, path) for method, path in guarded}
+        async with limited(unauthenticated_per_minute=1) as client:
+            nowhere = [
+                await ask(client, method, path)
+                for method, path in [("GET", "/no/such"), ("GET", "/no/such"), ("DELETE", PROFILE)]
+            ]
+
+        assert len(found) > 50
+        assert {asked: status for asked, status in found.items() if status != 401} == {}
+        assert nowhere[1:] == [429, 429]
 
     async def test_registering_has_a_limit_of_its_own(self, limited: Limited) -> None:
         async with limited(registrations_per_hour=2) as client:

@@ -25,6 +25,7 @@ from maas.shared.interface.problems import (
     Problem,
     problem_of,
 )
+from maas.shared.interface.strangers import limit_unrouted
 
 REPLAYED_HEADER = "Idempotency-Replayed"
 MAX_ERRORS = 50
@@ -94,6 +95,10 @@ class _Handlers:
         )
 
     async def http(self, request: Request, error: HTTPException) -> Response:
+        if error.status_code in _ROUTER_PROBLEMS:
+            refusal = await limit_unrouted(request.scope)
+            if refusal is not None:
+                return self._faces.render(refusal, request.scope)
         code, title, detail = _ROUTER_PROBLEMS.get(
             error.status_code, (f"http-{error.status_code}", error.detail, error.detail)
         )

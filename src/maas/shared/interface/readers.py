@@ -26,6 +26,7 @@ from maas.shared.domain.errors import (
 from maas.shared.interface.etags import is_none_match
 from maas.shared.interface.idempotency import RENDER_ATTRIBUTE, Render, claim_of
 from maas.shared.interface.routes import route_template
+from maas.shared.interface.security import Requirement, authenticate
 from maas.shared.interface.strict_form import check_form
 from maas.shared.interface.strict_json import parse_json
 from maas.shared.interface.traffic import BODY_KEY, IncomingBody
@@ -72,7 +73,24 @@ class StrictRoute(APIRoute):
             handle = _reading_first(handle, limits=self.limits, is_form=is_form)
         if self.spares_unchanged and self.methods is not None and "GET" in self.methods:
             handle = _sparing_the_unchanged(handle)
-        return _knowing_its_query(handle, self.dependant)
+        handle = _knowing_its_query(handle, self.dependant)
+        return _knowing_its_caller(handle) if _asks_who_calls(self.dependant) else handle
+
+
+def _knowing_its_caller(handle: RouteHandler) -> RouteHandler:
+    """Find out who calls before any work is done for them, or for a credential that is no good."""
+
+    async def authenticate_then_handle(request: Request) -> Response:
+        await authenticate(request)
+        return await handle(request)
+
+    return authenticate_then_handle
+
+
+def _asks_who_calls(dependant: Dependant) -> bool:
+    if dependant.call is authenticate or isinstance(dependant.call, Requirement):
+        return True
+    return any(map(_asks_who_calls, dependant.dependencies))
 
 
 def _knowing_its_query(handle: RouteHandler, dependant: Dependant) -> RouteHandler:

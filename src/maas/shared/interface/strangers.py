@@ -2,11 +2,11 @@
 
 from starlette.types import Scope
 
-from maas.shared.domain.call import Call
+from maas.shared.domain.call import Call, find_call
 from maas.shared.domain.errors import MaasError
 from maas.shared.domain.rate_limit import StrangerClass
 from maas.shared.interface.problems import Problem, problem_of
-from maas.shared.interface.rate_limits import enforce, find_limiter
+from maas.shared.interface.rate_limits import count_on_address, enforce, find_limiter
 from maas.shared.interface.security import PUBLIC_ROUTES
 
 REGISTRATION_PATH = "/api/v1/auth/register"
@@ -28,6 +28,18 @@ async def limit_stranger(scope: Scope, call: Call, *, has_credential: bool) -> P
     )
     try:
         await enforce(limiter, call)
+    except MaasError as exc:
+        return problem_of(exc)
+    return None
+
+
+async def limit_unrouted(scope: Scope) -> Problem | None:
+    """Count what leads to no route on its address: nobody has looked at its credential."""
+    limiter, call = find_limiter(scope), find_call()
+    if limiter is None or call is None or call.standing is not None or scope["method"] == "OPTIONS":
+        return None
+    try:
+        await count_on_address(limiter, call, stranger="address")
     except MaasError as exc:
         return problem_of(exc)
     return None
