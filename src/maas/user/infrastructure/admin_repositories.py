@@ -211,7 +211,8 @@ class SqlTenantRepository:
         self._session = session
 
     async def get(self, tenant_id: TenantId) -> Tenant:
-        tenant = await self._session.get(Tenant, tenant_id, with_for_update=True)
+        # Whoever adds a row of the tenant only looks at its key, and may hold what waits for this.
+        tenant = await self._session.get(Tenant, tenant_id, with_for_update={"key_share": True})
         if tenant is None or tenant.status == "deleted":
             raise TenantNotFoundError
         return tenant

@@ -17,6 +17,8 @@ from ipaddress import ip_network
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
+
 from maas.shared.application.ports import Authenticator, InvalidApiKeyError
 from maas.shared.domain.call import find_call
 from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
@@ -84,10 +86,6 @@ table.insert(answer, 1, entry)
 return answer
 """
 )
-
-
-class UnknownKeyError(InvalidApiKeyError):
-    """Nobody has a key of this id; outside of here it is as bad as any other."""
 
 
 LIFETIME_MS: Final = round(VALID_ENTRY_LIFETIME / timedelta(milliseconds=1))
@@ -203,11 +201,16 @@ class KeyAuthenticator:
 
     async def _read(self, key: PresentedKey) -> tuple[KnownKey, int]:
         """Ask PostgreSQL, a few at a time; tell for how many ms at most its answer is good."""
+        return await self._understand(await self._fetch(key), key)
+
+    async def _fetch(self, key: PresentedKey) -> asyncpg.Record | None:
         async with self._bulkhead:
-            row = await self._database.fetchrow(KEY_QUERY, key.public_id)
-        if row is None or not row["is_known"]:
-            raise UnknownKeyError
-        if row["id"] is None:
+            return await self._database.fetchrow(KEY_QUERY, key.public_id)
+
+    async def _understand(
+        self, row: asyncpg.Record | None, key: PresentedKey
+    ) -> tuple[KnownKey, int]:
+        if row is None or row["id"] is None:
             raise InvalidApiKeyError
         known = _known(dict(row))
         if _is_first_use(known, key):
@@ -231,12 +234,12 @@ class KeyAuthenticator:
             raise InvalidApiKeyError
 
     async def _read_and_fill(self, key: PresentedKey, entry: str, *, asked_at_ms: int) -> KnownKey:
-        try:
-            known, good_for_ms = await self._read(key)
-        except UnknownKeyError:
+        row = await self._fetch(key)
+        if row is None or not row["is_known"]:
             # Others are not kept: one that rests with its holder is good again when the holder is.
             await self._fill(entry, NOBODYS, version=0, dies_at_ms=asked_at_ms + LIFETIME_MS)
-            raise
+            raise InvalidApiKeyError
+        known, good_for_ms = await self._understand(row, key)
         await self._fill(
             entry,
             _spell(known),
