@@ -1,14 +1,98 @@
-"""What was read in the files of versions."""
+"""What was read in the files of versions, and what a tenant lets into its versions.
+
+A file's facts go with the file; those of a version are what its files say together, kept beside it
+to be searched. Both are read by whoever may read the version: the policies of `model_versions` say
+who that is.
+"""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0023_facts"
 down_revision = "0022_collection"
 branch_labels = None
 depends_on = None
 
+OF_VERSIONS = ("version_file_facts", "version_facts")
+TABLES = (*OF_VERSIONS, "model_settings")
+OWN = "tenant_id = current_setting('maas.tenant_id')::uuid"
+
+
+def facts() -> list[sa.Column]:
+    """Make the columns that both kinds of facts have; none of them is known of every format."""
+    return [
+        sa.Column("architecture", sa.Text),
+        sa.Column("parameters", sa.BigInteger),
+        sa.Column("dtype", sa.Text),
+        sa.Column("quantisation", sa.Text),
+        sa.Column("context_length", sa.BigInteger),
+        sa.Column("tensor_count", sa.Integer),
+    ]
+
 
 def upgrade() -> None:
-    pass
+    op.execute("SET LOCAL lock_timeout = '1s'")
+    op.create_table(
+        "version_file_facts",
+        sa.Column("version_id", sa.Uuid, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
+        sa.Column("tenant_id", sa.Uuid, nullable=False),
+        sa.Column("format", sa.Text, nullable=False),
+        *facts(),
+        sa.PrimaryKeyConstraint("version_id", "path", name="pk_version_file_facts"),
+        sa.ForeignKeyConstraint(
+            ["version_id", "path"],
+            ["version_files.version_id", "version_files.path"],
+            name="fk_version_file_facts_version_id_path",
+            ondelete="CASCADE",
+        ),
+    )
+    op.create_table(
+        "version_facts",
+        sa.Column("version_id", sa.Uuid, nullable=False),
+        sa.Column("tenant_id", sa.Uuid, nullable=False),
+        sa.Column("format", sa.Text, nullable=False),
+        *facts(),
+        sa.PrimaryKeyConstraint("version_id", name="pk_version_facts"),
+        sa.ForeignKeyConstraint(
+            ["version_id"],
+            ["model_versions.id"],
+            name="fk_version_facts_version_id",
+            ondelete="CASCADE",
+        ),
+    )
+    op.create_table(
+        "model_settings",
+        sa.Column("tenant_id", sa.Uuid, nullable=False),
+        sa.Column("allows_pickle", sa.Boolean, nullable=False),
+        sa.Column("updated_by", sa.Uuid, nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", name="pk_model_settings"),
+    )
+    _guard()
+
+
+def _guard() -> None:
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(
+            f"CREATE POLICY own_tenant ON {table} TO maas_app USING ({OWN}) WITH CHECK ({OWN})"
+        )
+        # The revocations undo what default privileges may have given.
+        op.execute(f"REVOKE ALL ON {table} FROM PUBLIC, maas_app, maas_system")
+    for table in OF_VERSIONS:
+        # Row-level security holds in the subquery as well: it finds what the caller may read.
+        op.execute(
+            f"CREATE POLICY of_readable ON {table} FOR SELECT TO maas_app USING "
+            f"(EXISTS (SELECT FROM model_versions v WHERE v.id = {table}.version_id))"
+        )
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO maas_app, maas_system")
+    op.execute("GRANT SELECT, INSERT, UPDATE ON model_settings TO maas_app")
+    op.execute("GRANT SELECT ON model_settings TO maas_system")
 
 
 def downgrade() -> None:
-    pass
+    op.execute("SET LOCAL lock_timeout = '1s'")
+    for table in reversed(TABLES):
+        op.drop_table(table)
