@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Uuid,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import attribute_keyed_dict, relationship
 from sqlalchemy.types import TypeEngine
 from typing_extensions import override
@@ -29,7 +31,16 @@ from typing_extensions import override
 from maas.model.domain.blob import Digest
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.model import Model
-from maas.model.domain.text import Description, Label, ModelName, Reason, VersionName
+from maas.model.domain.text import (
+    Description,
+    Label,
+    ModelCard,
+    ModelName,
+    Reason,
+    SourceUrl,
+    Tag,
+    VersionName,
+)
 from maas.model.domain.version import ModelVersion
 from maas.shared.infrastructure.columns import ValueText
 from maas.shared.infrastructure.database import mapper_registry
@@ -52,6 +63,17 @@ class DigestBytes(TypeDecorator[Digest]):
         return None if value is None else Digest(value)
 
 
+SOURCE = """
+    CASE source_kind
+    WHEN 'uploaded' THEN num_nonnulls(source_model_id, source_version, source_url) = 0
+    WHEN 'fine-tuned-from'
+        THEN num_nonnulls(source_model_id, source_version) = 2 AND source_url IS NULL
+    WHEN 'imported-from'
+        THEN source_url IS NOT NULL AND num_nonnulls(source_model_id, source_version) = 0
+    ELSE false END
+"""
+VALUE = "jsonb_typeof(value) IN ('string', 'number', 'boolean')"
+
 models = Table(
     "models",
     metadata,
@@ -67,6 +89,10 @@ models = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("deleted_at", DateTime(timezone=True)),
     Column("revision", Integer, nullable=False),
+    Column("card", ValueText(ModelCard)),
+    Column("visibility", Text, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    CheckConstraint("visibility IN ('private', 'tenant', 'public')", name="visibility"),
 )
 Index(
     "uq_models_tenant_id_name",
@@ -104,6 +130,15 @@ model_versions = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("revision", Integer, nullable=False),
+    Column("file_count", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("checksum", DigestBytes),
+    Column("source_kind", Text, nullable=False),
+    Column("source_model_id", Uuid),
+    Column("source_version", ValueText(VersionName)),
+    Column("source_url", ValueText(SourceUrl)),
+    CheckConstraint(SOURCE, name="source"),
+    CheckConstraint("octet_length(checksum) = 32", name="checksum"),
 )
 Index(
     "uq_model_versions_model_id_name", model_versions.c.model_id, model_versions.c.name, unique=True
@@ -113,6 +148,80 @@ Index(
     model_versions.c.model_id,
     model_versions.c.created_at,
     model_versions.c.id,
+)
+
+
+
+def _of_model() -> Column[Any]:
+    return Column("model_id", Uuid, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+
+
+def _of_version() -> Column[Any]:
+    return Column(
+        "version_id", Uuid, ForeignKey("model_versions.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+model_tags = Table(
+    "model_tags",
+    metadata,
+    _of_model(),
+    Column("tag", ValueText(Tag), primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Index("ix_model_tags_tenant_id_tag", "tenant_id", "tag"),
+)
+
+model_metadata = Table(
+    "model_metadata",
+    metadata,
+    _of_model(),
+    Column("key", Text, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("value", JSONB, nullable=False),
+    CheckConstraint(VALUE, name="value"),
+)
+
+model_grants = Table(
+    "model_grants",
+    metadata,
+    _of_model(),
+    Column("grantee_id", Uuid, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("created_by", Uuid, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Index("ix_model_grants_grantee_id", "grantee_id"),
+)
+
+version_metadata = Table(
+    "version_metadata",
+    metadata,
+    _of_version(),
+    Column("key", Text, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("value", JSONB, nullable=False),
+    CheckConstraint(VALUE, name="value"),
+)
+
+version_metrics = Table(
+    "version_metrics",
+    metadata,
+    _of_version(),
+    Column("name", Text, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("value", Double, nullable=False),
+)
+
+version_transitions = Table(
+    "version_transitions",
+    metadata,
+    _of_version(),
+    Column("revision", Integer, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("from_status", Text, nullable=False),
+    Column("to_status", Text, nullable=False),
+    Column("reason", ValueText(Reason)),
+    Column("by", Uuid, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
 )
 
 blobs = Table(
