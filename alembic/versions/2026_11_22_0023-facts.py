@@ -84,8 +84,9 @@ def _guard() -> None:
     for table in OF_VERSIONS:
         # Row-level security holds in the subquery as well: it finds what the caller may read.
         op.execute(
-            f"CREATE POLICY of_readable ON {table} FOR SELECT TO maas_app USING "
-            f"(EXISTS (SELECT FROM model_versions v WHERE v.id = {table}.version_id))"
+            f"CREATE POLICY shared ON {table} FOR SELECT TO maas_app USING (EXISTS ("
+            f"SELECT FROM model_versions v WHERE v.id = {table}.version_id "
+            f"AND v.tenant_id = {table}.tenant_id))"
         )
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO maas_app, maas_system")
     op.execute("GRANT SELECT, INSERT, UPDATE ON model_settings TO maas_app")
