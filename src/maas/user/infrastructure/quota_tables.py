@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 
 from maas.shared.infrastructure.database import mapper_registry
@@ -83,7 +84,8 @@ quota_holds = Table(
     Column("storage_bytes", BigInteger, nullable=False),
     Column("progress_tokens", BigInteger),
     Column("progress_cost_nanos", BigInteger),
-    Column("progress_storage_bytes", BigInteger),
+    # What is never settled is not stored: then an expired hold was of nothing.
+    Column("progress_storage_bytes", BigInteger, server_default=text("0")),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("lease", Interval, nullable=False),
     Column("lease_until", DateTime(timezone=True), nullable=False),
