@@ -126,7 +126,9 @@ async def _count_rollups(control: Connection) -> None:
     for each in ROLLUPS:
         columns = f"tenant_id, {each.bucket}, {each.of}, retention_class, period"
         figures = "events, failures, denials, newest_seq"
-        await control.execute(f"INSERT INTO {each.table} ({columns}, {figures}) {each.counted}")
+        # In the order of time, as the flush would have come to them: a day's rows lie together.
+        counted = f"SELECT * FROM ({each.counted}) AS counted ORDER BY 2"  # noqa: S608  fixed words
+        await control.execute(f"INSERT INTO {each.table} ({columns}, {figures}) {counted}")
 
 
 async def _clear(connect: dict[str, Any], span: Span) -> None:

@@ -85,7 +85,9 @@ async def recount(connection: Connection) -> float:
         await connection.execute("SET LOCAL enable_sort = off")
         for rollup in ROLLUPS:
             await connection.execute(f"TRUNCATE {rollup.table}")
-            await connection.execute(f"INSERT INTO {rollup.table} {rollup.counted}")
+            # In the order of time, as the flush comes to them: a day's rows lie together.
+            counted = f"SELECT * FROM ({rollup.counted}) AS counted ORDER BY 2"  # noqa: S608  fixed words
+            await connection.execute(f"INSERT INTO {rollup.table} {counted}")
     await connection.execute(f"ANALYZE {', '.join(rollup.table for rollup in ROLLUPS)}")
     return time.perf_counter() - began
 
