@@ -1,14 +1,41 @@
-"""What the first bytes of a file say about its format."""
+"""What the name and the first bytes of a file say about its format, and who reads on from there."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
+from maas.model.domain.archive import EMPTY, MAGIC, read_archive
+from maas.model.domain.config import NAME as CONFIG_NAME
+from maas.model.domain.config import read_config
+from maas.model.domain.facts import (
+    ArchiveRefusedError,
+    Facts,
+    Format,
+    LyingHeaderError,
+)
+from maas.model.domain.file import FilePath
+from maas.model.domain.gguf import is_gguf, read_gguf
+from maas.model.domain.onnx import read_onnx
+from maas.model.domain.reading import BoundReachedError, Reading
+from maas.model.domain.safetensors import MAX_FORMAT_BYTES, read_safetensors
 from maas.shared.domain.errors import UnsupportedMediaError
 
 SNIFFED_BYTES = 64 * 1024
-MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
 
-_ZIP = b"PK\x03\x04"
 _PICKLE_PROTOCOLS = frozenset(range(2, 6))
+_PICKLE_NAMES = (".pkl", ".pickle", ".joblib")
+_FORMATS: Mapping[str, Format] = {
+    ".safetensors": "safetensors",
+    ".gguf": "gguf",
+    ".onnx": "onnx",
+    ".zip": "zip",
+}
+"""What a name promises: then the file is that, or it is refused."""
+
+_READERS: Mapping[Format, Callable[[int], Reading[Facts | None]]] = {
+    "safetensors": read_safetensors,
+    "gguf": read_gguf,
+    "onnx": read_onnx,
+    "config": read_config,
+}
 
 
 class PickleRefusedError(UnsupportedMediaError):
@@ -27,7 +54,7 @@ def is_pickle(head: bytes) -> bool:
 
     A sieve against what common tools write, not proof against forgery: nothing here loads files.
     """
-    if head.startswith(_ZIP):
+    if head.startswith(MAGIC):
         return b"data.pkl" in head
     if len(head) < 2 or head[0] != 0x80 or head[1] not in _PICKLE_PROTOCOLS:  # noqa: PLR2004  pickle's PROTO opcode
         return False
@@ -37,11 +64,75 @@ def is_pickle(head: bytes) -> bool:
 def _is_safetensors(head: bytes) -> bool:
     # Its header length may begin with the same two bytes as a pickle; then JSON follows.
     length = int.from_bytes(head[:8], "little")
-    return length <= MAX_SAFETENSORS_HEADER_BYTES and head[8:10] in {b'{"', b"{}", b"{ "}
+    return length <= MAX_FORMAT_BYTES and head[8:10] in {b'{"', b"{}", b"{ "}
 
 
-async def refusing_pickle(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+def read_facts(
+    path: FilePath, size: int, head: bytes, *, limit_unpacked_bytes: int
+) -> Reading[Facts | None]:
+    """Read what the file says of itself; `None` if it is of no kind that is read.
+
+    `head` are its first `SNIFFED_BYTES`, or all it has. Of a file that has more to say than is
+    read of one, the format alone is told.
+
+    Raises:
+        LyingHeaderError, ArchiveRefusedError: it will not do.
+    """
+    file_format = _format_of(path, head)
+    if file_format is None:
+        return (yield from _guess(size, head))
+    if file_format == "pickle":
+        return Facts(format="pickle")
+    if file_format == "zip":
+        return (yield from _read_archive(size, head, limit_unpacked_bytes))
+    try:
+        return (yield from _READERS[file_format](size))
+    except BoundReachedError:
+        return Facts(format=file_format)
+
+
+def _format_of(path: FilePath, head: bytes) -> Format | None:
+    """Tell by the name, else by signs that nothing else begins with."""
+    name = path.name.lower()
+    for ending, promised in _FORMATS.items():
+        if name.endswith(ending):
+            return promised
+    if head.startswith(MAGIC):
+        return "zip"
+    if is_gguf(head):
+        return "gguf"
+    if name.endswith(_PICKLE_NAMES) or is_pickle(head):
+        return "pickle"
+    return "config" if name == CONFIG_NAME else None
+
+
+def _read_archive(size: int, head: bytes, limit_bytes: int) -> Reading[Facts]:
+    if not head.startswith((MAGIC, EMPTY)):
+        raise ArchiveRefusedError("it does not begin as a zip archive does")
+    facts = yield from read_archive(size, limit_bytes=limit_bytes)
+    return Facts(format="pickle") if is_pickle(head) else facts
+
+
+def _guess(size: int, head: bytes) -> Reading[Facts | None]:
+    """Read what only looks like safetensors, which has no sign of its own; it may be no such."""
+    if not _is_safetensors(head):
+        return None
+    try:
+        return (yield from read_safetensors(size))
+    except (LyingHeaderError, BoundReachedError):
+        return None
+
+
+async def _never() -> bool:
+    return False
+
+
+async def refusing_pickle(
+    body: AsyncIterable[bytes], *, unless: Callable[[], Awaitable[bool]] = _never
+) -> AsyncIterator[bytes]:
     """Pass a body on unless it begins like a pickle; holds `SNIFFED_BYTES` back to see.
+
+    Whether pickles are allowed is only asked when there is one.
 
     Raises:
         PickleRefusedError: it does, and nothing was passed on.
@@ -54,11 +145,11 @@ async def refusing_pickle(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             continue
         head += chunk
         if len(head) >= SNIFFED_BYTES:
-            if is_pickle(bytes(head[:SNIFFED_BYTES])):
+            if is_pickle(bytes(head[:SNIFFED_BYTES])) and not await unless():
                 raise PickleRefusedError
             is_checked = True
             yield bytes(head)
     if not is_checked:
-        if is_pickle(bytes(head)):
+        if is_pickle(bytes(head)) and not await unless():
             raise PickleRefusedError
         yield bytes(head)

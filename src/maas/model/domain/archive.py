@@ -1,0 +1,229 @@
+"""Inspects a zip archive: what its directory says, and that its entries are where it says.
+
+Nothing is unpacked, here or anywhere else in the platform. Archives are refused for what they would
+do to whoever unpacks them after a download. What is compared are announced sizes: an entry that
+says it is small and is not is stopped by its own checksum, not by us.
+"""
+
+import re
+import stat
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from maas.model.domain.facts import ArchiveRefusedError, Facts
+from maas.model.domain.reading import Reading, Span
+
+MAGIC = b"PK\x03\x04"
+EMPTY = b"PK\x05\x06"
+"""How an archive begins that has no entries; it ends like that too."""
+
+MAX_ENTRIES = 1_000
+MAX_RATIO = 100
+HARMLESS_BYTES = 1024 * 1024
+"""What unpacks to no more than this harms nobody, however well it was packed."""
+
+MAX_DIRECTORY_BYTES = 4 * 1024 * 1024
+MAX_COMMENT_BYTES = 65_535
+
+_END = Struct("<4s4H2LH")
+_END64 = Struct("<4sQ2H2L4Q")
+_LOCATOR = Struct("<4sLQL")
+_ENTRY = Struct("<4s6H3L5H2L")
+_LOCAL = Struct("<4s5H3L2H")
+_LOCATOR_MAGIC, _END64_MAGIC, _ENTRY_MAGIC = b"PK\x06\x07", b"PK\x06\x06", b"PK\x01\x02"
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+_IN_64, _IN_64_SHORT = 0xFFFF_FFFF, 0xFFFF
+_ZIP64_FIELD = 1
+_UNICODE_PATH_FIELD = 0x7075
+_DRIVE = re.compile(r"[A-Za-z]:")
+_PICKLES = (".pkl", ".pickle")
+
+
+def read_archive(size: int, *, limit_bytes: int) -> Reading[Facts]:
+    """Look at every entry; one that is a pickle makes the archive a `pickle`.
+
+    Raises:
+        ArchiveRefusedError: too many entries, too much inside, a path or a link that leads out of
+            the folder it is unpacked to, or a directory that does not say what is there.
+    """
+    directory = yield from _find_directory(size)
+    if directory.entries > MAX_ENTRIES:
+        raise ArchiveRefusedError(f"it has more than {MAX_ENTRIES} entries")
+    if directory.size > MAX_DIRECTORY_BYTES:
+        raise ArchiveRefusedError("its directory is too long")
+    text = b""
+    if directory.size:
+        text = yield Span(directory.start, directory.start + directory.size)
+    entries = _entries(text, directory.entries)
+    _check_sizes(entries, size, limit_bytes)
+    yield from _check_places(entries, directory.start)
+    has_pickle = any(entry.path.lower().endswith(_PICKLES) for entry in entries)
+    return Facts(format="pickle" if has_pickle else "zip")
+
+
+class _Directory(NamedTuple):
+    """Where the directory begins, its bytes, and how many entries it says it has."""
+
+    start: int
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    name: bytes
+    path: str
+    method: int
+    packed: int
+    unpacked: int
+    start: int
+
+
+def _find_directory(size: int) -> Reading[_Directory]:
+    """Find the record at the very end, and the one for large archives if it points there."""
+    if size < _END.size:
+        raise _broken()
+    start = max(0, size - _END.size - MAX_COMMENT_BYTES)
+    tail = yield Span(start, size)
+    at = tail.rfind(EMPTY)
+    if at < 0 or at + _END.size > len(tail):
+        raise _broken()
+    _, disk, first_disk, here, entries, length, offset, comment = _END.unpack_from(tail, at)
+    if at + _END.size + comment != len(tail):
+        raise ArchiveRefusedError("something follows its end, so that readers differ about it")
+    found = _Directory(offset, length, entries)
+    end = start + at
+    if _IN_64 in {length, offset} or _IN_64_SHORT in {disk, first_disk, here, entries}:
+        found, end = yield from _find_directory64(end)
+    elif disk or first_disk or here != entries:
+        raise ArchiveRefusedError("it is one of several parts")
+    if found.start + found.size != end:
+        raise ArchiveRefusedError("its directory is not where it should be")
+    return found
+
+
+def _find_directory64(end: int) -> Reading[tuple[_Directory, int]]:
+    if end < _LOCATOR.size + _END64.size:
+        raise _broken()
+    locator = yield Span(end - _LOCATOR.size, end)
+    magic, disk, start, disks = _LOCATOR.unpack(locator)
+    if magic != _LOCATOR_MAGIC or start + _END64.size > end - _LOCATOR.size:
+        raise _broken()
+    record = yield Span(start, start + _END64.size)
+    magic, _, _, _, this, first, here, entries, length, offset = _END64.unpack(record)
+    if magic != _END64_MAGIC:
+        raise _broken()
+    if disk or disks > 1 or this or first or here != entries:
+        raise ArchiveRefusedError("it is one of several parts")
+    return _Directory(offset, length, entries), start
+
+
+def _entries(text: bytes, number: int) -> list[_Entry]:
+    entries: list[_Entry] = []
+    paths: set[str] = set()
+    at = 0
+    for _ in range(number):
+        entry, at = _entry(text, at)
+        _check_path(entry.path)
+        if entry.path in paths:
+            raise ArchiveRefusedError("two of its entries have one path")
+        paths.add(entry.path)
+        entries.append(entry)
+    if at != len(text):
+        raise ArchiveRefusedError("its directory has more in it than it says")
+    return entries
+
+
+def _entry(text: bytes, at: int) -> tuple[_Entry, int]:
+    if at + _ENTRY.size > len(text):
+        raise _broken()
+    head = _ENTRY.unpack_from(text, at)
+    magic, flags, method, attributes, start = head[0], head[3], head[4], head[15], head[16]
+    packed, unpacked, name_bytes, extra_bytes, comment_bytes, disk = head[8:14]
+    at += _ENTRY.size
+    name, extra = text[at : at + name_bytes], text[at + name_bytes :][:extra_bytes]
+    at += name_bytes + extra_bytes + comment_bytes
+    if magic != _ENTRY_MAGIC or at > len(text):
+        raise _broken()
+    if flags & _ENCRYPTED:
+        raise ArchiveRefusedError("an entry is encrypted, so nobody can look at it")
+    if stat.S_IFMT(attributes >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise ArchiveRefusedError("an entry is a link or a device")
+    unpacked, packed, start = _widened(extra, unpacked, packed, start)
+    if disk not in {0, _IN_64_SHORT}:
+        raise ArchiveRefusedError("it is one of several parts")
+    path = _decoded(name, is_utf8=bool(flags & _UTF8))
+    entry = _Entry(
+        name=name, path=path, method=method, packed=packed, unpacked=unpacked, start=start
+    )
+    return entry, at
+
+
+def _widened(extra: bytes, *numbers: int) -> list[int]:
+    """Put the numbers in that do not fit into the entry itself: they are in one of its extras."""
+    wide: list[int] = []
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = int.from_bytes(extra[at : at + 2], "little"), extra[at + 2 : at + 4]
+        content = extra[at + 4 : at + 4 + int.from_bytes(length, "little")]
+        at += 4 + int.from_bytes(length, "little")
+        if kind == _ZIP64_FIELD:
+            wide = [
+                int.from_bytes(content[i : i + 8], "little") for i in range(0, len(content) - 7, 8)
+            ]
+        elif kind == _UNICODE_PATH_FIELD:
+            raise ArchiveRefusedError("an entry has two paths, so that readers differ about it")
+    missing = iter(wide)
+    result = [next(missing, None) if number == _IN_64 else number for number in numbers]
+    if None in result:
+        raise _broken()
+    return [number for number in result if number is not None]
+
+
+def _decoded(name: bytes, *, is_utf8: bool) -> str:
+    try:
+        return name.decode("utf-8" if is_utf8 else "cp437")
+    except UnicodeDecodeError:
+        raise ArchiveRefusedError("a path in it is not text") from None
+
+
+def _check_path(path: str) -> None:
+    if not path or "\0" in path or "\\" in path or path.startswith("/") or _DRIVE.match(path):
+        raise ArchiveRefusedError("a path in it is not relative, or not a path at all")
+    if ".." in path.split("/"):
+        raise ArchiveRefusedError("a path in it leads out of the folder it is unpacked to")
+
+
+def _check_sizes(entries: list[_Entry], size: int, limit_bytes: int) -> None:
+    unpacked = sum(entry.unpacked for entry in entries)
+    if unpacked > limit_bytes:
+        raise ArchiveRefusedError(f"it unpacks to more than {limit_bytes} bytes")
+    if any(not entry.method and entry.packed != entry.unpacked for entry in entries):
+        raise ArchiveRefusedError("an entry's sizes contradict each other")
+    if unpacked > max(HARMLESS_BYTES, MAX_RATIO * size) or any(
+        entry.unpacked > max(HARMLESS_BYTES, MAX_RATIO * entry.packed) for entry in entries
+    ):
+        raise ArchiveRefusedError(f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+def _check_places(entries: list[_Entry], end: int) -> Reading[None]:
+    """See that each entry is there under the same name, and that no two share their bytes."""
+    reached = 0
+    for entry in sorted(entries, key=lambda each: each.start):
+        stop = entry.start + _LOCAL.size + len(entry.name)
+        if entry.start < reached or stop > end:
+            raise ArchiveRefusedError("its entries overlap, or are not where they should be")
+        head = yield Span(entry.start, stop)
+        values = _LOCAL.unpack_from(head)
+        magic, flags, method, name_bytes, extra_bytes = *values[:1], *values[2:4], *values[-2:]
+        name = head[_LOCAL.size :]
+        if (magic, method, name, name_bytes) != (MAGIC, entry.method, entry.name, len(name)):
+            raise ArchiveRefusedError("its directory does not say what is there")
+        reached = stop + extra_bytes + entry.packed
+        if flags & _ENCRYPTED or reached > end:
+            raise ArchiveRefusedError("its entries overlap, or are not where they should be")
+
+
+def _broken() -> ArchiveRefusedError:
+    return ArchiveRefusedError("its directory is missing or broken")
