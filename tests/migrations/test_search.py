@@ -49,10 +49,10 @@ FILL = f"""
     SELECT '{ELSEWHERE}', id, created_at FROM accounts WHERE username LIKE '%05';
     INSERT INTO membership_roles SELECT tenant_id, account_id,
         CASE WHEN created_at < '2025-12-29' THEN 'auditor' ELSE 'user' END FROM memberships;
-    INSERT INTO models (id, tenant_id, name, description, framework, task, created_by, created_at,
-                        updated_at, deleted_at, revision)
-    SELECT a.id, m.tenant_id, a.username, a.display_name, left(m.status, 4), 'chat', a.id,
-           m.created_at, now(), CASE WHEN a.username LIKE '%3' THEN now() END, 1
+    INSERT INTO models (id, tenant_id, name, description, framework, task, visibility, owner_id,
+                        created_by, created_at, updated_at, deleted_at, revision)
+    SELECT a.id, m.tenant_id, a.username, a.display_name, left(m.status, 4), 'chat', 'tenant',
+           a.id, a.id, m.created_at, now(), CASE WHEN a.username LIKE '%3' THEN now() END, 1
     FROM accounts a JOIN memberships m ON m.account_id = a.id;
     CREATE INDEX ix_accounts_search ON accounts
         USING gin (search_grams(username, email, display_name)) WITH (fastupdate = off);

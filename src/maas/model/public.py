@@ -9,7 +9,16 @@ VersionId = NewType("VersionId", UUID)
 Framework: TypeAlias = Literal["gguf", "safetensors", "pytorch", "onnx", "tensorflow", "other"]
 """What a model's files are made for."""
 
+Visibility: TypeAlias = Literal["private", "tenant", "public"]
+"""Who reads a model: its owner, its tenant and those it is granted to, or every tenant."""
+
+SourceKind: TypeAlias = Literal["uploaded", "fine-tuned-from", "imported-from"]
+"""Where a version comes from."""
+
 VersionStatus: TypeAlias = Literal[
     "pending", "uploading", "validating", "ready", "deprecated", "archived", "failed"
 ]
 """Where a version is in its life; its files are fixed from `ready` on."""
+
+MANAGE_MODELS = "model:manage"
+"""Held by who sees the tenant's private models, and decides for their owners who sees them."""

@@ -289,6 +289,30 @@ def on_model(body: object = None, *, makes: str | None = None) -> Make:
     return make
 
 
+def under_model(**values: str) -> Make:
+    """Make a case of what a model has under names of the caller's own."""
+
+    async def make(world: World) -> Case:
+        case = await on_model()(world)
+        return Case(
+            caller=world.root,
+            values={**case.values, **values},
+            missing={**case.missing, **values},
+            resource=case.resource,
+        )
+
+    return make
+
+
+async def deleted_model(world: World) -> Case:
+    case = await on_model()(world)
+    gone = await world.client.delete(
+        f"{API}/models/{case.values['model_id']}", headers=world.root.headers
+    )
+    assert gone.status_code == 204, gone.text
+    return case
+
+
 def on_version(body: object = None) -> Make:
     async def make(world: World) -> Case:
         case = await on_model()(world)
@@ -326,6 +350,37 @@ async def on_file(world: World) -> Case:
     return Case(
         caller=world.root, values=values, missing=case.missing, resource=("model_file", SOME)
     )
+
+
+TUS = {"Tus-Resumable": "1.0.0"}
+CHUNK = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+
+
+async def create_upload(world: World) -> Case:
+    case = await on_version()(world)
+    wanted = {**case.values, "path": "weights/m.gguf"}
+    pairs = [f"{key} {base64.b64encode(text.encode()).decode()}" for key, text in wanted.items()]
+    return Case(
+        caller=world.root,
+        headers={**TUS, "Upload-Length": str(len(FILE)), "Upload-Metadata": ",".join(pairs)},
+        resource=("model_upload", SOME),
+    )
+
+
+def on_upload(**parts: Any) -> Make:
+    async def make(world: World) -> Case:
+        case = await create_upload(world)
+        headers = {**world.root.headers, **case.headers}
+        made = await world.client.post(f"{API}/uploads", headers=headers)
+        assert made.status_code == 201, made.text
+        return Case(
+            caller=world.root,
+            values={"upload_id": made.headers["location"].rpartition("/")[2]},
+            missing={"upload_id": str(new_id())},
+            **{"headers": TUS, **parts},
+        )
+
+    return make
 
 
 KEY: dict[str, Any] = {"name": "nightly", "scopes": ["model:read"]}
@@ -535,16 +590,30 @@ ROWS: dict[str, Make] = {
     "GET /models/{model_id}": on_model(),
     "PUT /models/{model_id}": on_model({"task": "chat"}),
     "DELETE /models/{model_id}": on_model(),
+    "POST /models/{model_id}/restore": deleted_model,
+    "PUT /models/{model_id}/tags/{tag}": under_model(tag="chat"),
+    "DELETE /models/{model_id}/tags/{tag}": under_model(tag="chat"),
+    "GET /models/{model_id}/grants": on_model(),
+    "PUT /models/{model_id}/grants/{tenant_id}": under_model(tenant_id=str(new_id())),
+    "DELETE /models/{model_id}/grants/{tenant_id}": under_model(tenant_id=str(new_id())),
     "GET /models/{model_id}/versions": on_model(),
     "POST /models/{model_id}/versions": on_model({"version": "1.0.0"}, makes="model_version"),
     "GET /models/{model_id}/versions/{version}": on_version(),
     "PUT /models/{model_id}/versions/{version}": on_version({"description": "Mine"}),
     "DELETE /models/{model_id}/versions/{version}": on_version(),
     "POST /models/{model_id}/versions/{version}/transition": on_version({"status": "uploading"}),
+    "GET /models/{model_id}/versions/{version}/transitions": on_version(),
     "GET /models/{model_id}/versions/{version}/files": on_version(),
     "PUT /models/{model_id}/versions/{version}/files/{path}": upload,
     "GET /models/{model_id}/versions/{version}/files/{path}": on_file,
     "DELETE /models/{model_id}/versions/{version}/files/{path}": on_file,
+    "OPTIONS /uploads": plain(),
+    "POST /uploads": create_upload,
+    "GET /uploads/{upload_id}": on_upload(),
+    "PATCH /uploads/{upload_id}": on_upload(
+        headers=CHUNK, content=FILE, resource=("model_file", SOME)
+    ),
+    "DELETE /uploads/{upload_id}": on_upload(resource=("model_upload", SOME)),
     "GET /audit/logs": plain(),
     "GET /audit/logs/{id}": one_event,
     "GET /audit/logs/{id}/neighbours": one_event,

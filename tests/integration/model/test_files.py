@@ -12,6 +12,7 @@ from typing_extensions import override
 from maas.model.application.files import IncomingFile, TakenFile
 from maas.model.application.models import NewModel
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
+from maas.model.application.versions import NewVersion
 from maas.model.domain.blob import Digest, DigestMismatchError
 from maas.model.domain.file import FilePath
 from maas.model.domain.formats import PickleRefusedError
@@ -80,6 +81,7 @@ class Draft:
     async def move(self, status: object) -> None:
         async with acting_as(self.principal):
             await self.registry.versions.move(
+                self.principal,
                 self.model_id,
                 self.name,
                 status,  # type: ignore[arg-type]  # stated by the test
@@ -88,9 +90,7 @@ class Draft:
             )
 
     async def status(self) -> tuple[str, int]:
-        found = await self.registry.queries.get_version(
-            self.principal.tenant_id, self.model_id, self.name
-        )
+        found = await self.registry.queries.get_version(self.principal, self.model_id, self.name)
         return found.status, found.file_count
 
 
@@ -101,7 +101,9 @@ async def make_draft(registry: Registry, principal: Principal) -> Draft:
     async with acting_as(principal):
         model = await registry.models.register(principal, new)
         draft = Draft(registry, principal, model.id)
-        await registry.versions.create(principal, model.id, draft.name, description=None)
+        await registry.versions.create(
+            principal, model.id, NewVersion(name=draft.name, description=None)
+        )
     return draft
 
 

@@ -10,10 +10,20 @@ from sqlalchemy.exc import DBAPIError
 
 from maas.model.application.models import NewModel
 from maas.model.application.queries import ModelDetails, ModelFilter, VersionDetails
+from maas.model.application.versions import NewVersion
 from maas.model.domain.blob import Blob, Digest, Part
 from maas.model.domain.file import FilePath
 from maas.model.domain.model import Model, ModelNameTakenError, ModelNotFoundError
-from maas.model.domain.text import Description, Label, ModelName, Reason, VersionName
+from maas.model.domain.text import (
+    Description,
+    Label,
+    ModelCard,
+    ModelName,
+    Reason,
+    SourceUrl,
+    Tag,
+    VersionName,
+)
 from maas.model.domain.version import ModelVersion, VersionTakenError
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.ids import new_id
@@ -27,10 +37,10 @@ pytestmark = pytest.mark.integration
 TENANT = "01900000-0000-7000-8000-000000000001"
 MANY_MODELS = f"""
     SET LOCAL maas.tenant_id = '{TENANT}';
-    INSERT INTO models (id, tenant_id, name, framework, created_by, created_at, updated_at,
-                        revision)
-    SELECT gen_random_uuid(), '{TENANT}', 'model-' || md5(n::text), 'other', gen_random_uuid(),
-           clock_timestamp(), clock_timestamp(), 1
+    INSERT INTO models (id, tenant_id, name, framework, visibility, owner_id, created_by,
+                        created_at, updated_at, revision)
+    SELECT gen_random_uuid(), '{TENANT}', 'model-' || md5(n::text), 'other', 'tenant',
+           gen_random_uuid(), gen_random_uuid(), clock_timestamp(), clock_timestamp(), 1
     FROM generate_series(1, 20000) n;
     ANALYZE models
 """
@@ -51,6 +61,11 @@ def make_model(principal: Principal, name: str = "org/name:tag") -> Model:
         framework="safetensors",
         task=Label("text-generation"),
         licence=Label("Apache-2.0"),
+        card=ModelCard("# Card\n\nOf a model."),
+        visibility="private",
+        owner_id=principal.account_id,
+        tags={Tag("chat"), Tag("客户")},
+        metadata={"text": "a", "whole": 2**62, "part": 0.1, "yes": True, "one": 1},
         created_by=principal.account_id,
         created_at=NOON,
         updated_at=NOON,
@@ -67,6 +82,10 @@ def make_version(principal: Principal, model: Model) -> ModelVersion:
         status="uploading",
         status_reason=Reason("because"),
         description=Description("first"),
+        source_kind="imported-from",
+        source_url=SourceUrl("https://example.com/a"),
+        metrics={"accuracy": 0.91, "loss": 2.0},
+        metadata={"epochs": 3},
         created_by=principal.account_id,
         created_at=NOON,
         updated_at=NOON,
@@ -79,11 +98,10 @@ def make_blob(content: int = 1) -> Blob:
     return Blob(sha256=Digest(bytes([content]) * 32), size=5, parts=(part,))
 
 
-async def save(registry: Registry, principal: Principal, *things: object) -> None:
+async def save(registry: Registry, principal: Principal, *things: Model) -> None:
     async with acting_as(principal), registry.make_unit_of_work() as uow:
         for thing in things:
-            uow.session.add(thing)
-            await uow.session.flush()
+            uow.models.add(thing)
         await uow.commit()
 
 
@@ -107,7 +125,7 @@ class TestRoundTrip:
 
         assert loaded is not model
         assert fields_of(loaded) == fields_of(model)
-        shown = await registry.queries.get_model(principal.tenant_id, model.id)
+        shown = await registry.queries.get_model(principal, model.id)
         assert shown == ModelDetails.of(model)
 
     async def test_a_version_keeps_every_field_and_file(
@@ -136,9 +154,9 @@ class TestRoundTrip:
         (path,) = loaded.files
         assert path == FilePath("a/b")
         assert fields_of(loaded.files[path]) == fields_of(version.files[path])
-        shown = await registry.queries.get_version(principal.tenant_id, model.id, version.name)
+        shown = await registry.queries.get_version(principal, model.id, version.name)
         assert shown == VersionDetails.of(version)
-        stored = await registry.queries.get_file(principal.tenant_id, model.id, version.name, path)
+        stored = await registry.queries.get_file(principal, model.id, version.name, path)
         assert stored.blob == make_blob()
 
     async def test_deleting_a_version_deletes_its_files_and_no_blob(
@@ -211,7 +229,7 @@ class TestNames:
         async def create() -> VersionDetails:
             async with acting_as(principal):
                 return await registry.versions.create(
-                    principal, model.id, VersionName("1"), description=None
+                    principal, model.id, NewVersion(name=VersionName("1"), description=None)
                 )
 
         results = await asyncio.gather(*(create() for _ in range(5)), return_exceptions=True)
@@ -279,8 +297,8 @@ class TestTenants:
         stranger = make_principal()
         wanted, page = ModelFilter(search="org/name"), PageRequest(include_total=True)
 
-        own = await registry.queries.list_models(principal.tenant_id, wanted, page)
-        foreign = await registry.queries.list_models(stranger.tenant_id, wanted, page)
+        own = await registry.queries.list_models(principal, wanted, page)
+        foreign = await registry.queries.list_models(stranger, wanted, page)
 
         assert (len(own.items), own.total) == (1, 1)
         assert (foreign.items, foreign.total) == ([], 0)
@@ -297,7 +315,7 @@ class TestTenants:
             await registry.models.delete(model.id, check=lambda _: None)
 
         with pytest.raises(ModelNotFoundError):
-            await registry.queries.get_version(principal.tenant_id, model.id, VersionName("1.0.0"))
+            await registry.queries.get_version(principal, model.id, VersionName("1.0.0"))
 
 
 class TestSearch:
@@ -336,7 +354,7 @@ class TestSearch:
         self, registry: Registry, principal: Principal, q: str, expected: set[str]
     ) -> None:
         found = await registry.queries.list_models(
-            principal.tenant_id, ModelFilter(search=q), PageRequest(include_total=True)
+            principal, ModelFilter(search=q), PageRequest(include_total=True)
         )
 
         assert {model.name for model in found.items} == expected
@@ -347,13 +365,13 @@ class TestSearch:
         self, registry: Registry, principal: Principal
     ) -> None:
         none = await registry.queries.list_models(
-            principal.tenant_id, ModelFilter(search="e", framework="onnx"), PageRequest()
+            principal, ModelFilter(search="e", framework="onnx"), PageRequest()
         )
         first = await registry.queries.list_models(
-            principal.tenant_id, ModelFilter(search="e"), PageRequest(limit=2)
+            principal, ModelFilter(search="e"), PageRequest(limit=2)
         )
         second = await registry.queries.list_models(
-            principal.tenant_id, ModelFilter(search="e"), PageRequest(limit=2, after=first.next)
+            principal, ModelFilter(search="e"), PageRequest(limit=2, after=first.next)
         )
 
         assert none.items == []

@@ -57,6 +57,7 @@ def make_model() -> Model:
         framework="gguf",
         task=Label("chat"),
         licence=None,
+        owner_id=ADA,
         created_by=ADA,
         created_at=NOON,
         updated_at=NOON,
@@ -130,12 +131,12 @@ class TestMoveTo:
         version.status = old
 
         if (old, new) in ALLOWED:
-            version.move_to(new, reason=Reason("why"), at=LATER)
+            version.move_to(new, reason=Reason("why"), by=ADA, at=LATER)
             assert (version.status, version.status_reason) == (new, Reason("why"))
             assert version.updated_at == LATER
         else:
             with pytest.raises(TransitionRefusedError):
-                version.move_to(new, reason=None, at=LATER)
+                version.move_to(new, reason=None, by=ADA, at=LATER)
             assert version.status == old
 
     def test_every_status_is_in_the_table(self) -> None:
@@ -144,11 +145,11 @@ class TestMoveTo:
     @pytest.mark.parametrize("new", ["validating", "ready"])
     def test_wants_files_for_it(self, new: VersionStatus) -> None:
         with pytest.raises(VersionEmptyError):
-            make_version("uploading").move_to(new, reason=None, at=LATER)
+            make_version("uploading").move_to(new, reason=None, by=ADA, at=LATER)
 
     def test_says_where_it_can_go(self) -> None:
         with pytest.raises(TransitionRefusedError) as caught:
-            make_version("deprecated").move_to("failed", reason=None, at=LATER)
+            make_version("deprecated").move_to("failed", reason=None, by=ADA, at=LATER)
 
         assert caught.value.detail == "The version is deprecated: it can become archived or ready."
 

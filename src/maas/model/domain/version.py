@@ -1,5 +1,6 @@
 """A version of a model: a life from `pending` to `archived`, and files that are fixed by then."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,8 +10,10 @@ from typing_extensions import Unpack
 
 from maas.model.domain.blob import Blob, Digest
 from maas.model.domain.file import FilePath, VersionFile
-from maas.model.domain.text import Description, Reason, VersionName
-from maas.model.public import ModelId, VersionId, VersionStatus
+from maas.model.domain.metadata import Metadata, MetadataValue, Metrics, are_same
+from maas.model.domain.source import UPLOADED, Source
+from maas.model.domain.text import Description, Reason, SourceUrl, VersionName
+from maas.model.public import ModelId, SourceKind, VersionId, VersionStatus
 from maas.shared.domain.errors import ConflictError, NotFoundError, RuleViolatedError
 from maas.shared.domain.ids import AccountId, TenantId
 
@@ -31,7 +34,8 @@ OPEN_TO_FILES: frozenset[VersionStatus] = frozenset({"pending", "uploading"})
 DELETABLE: frozenset[VersionStatus] = frozenset(
     {"pending", "uploading", "validating", "failed", "archived"}
 )
-_NEEDS_FILES: frozenset[VersionStatus] = frozenset({"validating", "ready"})
+OPEN_TO_LINEAGE: frozenset[VersionStatus] = OPEN_TO_FILES | {"validating", "failed"}
+NEEDS_FILES: frozenset[VersionStatus] = frozenset({"validating", "ready"})
 
 
 class VersionNotFoundError(NotFoundError):
@@ -81,6 +85,17 @@ class VersionFrozenError(RuleViolatedError):
         )
 
 
+class LineageFrozenError(RuleViolatedError):
+    code = "lineage-frozen"
+    title = "Where the version comes from cannot change any more"
+
+    def __init__(self, status: VersionStatus) -> None:
+        super().__init__(
+            f"The version is {status}; its source is fixed with its files. Make a new version "
+            "instead."
+        )
+
+
 class VersionInUseError(RuleViolatedError):
     code = "version-in-use"
     title = "The version is in use"
@@ -112,11 +127,30 @@ class VersionChanges(TypedDict, total=False):
     """What may be revised; what is absent stays."""
 
     description: Description | None
+    metadata: Metadata
+    metrics: Metrics
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of a version's life. `revision` is the one that it led to, and orders them."""
+
+    revision: int
+    from_status: VersionStatus
+    to_status: VersionStatus
+    reason: Reason | None
+    by: AccountId
+    at: datetime
 
 
 @dataclass(eq=False, kw_only=True)
 class ModelVersion:
-    """A version and its files. `revision` counts the changes, for ETags."""
+    """A version and its files. `revision` counts the changes, for ETags.
+
+    `size` is the bytes of all its files together; `checksum` is that of their list, once they are
+    fixed. `transitions` are those since it was loaded.
+    """
 
     id: VersionId
     tenant_id: TenantId
@@ -129,20 +163,59 @@ class ModelVersion:
     created_at: datetime
     updated_at: datetime
     revision: int = 1
+    file_count: int = 0
+    size: int = 0
+    checksum: Digest | None = None
+    source_kind: SourceKind = UPLOADED.kind
+    source_model_id: ModelId | None = None
+    source_version: VersionName | None = None
+    source_url: SourceUrl | None = None
     files: dict[FilePath, VersionFile] = field(default_factory=dict)
+    metadata: dict[str, MetadataValue] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    transitions: list[Transition] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        return Source(
+            kind=self.source_kind,
+            model_id=self.source_model_id,
+            version=self.source_version,
+            url=self.source_url,
+        )
+
+    @source.setter
+    def source(self, source: Source) -> None:
+        self.source_kind = source.kind
+        self.source_model_id = source.model_id
+        self.source_version = source.version
+        self.source_url = source.url
 
     def revise(self, *, at: datetime, **changes: Unpack[VersionChanges]) -> None:
-        """Set what is given, in any status; the files are untouched.
+        """Set what is given; metadata and metrics are replaced as a whole, in any status.
 
         What changes nothing leaves the revision as it is.
-        """
-        description = changes.get("description", self.description)
-        if description != self.description:
-            self.description = description
-            self._touch(at)
 
-    def move_to(self, status: VersionStatus, *, reason: Reason | None, at: datetime) -> None:
-        """Go on to another status.
+        Raises:
+            LineageFrozenError: the source would change, and is fixed in this status.
+        """
+        described = changes.get("description", self.description)
+        source = changes.get("source", self.source)
+        metadata = self.metadata if "metadata" not in changes else changes["metadata"].entries
+        metrics = self.metrics if "metrics" not in changes else changes["metrics"].values
+        if source != self.source and self.status not in OPEN_TO_LINEAGE:
+            raise LineageFrozenError(self.status)
+        is_same = (described, source, metrics) == (self.description, self.source, self.metrics)
+        if is_same and are_same(metadata, self.metadata):
+            return
+        self.description, self.source = described, source
+        self.metadata, self.metrics = dict(metadata), dict(metrics)
+        self._touch(at)
+
+    def move_to(
+        self, status: VersionStatus, *, reason: Reason | None, by: AccountId, at: datetime
+    ) -> None:
+        """Go on to another status; from `ready` on, the checksum of the files is fixed.
 
         Raises:
             TransitionRefusedError: no way leads there from the present one.
@@ -150,11 +223,11 @@ class ModelVersion:
         """
         if status not in TRANSITIONS[self.status]:
             raise TransitionRefusedError(self.status)
-        if status in _NEEDS_FILES and not self.files:
+        if status in NEEDS_FILES and not self.files:
             raise VersionEmptyError
-        self.status = status
-        self.status_reason = reason
-        self._touch(at)
+        if status == "ready" and self.checksum is None:
+            self.checksum = self._checksum_files()
+        self._enter(status, reason=reason, by=by, at=at)
 
     def check_open(self, path: FilePath | None = None) -> None:
         """Refuse unless files may change now, and, given a path, there is room and place for it.
@@ -188,8 +261,10 @@ class ModelVersion:
         self.check_open(path)
         file = self.files.get(path)
         if file is not None:
+            self.size -= file.size
             file.replace(blob, media_type=media_type, by=by, at=at)
         else:
+            self.file_count += 1
             file = VersionFile(
                 version_id=self.id,
                 tenant_id=self.tenant_id,
@@ -201,9 +276,11 @@ class ModelVersion:
                 created_at=at,
             )
             self.files[path] = file
+        self.size += blob.size
         if self.status == "pending":
-            self.status = "uploading"
-        self._touch(at)
+            self._enter("uploading", reason=None, by=by, at=at)
+        else:
+            self._touch(at)
         return file
 
     def remove_file(self, path: FilePath, *, at: datetime) -> Digest:
@@ -217,7 +294,10 @@ class ModelVersion:
         if path not in self.files:
             raise VersionFileNotFoundError
         self._touch(at)
-        return self.files.pop(path).sha256
+        file = self.files.pop(path)
+        self.file_count -= 1
+        self.size -= file.size
+        return file.sha256
 
     def check_deletable(self) -> None:
         """Refuse while somebody may rely on it.
@@ -228,24 +308,53 @@ class ModelVersion:
         if self.status not in DELETABLE:
             raise VersionInUseError(self.status)
 
+    def _checksum_files(self) -> Digest:
+        """Hash the files' paths and digests, in the order of the bytes of the paths."""
+        listed = hashlib.sha256()
+        for path in sorted(self.files, key=lambda path: path.value.encode()):
+            listed.update(f"{path}\0{self.files[path].sha256}\n".encode())
+        return Digest(listed.digest())
+
+    def _enter(
+        self, status: VersionStatus, *, reason: Reason | None, by: AccountId, at: datetime
+    ) -> None:
+        previous, self.status, self.status_reason = self.status, status, reason
+        self._touch(at)
+        self.transitions.append(
+            Transition(
+                revision=self.revision,
+                from_status=previous,
+                to_status=status,
+                reason=reason,
+                by=by,
+                at=at,
+            )
+        )
+
     def _touch(self, at: datetime) -> None:
         self.updated_at = at
         self.revision += 1
 
 
 class VersionRepository(Protocol):
+    """Finds the versions of those models that the caller may see in this tenant."""
+
     async def get(self, model_id: ModelId, name: VersionName, *, lock: bool = True) -> ModelVersion:
         """Load a version of a model that is not deleted, with its files.
 
         Locked by default, so that what was checked stays so until the commit.
 
         Raises:
-            ModelNotFoundError: the model is not there, or another tenant's.
+            ModelNotFoundError: the model is not there, hidden, or another tenant's.
             VersionNotFoundError: the model is, the version is not.
         """
         ...
 
     async def is_name_taken(self, model_id: ModelId, name: VersionName) -> bool: ...
+
+    async def is_readable(self, model_id: ModelId, name: VersionName) -> bool:
+        """Tell whether the caller reads such a version, be it another tenant's."""
+        ...
 
     def add(self, version: ModelVersion) -> None: ...
 

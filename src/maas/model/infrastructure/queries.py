@@ -1,14 +1,20 @@
 """Reads of the registry: raw asyncpg, each in a read-only transaction of its tenant."""
 
-from typing import TypeAlias, TypeVar
+import json
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg
 
 from maas.model.application.queries import (
     FileDetails,
+    GrantDetails,
     ModelDetails,
     ModelFilter,
+    ModelSummary,
+    SourceDetails,
     StoredFile,
+    TransitionDetails,
     VersionDetails,
 )
 from maas.model.domain.blob import Blob, Digest, Part
@@ -16,162 +22,274 @@ from maas.model.domain.file import FilePath
 from maas.model.domain.model import ModelNotFoundError
 from maas.model.domain.text import VersionName
 from maas.model.domain.version import VersionFileNotFoundError, VersionNotFoundError
+from maas.model.infrastructure.visibility import readable, reader
 from maas.model.public import ModelId, VersionId
-from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
+from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
 
-T = TypeVar("T", ModelDetails, VersionDetails)
+T = TypeVar("T", ModelSummary, VersionDetails)
 
-_MODEL_COLUMNS = (
-    "id, name, description, framework, task, licence, created_by, created_at, updated_at, revision"
-)
+_READABLE = readable(tenant="$2", account="$3", manager="$4")
+_LIVE = f"m.id = $1 AND m.deleted_at IS NULL AND {_READABLE}"
+_VERSION_OF = "model_versions v ON v.model_id = m.id AND v.tenant_id = m.tenant_id"
 
-GET_MODEL = f"""
-SELECT {_MODEL_COLUMNS} FROM models WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL
-"""  # noqa: S608  no input in it
+SUMMARY_COLUMNS = """
+m.id, m.tenant_id, m.name, m.description, m.framework, m.task, m.licence, m.visibility, m.owner_id,
+m.created_by, m.created_at, m.updated_at, m.deleted_at, m.revision,
+ARRAY(SELECT t.tag FROM model_tags t WHERE t.model_id = m.id AND t.tenant_id = m.tenant_id
+      ORDER BY t.tag COLLATE "C") AS tags,
+(SELECT jsonb_object_agg(e.key, e.value) FROM model_metadata e
+ WHERE e.model_id = m.id AND e.tenant_id = m.tenant_id) AS metadata
+"""
+"""What a `ModelSummary` is made of, from `models m`."""
 
-LIST_MODELS = f"""
-SELECT {_MODEL_COLUMNS} FROM models
-WHERE tenant_id = $1 AND deleted_at IS NULL
-  AND ($2::text IS NULL OR framework = $2) AND ($3::text IS NULL OR task = $3)
-  AND ($4::timestamptz IS NULL OR (created_at, id) < ($4, $5::uuid))
-ORDER BY created_at DESC, id DESC LIMIT $6
-"""  # noqa: S608  no input in it
+GET_MODEL = f"SELECT {SUMMARY_COLUMNS}, m.card FROM models m WHERE {_LIVE}"  # noqa: S608  no input in it
 
-COUNT_MODELS = """
-SELECT count(*) FROM models
-WHERE tenant_id = $1 AND deleted_at IS NULL
-  AND ($2::text IS NULL OR framework = $2) AND ($3::text IS NULL OR task = $3)
+_LISTED = """
+m.tenant_id = $1 AND m.deleted_at IS NULL AND (m.visibility <> 'private' OR m.owner_id = $2 OR $3)
+  AND ($4::text IS NULL OR m.framework = $4) AND ($5::text IS NULL OR m.task = $5)
 """
 
-SEARCH_MODELS = f"SELECT {_MODEL_COLUMNS} FROM model_search($1, $2, $3, $4, $5, $6)"  # noqa: S608  no input in it
+LIST_MODELS = f"""
+SELECT {SUMMARY_COLUMNS} FROM models m
+WHERE {_LISTED} AND ($6::timestamptz IS NULL OR (m.created_at, m.id) < ($6, $7::uuid))
+ORDER BY m.created_at DESC, m.id DESC LIMIT $8
+"""  # noqa: S608  no input in it
+
+COUNT_MODELS = f"SELECT count(*) FROM models m WHERE {_LISTED}"  # noqa: S608  no input in it
+
+SEARCH_MODELS = f"""
+SELECT {SUMMARY_COLUMNS} FROM model_search($6, $4, $5, $7, $8, $9) m WHERE {_LISTED}
+"""  # noqa: S608  no input in it
 
 COUNT_FOUND_MODELS = "SELECT model_search_count($1, $2, $3)"
 
-_VERSION_COLUMNS = """
-v.id, v.model_id, v.name, v.status, v.status_reason, v.description, v.created_by, v.created_at,
-v.updated_at, v.revision, f.file_count, f.size
-"""
-_FILE_TOTALS = """
-CROSS JOIN LATERAL (SELECT count(*) AS file_count, coalesce(sum(size), 0)::bigint AS size
-                    FROM version_files WHERE version_id = v.id) f
+LIST_GRANTS = """
+SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM model_grants g
+WHERE g.model_id = $1 AND g.tenant_id = $2
+  AND ($3::timestamptz IS NULL OR (g.created_at, g.grantee_id) < ($3, $4::uuid))
+ORDER BY g.created_at DESC, g.grantee_id DESC LIMIT $5
 """
 
+COUNT_GRANTS = "SELECT count(*) FROM model_grants WHERE model_id = $1 AND tenant_id = $2"
+
+VERSION_COLUMNS = """
+v.id, v.model_id, v.name, v.status, v.status_reason, v.description, v.file_count, v.size,
+v.checksum, v.source_kind, v.source_model_id, v.source_version, v.source_url, v.created_by,
+v.created_at, v.updated_at, v.revision,
+(SELECT jsonb_object_agg(n.name, n.value) FROM version_metrics n
+ WHERE n.version_id = v.id AND n.tenant_id = v.tenant_id) AS metrics,
+(SELECT jsonb_object_agg(e.key, e.value) FROM version_metadata e
+ WHERE e.version_id = v.id AND e.tenant_id = v.tenant_id) AS metadata
+"""
+"""What a `VersionDetails` is made of, from `model_versions v`."""
+
 GET_VERSION = f"""
-SELECT {_VERSION_COLUMNS} FROM models m
-JOIN model_versions v ON v.model_id = m.id AND v.tenant_id = m.tenant_id {_FILE_TOTALS}
-WHERE m.id = $1 AND m.tenant_id = $2 AND m.deleted_at IS NULL AND v.name = $3
+SELECT {VERSION_COLUMNS} FROM models m JOIN {_VERSION_OF} WHERE {_LIVE} AND v.name = $5
 """  # noqa: S608  no input in it
 
 LIST_VERSIONS = f"""
-SELECT {_VERSION_COLUMNS} FROM model_versions v {_FILE_TOTALS}
-WHERE v.model_id = $1 AND v.tenant_id = $2
-  AND ($3::timestamptz IS NULL OR (v.created_at, v.id) < ($3, $4::uuid))
-ORDER BY v.created_at DESC, v.id DESC LIMIT $5
+SELECT {VERSION_COLUMNS} FROM models m JOIN {_VERSION_OF}
+WHERE {_LIVE} AND ($5::timestamptz IS NULL OR (v.created_at, v.id) < ($5, $6::uuid))
+ORDER BY v.created_at DESC, v.id DESC LIMIT $7
 """  # noqa: S608  no input in it
 
-COUNT_VERSIONS = "SELECT count(*) FROM model_versions WHERE model_id = $1 AND tenant_id = $2"
+COUNT_VERSIONS = f"SELECT count(*) FROM models m JOIN {_VERSION_OF} WHERE {_LIVE}"  # noqa: S608  no input in it
 
-HAS_MODEL = "SELECT 1 FROM models WHERE id = $1 AND tenant_id = $2 AND deleted_at IS NULL"
+HAS_MODEL = f"SELECT 1 FROM models m WHERE {_LIVE}"  # noqa: S608  no input in it
 
-FIND_VERSION_ID = """
-SELECT v.id FROM models m JOIN model_versions v ON v.model_id = m.id AND v.tenant_id = m.tenant_id
-WHERE m.id = $1 AND m.tenant_id = $2 AND m.deleted_at IS NULL AND v.name = $3
-"""
+HAS_OWN_MODEL = f"{HAS_MODEL} AND m.tenant_id = $2"
 
-LIST_FILES = """
-SELECT path, size, sha256, media_type, created_at FROM version_files
-WHERE version_id = $1 AND tenant_id = $2 AND ($3::text IS NULL OR path > $3)
-ORDER BY path LIMIT $4
-"""
+HAS_VERSION = f"SELECT 1 FROM models m JOIN {_VERSION_OF} WHERE {_LIVE} AND v.name = $5"  # noqa: S608  no input in it
 
-COUNT_FILES = "SELECT count(*) FROM version_files WHERE version_id = $1 AND tenant_id = $2"
+_TRANSITION_OF = "version_transitions s ON s.version_id = v.id AND s.tenant_id = v.tenant_id"
 
-GET_MANIFEST = """
-SELECT f.sha256, f.size, p.key, p.size AS part_size, p.part_sha256
-FROM version_files f LEFT JOIN blob_parts p ON p.sha256 = f.sha256
-WHERE f.version_id = $1 AND f.tenant_id = $2 AND f.path = $3 ORDER BY p.index
-"""
+LIST_TRANSITIONS = f"""
+SELECT s.revision, s.from_status, s.to_status, s.reason, s.by, s.at
+FROM models m JOIN {_VERSION_OF} JOIN {_TRANSITION_OF}
+WHERE {_LIVE} AND v.name = $5 AND ($6::integer IS NULL OR s.revision < $6)
+ORDER BY s.revision DESC LIMIT $7
+"""  # noqa: S608  no input in it
+
+COUNT_TRANSITIONS = f"""
+SELECT count(*) FROM models m JOIN {_VERSION_OF} JOIN {_TRANSITION_OF}
+WHERE {_LIVE} AND v.name = $5
+"""  # noqa: S608  no input in it
+
+_FILE_OF = "version_files f ON f.version_id = v.id AND f.tenant_id = v.tenant_id"
+
+LIST_FILES = f"""
+SELECT f.path, f.size, f.sha256, f.media_type, f.created_at
+FROM models m JOIN {_VERSION_OF} JOIN {_FILE_OF}
+WHERE {_LIVE} AND v.name = $5 AND ($6::text IS NULL OR f.path > $6)
+ORDER BY f.path LIMIT $7
+"""  # noqa: S608  no input in it
+
+COUNT_FILES = f"""
+SELECT count(*) FROM models m JOIN {_VERSION_OF} JOIN {_FILE_OF} WHERE {_LIVE} AND v.name = $5
+"""  # noqa: S608  no input in it
+
+GET_MANIFEST = f"""
+SELECT v.id, f.sha256, f.size, p.key, p.size AS part_size, p.part_sha256
+FROM models m JOIN {_VERSION_OF} JOIN {_FILE_OF} LEFT JOIN blob_parts p ON p.sha256 = f.sha256
+WHERE {_LIVE} AND v.name = $5 AND f.path = $6 ORDER BY p.index
+"""  # noqa: S608  no input in it
+
+_MODEL_SCOPE = 4
+_MAX_REVISION = 2**31 - 1
 
 
 class PostgresModelQueries:
+    """Each answer is one statement; only what is not found is looked at again, to tell what."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_model(self, tenant_id: TenantId, model_id: ModelId) -> ModelDetails:
-        async with self._database.tenant(tenant_id) as connection:
-            row = await connection.fetchrow(GET_MODEL, model_id, tenant_id)
+    async def get_model(self, principal: Principal, model_id: ModelId) -> ModelDetails:
+        async with self._database.tenant(principal.tenant_id) as connection:
+            row = await connection.fetchrow(GET_MODEL, model_id, *reader(principal))
         if row is None:
             raise ModelNotFoundError
-        return ModelDetails(**row)
+        return ModelDetails(**_with_metadata(row))
 
     async def list_models(
-        self, tenant_id: TenantId, wanted: ModelFilter, page: PageRequest
-    ) -> Page[ModelDetails]:
-        at, last_id = _keyset(page)
-        if wanted.search is None:
-            query, count = LIST_MODELS, COUNT_MODELS
-            scope: tuple[object, ...] = (tenant_id, wanted.framework, wanted.task)
-        else:
-            query, count = SEARCH_MODELS, COUNT_FOUND_MODELS
-            scope = (wanted.search, wanted.framework, wanted.task)
-        async with self._database.tenant(tenant_id) as connection:
-            rows = await connection.fetch(query, *scope, at, last_id, page.limit + 1)
-            total = await connection.fetchval(count, *scope) if page.include_total else None
-        return _page([ModelDetails(**row) for row in rows], page, total)
+        self, principal: Principal, wanted: ModelFilter, page: PageRequest
+    ) -> Page[ModelSummary]:
+        after = _keyset(page)
+        scope: tuple[object, ...] = (*reader(principal), wanted.framework, wanted.task)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            if wanted.search is None:
+                rows = await connection.fetch(LIST_MODELS, *scope, *after, page.limit + 1)
+                count, counted = COUNT_MODELS, scope
+            else:
+                rows = await connection.fetch(
+                    SEARCH_MODELS, *scope, wanted.search, *after, page.limit + 1
+                )
+                count = COUNT_FOUND_MODELS
+                counted = (wanted.search, wanted.framework, wanted.task)
+            total = await connection.fetchval(count, *counted) if page.include_total else None
+        return _page([summary_of(row) for row in rows], page, total)
+
+    async def list_grants(
+        self, principal: Principal, model_id: ModelId, page: PageRequest
+    ) -> Page[GrantDetails]:
+        own = (model_id, principal.tenant_id)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            if await connection.fetchval(HAS_OWN_MODEL, model_id, *reader(principal)) is None:
+                raise ModelNotFoundError
+            rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
+            total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
+        grants = [GrantDetails(**row) for row in rows]
+        shown = grants[: page.limit]
+        is_more = len(grants) > page.limit
+        last = Position(at=shown[-1].created_at, id=shown[-1].tenant_id) if is_more else None
+        return Page(items=shown, next=last, total=total)
 
     async def get_version(
-        self, tenant_id: TenantId, model_id: ModelId, version: VersionName
+        self, principal: Principal, model_id: ModelId, version: VersionName
     ) -> VersionDetails:
-        async with self._database.tenant(tenant_id) as connection:
-            row = await connection.fetchrow(GET_VERSION, model_id, tenant_id, version.value)
+        scope = (model_id, *reader(principal))
+        async with self._database.tenant(principal.tenant_id) as connection:
+            row = await connection.fetchrow(GET_VERSION, *scope, version.value)
             if row is None:
-                await _check_model(connection, model_id, tenant_id)
+                await _explain(connection, scope)
                 raise VersionNotFoundError
-        return _version(row)
+        return version_of(row)
 
     async def list_versions(
-        self, tenant_id: TenantId, model_id: ModelId, page: PageRequest
+        self, principal: Principal, model_id: ModelId, page: PageRequest
     ) -> Page[VersionDetails]:
-        at, last_id = _keyset(page)
-        async with self._database.tenant(tenant_id) as connection:
-            await _check_model(connection, model_id, tenant_id)
-            rows = await connection.fetch(
-                LIST_VERSIONS, model_id, tenant_id, at, last_id, page.limit + 1
-            )
+        scope = (model_id, *reader(principal))
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await connection.fetch(LIST_VERSIONS, *scope, *_keyset(page), page.limit + 1)
+            if not rows:
+                await _explain(connection, scope)
             total = None
             if page.include_total:
-                total = await connection.fetchval(COUNT_VERSIONS, model_id, tenant_id)
-        return _page([_version(row) for row in rows], page, total)
+                total = await connection.fetchval(COUNT_VERSIONS, *scope)
+        return _page([version_of(row) for row in rows], page, total)
+
+    async def list_transitions(
+        self, principal: Principal, model_id: ModelId, version: VersionName, page: PageRequest
+    ) -> Page[TransitionDetails]:
+        scope = (model_id, *reader(principal), version.value)
+        # A position holds an id; the revision is one, as far as a page is concerned.
+        before = None if page.after is None else min(page.after.id.int, _MAX_REVISION)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await connection.fetch(LIST_TRANSITIONS, *scope, before, page.limit + 1)
+            if not rows:
+                await _explain(connection, scope)
+            total = None
+            if page.include_total:
+                total = await connection.fetchval(COUNT_TRANSITIONS, *scope)
+        steps = [TransitionDetails(**row) for row in rows]
+        shown = steps[: page.limit]
+        is_more = len(steps) > page.limit
+        last = Position(at=shown[-1].at, id=UUID(int=shown[-1].revision)) if is_more else None
+        return Page(items=shown, next=last, total=total)
 
     async def list_files(
-        self, tenant_id: TenantId, model_id: ModelId, version: VersionName, page: TextPageRequest
+        self, principal: Principal, model_id: ModelId, version: VersionName, page: TextPageRequest
     ) -> Page[FileDetails, TextPosition]:
+        scope = (model_id, *reader(principal), version.value)
         after = None if page.after is None else page.after.text
-        async with self._database.tenant(tenant_id) as connection:
-            version_id = await _version_id(connection, model_id, tenant_id, version)
-            rows = await connection.fetch(LIST_FILES, version_id, tenant_id, after, page.limit + 1)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await connection.fetch(LIST_FILES, *scope, after, page.limit + 1)
+            if not rows:
+                await _explain(connection, scope)
             total = None
             if page.include_total:
-                total = await connection.fetchval(COUNT_FILES, version_id, tenant_id)
+                total = await connection.fetchval(COUNT_FILES, *scope)
         files = [FileDetails(**{**row, "sha256": Digest(row["sha256"])}) for row in rows]
         shown = files[: page.limit]
         last = TextPosition(shown[-1].path) if len(files) > page.limit else None
         return Page(items=shown, next=last, total=total)
 
     async def get_file(
-        self, tenant_id: TenantId, model_id: ModelId, version: VersionName, path: FilePath
+        self, principal: Principal, model_id: ModelId, version: VersionName, path: FilePath
     ) -> StoredFile:
-        async with self._database.tenant(tenant_id) as connection:
-            version_id = await _version_id(connection, model_id, tenant_id, version)
-            rows = await connection.fetch(GET_MANIFEST, version_id, tenant_id, path.value)
-        if not rows:
-            raise VersionFileNotFoundError
-        return StoredFile(version_id=version_id, path=path, blob=_blob(rows))
+        scope = (model_id, *reader(principal), version.value)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await connection.fetch(GET_MANIFEST, *scope, path.value)
+            if not rows:
+                await _explain(connection, scope)
+                raise VersionFileNotFoundError
+        return StoredFile(version_id=VersionId(rows[0]["id"]), path=path, blob=_blob(rows))
 
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+def summary_of(row: asyncpg.Record) -> ModelSummary:
+    """Make it of a row of `SUMMARY_COLUMNS`."""
+    return ModelSummary(**_with_metadata(row))
+
+
+def version_of(row: asyncpg.Record) -> VersionDetails:
+    """Make it of a row of `VERSION_COLUMNS`."""
+    values = _with_metadata(row)
+    metrics, checksum = values.pop("metrics"), values.pop("checksum")
+    return VersionDetails(
+        version=values.pop("name"),
+        # JSON has one kind of number, and what has no fraction comes back whole.
+        metrics={} if metrics is None else json.loads(metrics, parse_int=float),
+        checksum=None if checksum is None else Digest(checksum),
+        source=SourceDetails(
+            kind=values.pop("source_kind"),
+            model_id=values.pop("source_model_id"),
+            version=values.pop("source_version"),
+            url=values.pop("source_url"),
+        ),
+        **values,
+    )
+
+
+def _with_metadata(row: asyncpg.Record) -> dict[str, Any]:
+    values = dict(row)
+    metadata = values["metadata"]
+    values["metadata"] = {} if metadata is None else json.loads(metadata)
+    return values
 
 
 def _keyset(page: PageRequest) -> tuple[object, object]:
@@ -186,11 +304,6 @@ def _page(items: list[T], page: PageRequest, total: int | None) -> Page[T]:
     return Page(items=shown, next=after, total=total)
 
 
-def _version(row: asyncpg.Record) -> VersionDetails:
-    values = dict(row)
-    return VersionDetails(version=values.pop("name"), **values)
-
-
 def _blob(rows: list[asyncpg.Record]) -> Blob:
     parts = tuple(
         Part(key=row["key"], size=row["part_size"], sha256=Digest(row["part_sha256"]))
@@ -200,16 +313,14 @@ def _blob(rows: list[asyncpg.Record]) -> Blob:
     return Blob(sha256=Digest(rows[0]["sha256"]), size=rows[0]["size"], parts=parts)
 
 
-async def _check_model(connection: _Connection, model_id: ModelId, tenant_id: TenantId) -> None:
-    if await connection.fetchval(HAS_MODEL, model_id, tenant_id) is None:
+async def _explain(connection: _Connection, scope: tuple[object, ...]) -> None:
+    """Say what is missing where nothing was found: the model, the version, or neither.
+
+    Raises:
+        ModelNotFoundError, VersionNotFoundError.
+    """
+    of_model = scope[:_MODEL_SCOPE]
+    if await connection.fetchval(HAS_MODEL, *of_model) is None:
         raise ModelNotFoundError
-
-
-async def _version_id(
-    connection: _Connection, model_id: ModelId, tenant_id: TenantId, version: VersionName
-) -> VersionId:
-    found = await connection.fetchval(FIND_VERSION_ID, model_id, tenant_id, version.value)
-    if found is None:
-        await _check_model(connection, model_id, tenant_id)
+    if len(scope) > _MODEL_SCOPE and await connection.fetchval(HAS_VERSION, *scope) is None:
         raise VersionNotFoundError
-    return VersionId(found)

@@ -1,51 +1,132 @@
 """Loading and keeping the aggregates of the registry, and the transaction they share."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from typing_extensions import override
 
+from maas.model.application.storage import ChargeRepository
+from maas.model.application.upload_ports import UploadRepository
+from maas.model.domain.alias import AliasRepository
 from maas.model.domain.blob import Blob, BlobRepository, Digest, Part
-from maas.model.domain.model import Model, ModelNameTakenError, ModelNotFoundError, ModelRepository
-from maas.model.domain.text import ModelName, VersionName
+from maas.model.domain.metadata import MetadataValue, is_same
+from maas.model.domain.model import (
+    MAX_GRANTS,
+    Model,
+    ModelGrant,
+    ModelNameTakenError,
+    ModelNotFoundError,
+    ModelRepository,
+    TooManyGrantsError,
+)
+from maas.model.domain.text import ModelName, Tag, VersionName
 from maas.model.domain.version import (
     ModelVersion,
     VersionNotFoundError,
     VersionRepository,
     VersionTakenError,
 )
-from maas.model.infrastructure.tables import blob_parts, blobs, model_versions, models
+from maas.model.infrastructure.alias_repository import SqlAliasRepository
+from maas.model.infrastructure.charges import SqlChargeRepository
+from maas.model.infrastructure.tables import (
+    blob_parts,
+    blobs,
+    model_grants,
+    model_metadata,
+    model_tags,
+    model_versions,
+    models,
+    version_metadata,
+    version_metrics,
+    version_transitions,
+)
+from maas.model.infrastructure.uploads import SqlUploadRepository
+from maas.model.infrastructure.visibility import is_readable, is_seen
 from maas.model.public import ModelId
 from maas.shared.domain.call import current_call
 from maas.shared.domain.ids import TenantId
+from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 
 _SIGNED_64 = 2**63
 
 
+def claim_number(upload_id: UUID) -> int:
+    """Name the lock of an upload: its id's low half, the random one, as a signed number."""
+    return (upload_id.int & (2 * _SIGNED_64 - 1)) - _SIGNED_64
+
+
+_TAGS = (
+    select(func.array_agg(model_tags.c.tag))
+    .where(model_tags.c.model_id == models.c.id, model_tags.c.tenant_id == models.c.tenant_id)
+    .scalar_subquery()
+)
+
+
+def _entries(table: Table, owners: Table) -> ColumnElement[dict[str, Any] | None]:
+    """Gather the rows of a table of keys and values that belong to a model or version."""
+    owner, key = table.primary_key.columns
+    return (
+        select(func.jsonb_object_agg(key, table.c.value, type_=JSONB))
+        .where(owner == owners.c.id, table.c.tenant_id == owners.c.tenant_id)
+        .scalar_subquery()
+    )
+
+
+_MODEL_METADATA = _entries(model_metadata, models)
+_VERSION_METADATA = _entries(version_metadata, model_versions)
+_VERSION_METRICS = _entries(version_metrics, model_versions)
+
+
 class SqlModelRepository:
-    def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
+    """What lies in tables beside the model's own is read with it, and written by `write`."""
+
+    def __init__(
+        self, session: AsyncSession, tenant_id: TenantId | None, principal: Principal | None
+    ) -> None:
         self._session = session
         self._tenant_id = tenant_id
+        self._principal = principal
+        self._before: dict[Model, tuple[set[Tag], dict[str, MetadataValue]]] = {}
 
-    async def get(self, model_id: ModelId) -> Model:
-        model = await self._session.scalar(
-            select(Model)
+    async def get(self, model_id: ModelId, *, deleted: bool = False) -> Model:
+        found = await self._session.execute(
+            select(Model, _TAGS, _MODEL_METADATA)
             .where(
                 models.c.id == model_id,
                 models.c.tenant_id == self._tenant_id,
-                models.c.deleted_at.is_(None),
+                true() if deleted else models.c.deleted_at.is_(None),
+                is_seen(self._principal),
             )
-            .with_for_update()
+            .with_for_update(of=models)
         )
-        if model is None:
+        row = found.one_or_none()
+        if row is None:
             raise ModelNotFoundError
+        model: Model = row[0]
+        tags, entries = row[1:]
+        if model not in self._before:
+            model.tags, model.metadata = set(tags or ()), dict(entries or {})
+            self._before[model] = set(model.tags), dict(model.metadata)
         return model
 
     async def is_name_taken(self, name: ModelName) -> bool:
@@ -62,21 +143,79 @@ class SqlModelRepository:
 
     def add(self, model: Model) -> None:
         self._session.add(model)
+        self._before[model] = set(), {}
+
+    async def grant(self, grant: ModelGrant) -> tuple[ModelGrant, bool]:
+        # The model is locked, so no other grant of it comes between the look and the row.
+        of_model = (
+            model_grants.c.model_id == grant.model_id,
+            model_grants.c.tenant_id == grant.tenant_id,
+        )
+        found = await self._session.execute(
+            select(model_grants).where(*of_model, model_grants.c.grantee_id == grant.grantee_id)
+        )
+        row = found.mappings().one_or_none()
+        if row is not None:
+            return ModelGrant(**dict(row)), False
+        granted = await self._session.scalar(
+            select(func.count()).select_from(model_grants).where(*of_model)
+        )
+        if granted is not None and granted >= MAX_GRANTS:
+            raise TooManyGrantsError
+        await self._session.execute(
+            insert(model_grants).values(
+                model_id=grant.model_id,
+                tenant_id=grant.tenant_id,
+                grantee_id=grant.grantee_id,
+                created_by=grant.created_by,
+                created_at=grant.created_at,
+            )
+        )
+        return grant, True
+
+    async def revoke(self, model_id: ModelId, grantee_id: TenantId) -> None:
+        await self._session.execute(
+            delete(model_grants).where(
+                model_grants.c.model_id == model_id,
+                model_grants.c.tenant_id == self._tenant_id,
+                model_grants.c.grantee_id == grantee_id,
+            )
+        )
+
+    async def write(self) -> None:
+        """Write what changed beside the models' own rows, which are written before."""
+        for model, (tags, entries) in self._before.items():
+            owner = {"model_id": model.id, "tenant_id": model.tenant_id}
+            await _write(
+                self._session,
+                model_tags,
+                owner,
+                dict.fromkeys(tags),
+                dict.fromkeys(model.tags),
+            )
+            await _write(self._session, model_metadata, owner, entries, model.metadata)
 
 
 class SqlVersionRepository:
-    def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
+    """What lies in tables beside the version's own is read with it, and written by `write`."""
+
+    def __init__(
+        self, session: AsyncSession, tenant_id: TenantId | None, principal: Principal | None
+    ) -> None:
         self._session = session
         self._tenant_id = tenant_id
+        self._principal = principal
+        self._before: dict[ModelVersion, tuple[dict[str, MetadataValue], dict[str, float]]] = {}
 
     async def get(self, model_id: ModelId, name: VersionName, *, lock: bool = True) -> ModelVersion:
         is_live = exists().where(
             models.c.id == model_id,
             models.c.tenant_id == self._tenant_id,
             models.c.deleted_at.is_(None),
+            is_seen(self._principal),
         )
         statement = (
-            select(ModelVersion)
+            select(ModelVersion, _VERSION_METADATA, _VERSION_METRICS)
             .where(
                 model_versions.c.model_id == model_id,
                 model_versions.c.tenant_id == self._tenant_id,
@@ -86,12 +225,20 @@ class SqlVersionRepository:
             .options(selectinload(ModelVersion.files))  # type: ignore[arg-type]  # mapped imperatively
         )
         if lock:
-            statement = statement.with_for_update()
-        version = await self._session.scalar(statement)
-        if version is None:
+            statement = statement.with_for_update(of=model_versions)
+        row = (await self._session.execute(statement)).one_or_none()
+        if row is None:
             if not await self._session.scalar(select(is_live)):
                 raise ModelNotFoundError
             raise VersionNotFoundError
+        version: ModelVersion = row[0]
+        entries, metrics = row[1:]
+        if version not in self._before:
+            version.metadata = dict(entries or {})
+            # A whole number comes back from JSON as one.
+            version.metrics = {key: float(value) for key, value in (metrics or {}).items()}
+            version.transitions = []
+            self._before[version] = dict(version.metadata), dict(version.metrics)
         return version
 
     async def is_name_taken(self, model_id: ModelId, name: VersionName) -> bool:
@@ -102,11 +249,82 @@ class SqlVersionRepository:
         )
         return bool(found)
 
+    async def is_readable(self, model_id: ModelId, name: VersionName) -> bool:
+        found = await self._session.scalar(
+            select(
+                exists().where(
+                    models.c.id == model_id,
+                    models.c.deleted_at.is_(None),
+                    is_readable(self._tenant_id, self._principal),
+                    model_versions.c.model_id == models.c.id,
+                    model_versions.c.tenant_id == models.c.tenant_id,
+                    model_versions.c.name == name,
+                )
+            )
+        )
+        return bool(found)
+
     def add(self, version: ModelVersion) -> None:
         self._session.add(version)
+        self._before[version] = {}, {}
 
     async def remove(self, version: ModelVersion) -> None:
         await self._session.delete(version)
+        del self._before[version]
+
+    async def write(self) -> None:
+        """Write what changed beside the versions' own rows, which are written before."""
+        for version, (entries, metrics) in self._before.items():
+            owner = {"version_id": version.id, "tenant_id": version.tenant_id}
+            await _write(self._session, version_metadata, owner, entries, version.metadata)
+            await _write(self._session, version_metrics, owner, metrics, version.metrics)
+            if version.transitions:
+                await self._session.execute(
+                    insert(version_transitions),
+                    [
+                        {
+                            **owner,
+                            "revision": step.revision,
+                            "from_status": step.from_status,
+                            "to_status": step.to_status,
+                            "reason": step.reason,
+                            "by": step.by,
+                            "at": step.at,
+                        }
+                        for step in version.transitions
+                    ],
+                )
+
+
+async def _write(
+    session: AsyncSession,
+    table: Table,
+    owner: Mapping[str, object],
+    before: Mapping[Any, object],
+    after: Mapping[Any, object],
+) -> None:
+    """Make the owner's rows those of `after`; what is the same is left alone."""
+    owner_column, key = table.primary_key.columns
+    gone = [name for name in before if not _holds(after, name, before[name])]
+    come = [name for name in after if not _holds(before, name, after[name])]
+    if gone:
+        await session.execute(
+            delete(table).where(owner_column == owner[owner_column.name], key.in_(gone))
+        )
+    if come:
+        # A tag is all there is to it; the others have a value.
+        await session.execute(
+            insert(table),
+            [{**owner, key.name: name, **_value(after[name])} for name in come],
+        )
+
+
+def _value(value: object) -> dict[str, object]:
+    return {} if value is None else {"value": value}
+
+
+def _holds(entries: Mapping[Any, object], name: object, value: object) -> bool:
+    return name in entries and is_same(entries[name], value)
 
 
 class SqlBlobRepository:
@@ -114,9 +332,7 @@ class SqlBlobRepository:
         self._session = session
 
     async def claim(self, upload_id: UUID) -> None:
-        # The lock's key is the id's low half, the random one, as a signed number.
-        key = (upload_id.int & (2 * _SIGNED_64 - 1)) - _SIGNED_64
-        await self._session.execute(select(func.pg_advisory_xact_lock(key)))
+        await self._session.execute(select(func.pg_advisory_xact_lock(claim_number(upload_id))))
 
     async def find(self, sha256: Digest) -> Blob | None:
         size = await self._session.scalar(select(blobs.c.size).where(blobs.c.sha256 == sha256))
@@ -168,17 +384,29 @@ class SqlModelUnitOfWork(SqlUnitOfWork):
     models: ModelRepository
     versions: VersionRepository
     blobs: BlobRepository
+    aliases: AliasRepository
+    uploads: UploadRepository
+    charges: ChargeRepository
 
     @override
     def _open(self) -> None:
         tenant_id = self._tenant_id or current_call().tenant_id
-        self.models = SqlModelRepository(self.session, tenant_id)
-        self.versions = SqlVersionRepository(self.session, tenant_id)
+        principal = current_call().principal
+        self._models = SqlModelRepository(self.session, tenant_id, principal)
+        self._versions = SqlVersionRepository(self.session, tenant_id, principal)
+        self.models = self._models
+        self.versions = self._versions
         self.blobs = SqlBlobRepository(self.session)
+        self.aliases = SqlAliasRepository(self.session, tenant_id)
+        self.uploads = SqlUploadRepository(self.session)
+        self.charges = SqlChargeRepository(self.session)
 
     @override
     async def commit(self, result: object = None) -> None:
         try:
+            await self.session.flush()
+            await self._models.write()
+            await self._versions.write()
             await super().commit(result)
         except IntegrityError as exc:
             raise _explain(exc) from exc

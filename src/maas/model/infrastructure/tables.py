@@ -21,7 +21,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     Uuid,
-    func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import attribute_keyed_dict, relationship
@@ -108,13 +107,6 @@ Index(
     models.c.id,
     postgresql_where=models.c.deleted_at.is_(None),
 )
-Index(
-    "ix_models_search",
-    func.search_grams(models.c.name, models.c.description),
-    postgresql_using="gin",
-    postgresql_with={"fastupdate": "off"},
-    postgresql_where=models.c.deleted_at.is_(None),
-)
 
 model_versions = Table(
     "model_versions",
@@ -149,7 +141,6 @@ Index(
     model_versions.c.created_at,
     model_versions.c.id,
 )
-
 
 
 def _of_model() -> Column[Any]:

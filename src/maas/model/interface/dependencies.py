@@ -8,9 +8,10 @@ from fastapi import Depends, Path, Request
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.queries import ModelQueries
+from maas.model.application.uploads import UploadService
 from maas.model.application.versions import VersionService
 from maas.model.domain.file import FilePath, InvalidFilePathError
-from maas.model.domain.text import InvalidVersionNameError, VersionName
+from maas.model.domain.text import InvalidTagError, InvalidVersionNameError, Tag, VersionName
 from maas.model.public import ModelId
 from maas.shared.domain.errors import may_refuse
 
@@ -25,6 +26,10 @@ async def _versions(request: Request) -> VersionService:
 
 async def _files(request: Request) -> FileService:
     return cast("FileService", request.scope["state"]["model_files"])
+
+
+async def _uploads(request: Request) -> UploadService:
+    return cast("UploadService", request.scope["state"]["model_uploads"])
 
 
 def queries_of(request: Request) -> ModelQueries:
@@ -58,10 +63,17 @@ async def _file_path(
     return FilePath(path)
 
 
+@may_refuse(InvalidTagError)
+async def _tag(tag: Annotated[str, Path(description="The tag.", examples=["chat"])]) -> Tag:
+    return Tag(tag)
+
+
 Models = Annotated[ModelService, Depends(_models)]
 Versions = Annotated[VersionService, Depends(_versions)]
 Files = Annotated[FileService, Depends(_files)]
+Uploads = Annotated[UploadService, Depends(_uploads)]
 Queries = Annotated[ModelQueries, Depends(_queries)]
 ModelIdPath = Annotated[ModelId, Depends(_model_id)]
 VersionNamePath = Annotated[VersionName, Depends(_version_name)]
 FilePathPath = Annotated[FilePath, Depends(_file_path)]
+TagPath = Annotated[Tag, Depends(_tag)]

@@ -1,12 +1,10 @@
 """Files of a version, streamed up and down."""
 
 import re
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 
 from maas.audit.public import audited
 from maas.model.application.files import IncomingFile
@@ -31,6 +29,7 @@ from maas.model.domain.version import (
     VersionNotFoundError,
 )
 from maas.model.interface.answers import API, BYTES_STAY
+from maas.model.interface.bodies import OCTETS, body_of
 from maas.model.interface.dependencies import (
     FilePathPath,
     Files,
@@ -40,7 +39,6 @@ from maas.model.interface.dependencies import (
 )
 from maas.model.interface.digests import HEX_HEADER, announced_digests
 from maas.model.interface.downloads import UNSATISFIABLE, answer_download
-from maas.model.interface.pace import UPLOAD_SECONDS, Pace
 from maas.model.interface.schemas import FileRead
 from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError, may_refuse
 from maas.shared.interface.contract import problem_response
@@ -48,9 +46,9 @@ from maas.shared.interface.etags import WritePreconditions
 from maas.shared.interface.pagination import PageRead, TextPaging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
+from maas.user.public import QuotaExceededError, QuotaUnavailableError
 
 MAX_MEDIA_TYPE_CHARS = 127
-OCTETS = {"schema": {"type": "string", "format": "binary"}}
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 
@@ -73,7 +71,7 @@ async def list_files(
     queries: Queries,
     page: TextPaging,
 ) -> PageRead[FileRead]:
-    found = await queries.list_files(caller.tenant_id, model_id, version, page)
+    found = await queries.list_files(caller, model_id, version, page)
     return PageRead[FileRead].of(found, FileRead.model_validate)
 
 
@@ -112,6 +110,8 @@ async def list_files(
     TooManyTransfersError,
     ArtifactStoreUnavailableError,
     ArtifactStoreFullError,
+    QuotaExceededError,
+    QuotaUnavailableError,
 )
 async def upload_file(
     model_id: ModelIdPath,
@@ -128,7 +128,7 @@ async def upload_file(
         media_type=_media_type(request.headers),
         size=_announced_size(request.headers),
         digests=announced_digests(request.headers),
-        body=_body(request),
+        body=body_of(request),
         check=conditions.check,
     )
     taken = await files.take(caller, model_id, version, incoming)
@@ -196,21 +196,6 @@ async def delete_file(
     conditions: WritePreconditions,
 ) -> None:
     await files.remove(model_id, version, path, check=conditions.check)
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    """Give the body as it comes; a caller who hangs up or is too slow ends it with a refusal."""
-    stream, pace = request.stream(), Pace(UPLOAD_SECONDS)
-    while True:
-        try:
-            async with pace.waiting():
-                chunk = await anext(stream, None)
-        except ClientDisconnect:
-            raise BodyCutOffError from None
-        if chunk is None:
-            return
-        pace.moved(len(chunk))
-        yield chunk
 
 
 def _announced_size(headers: Headers) -> int | None:

@@ -1,26 +1,29 @@
 """Models: made, found, changed, deleted."""
 
-from typing import Annotated, cast
+from typing import cast
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from maas.audit.public import audited
 from maas.model.application.models import NewModel
-from maas.model.application.queries import ModelDetails, ModelFilter
-from maas.model.domain.model import ModelChanges, ModelNameTakenError, ModelNotFoundError
-from maas.model.domain.text import MAX_LABEL_CHARS
+from maas.model.application.queries import ModelDetails
+from maas.model.domain.model import (
+    ModelChanges,
+    ModelNameTakenError,
+    ModelNotFoundError,
+    NotModelOwnerError,
+    TooManyTagsError,
+)
 from maas.model.interface.answers import API, created_with_etag
-from maas.model.interface.dependencies import ModelIdPath, Models, Queries, queries_of
+from maas.model.interface.dependencies import ModelIdPath, Models, TagPath, queries_of
 from maas.model.interface.schemas import ModelCreate, ModelRead, ModelUpdate
-from maas.model.public import Framework, ModelId
+from maas.model.public import ModelId
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
 from maas.shared.interface.idempotency import idempotent
-from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, known_caller, requires
-from maas.shared.interface.types import Search
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=StrictRoute)
 
@@ -34,36 +37,14 @@ def _render(model: ModelDetails, response: Response) -> ModelRead:
     return ModelRead.model_validate(model)
 
 
-@router.get(
-    "",
-    dependencies=[requires("model:read")],
-    summary="List models, newest first",
-    description="The models of the tenant one acts in. Filters add up.",
-)
-async def list_models(
-    caller: Caller,
-    queries: Queries,
-    page: Paging,
-    framework: Framework | None = None,
-    task: Annotated[str | None, Query(min_length=1, max_length=MAX_LABEL_CHARS)] = None,
-    q: Annotated[
-        Search | None,
-        Query(description="A part of the name or description, in any case; no wildcards."),
-    ] = None,
-) -> PageRead[ModelRead]:
-    wanted = ModelFilter(framework=framework, task=task, search=q)
-    found = await queries.list_models(caller.tenant_id, wanted, page)
-    return PageRead[ModelRead].of(found, ModelRead.model_validate)
-
-
 @router.post(
     "",
     status_code=201,
     dependencies=[requires("model:write")],
     summary="Register a model",
     description=(
-        "It has no versions yet. Names are unique among the tenant's models, deleted ones not "
-        "counted."
+        "It has no versions yet, and belongs to the caller. Names are unique among the tenant's "
+        "models, deleted ones not counted."
     ),
 )
 @audited("model.created")
@@ -78,6 +59,10 @@ async def create_model(
         description=body.description,
         task=body.task,
         licence=body.licence,
+        card=body.card,
+        visibility=body.visibility,
+        tags=body.tags,
+        metadata=body.metadata,
     )
     model = await models.register(caller, new)
     response.headers["Location"] = _location(model)
@@ -88,27 +73,40 @@ async def create_model(
     "/{model_id}",
     dependencies=[requires("model:read")],
     summary="Read a model",
-    description="What is said about it; its versions are a list of their own.",
+    description=(
+        "What is said about it; its versions are a list of their own. Another tenant's is found if "
+        "it is public or granted to the caller's."
+    ),
 )
 @may_refuse(ModelNotFoundError)
 async def get_model(model_id: UUID, request: Request, response: Response) -> ModelRead:
-    tenant_id = known_caller().tenant_id
-    return _render(await queries_of(request).get_model(tenant_id, ModelId(model_id)), response)
+    found = await queries_of(request).get_model(known_caller(), ModelId(model_id))
+    return _render(found, response)
 
 
 @router.put(
     "/{model_id}",
     dependencies=[requires("model:write")],
     summary="Change what is said about a model",
-    description="Only what is sent changes; a new name leaves the id, and so every link, as it is.",
+    description=(
+        "Only what is sent changes; a new name leaves the id, and so every link, as it is. Owner "
+        "and visibility are for the owner to set, or for holders of `model:manage`; what the model "
+        "is handed to is not checked."
+    ),
 )
 @audited("model.updated")
-@may_refuse(ModelNotFoundError, ModelNameTakenError)
+@may_refuse(ModelNotFoundError, ModelNameTakenError, NotModelOwnerError)
 async def update_model(
-    model_id: ModelIdPath, body: ModelUpdate, models: Models, if_match: IfMatch, response: Response
+    model_id: ModelIdPath,
+    body: ModelUpdate,
+    caller: Caller,
+    models: Models,
+    if_match: IfMatch,
+    response: Response,
 ) -> ModelRead:
     changes = cast("ModelChanges", {name: getattr(body, name) for name in body.model_fields_set})
-    return _render(await models.revise(model_id, check=if_match.check, **changes), response)
+    revised = await models.revise(caller, model_id, check=if_match.check, **changes)
+    return _render(revised, response)
 
 
 @router.delete(
@@ -117,10 +115,56 @@ async def update_model(
     dependencies=[requires("model:delete")],
     summary="Delete a model; its name is free again",
     description=(
-        "Its versions and files can no longer be read, but the bytes stay in the artifact store."
+        "Its versions and files can no longer be read, but stay for some time, so that it can be "
+        "restored."
     ),
 )
 @audited("model.deleted")
 @may_refuse(ModelNotFoundError)
 async def delete_model(model_id: ModelIdPath, models: Models, if_match: IfMatch) -> None:
     await models.delete(model_id, check=if_match.check)
+
+
+@router.post(
+    "/{model_id}/restore",
+    dependencies=[requires("model:delete")],
+    summary="Bring a deleted model back",
+    description=(
+        "As it was, versions and files included. If another model has its name by now, rename or "
+        "delete that one first. One that is not deleted is left as it is."
+    ),
+)
+@audited("model.restored")
+@may_refuse(ModelNotFoundError, ModelNameTakenError)
+async def restore_model(
+    model_id: ModelIdPath, models: Models, if_match: IfMatch, response: Response
+) -> ModelRead:
+    return _render(await models.restore(model_id, check=if_match.check), response)
+
+
+@router.put(
+    "/{model_id}/tags/{tag}",
+    status_code=204,
+    dependencies=[requires("model:write")],
+    summary="Tag a model",
+    description="A second time changes nothing.",
+)
+@audited("model.tagged")
+@may_refuse(ModelNotFoundError, TooManyTagsError)
+async def tag_model(model_id: ModelIdPath, tag: TagPath, models: Models, if_match: IfMatch) -> None:
+    await models.tag(model_id, tag, check=if_match.check)
+
+
+@router.delete(
+    "/{model_id}/tags/{tag}",
+    status_code=204,
+    dependencies=[requires("model:write")],
+    summary="Take a tag off a model",
+    description="A tag that it does not have is no error.",
+)
+@audited("model.untagged")
+@may_refuse(ModelNotFoundError)
+async def untag_model(
+    model_id: ModelIdPath, tag: TagPath, models: Models, if_match: IfMatch
+) -> None:
+    await models.untag(model_id, tag, check=if_match.check)

@@ -6,8 +6,13 @@ from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
 from maas.model.application.queries import VersionDetails
+from maas.model.application.versions import NewVersion
+from maas.model.domain.alias import VersionAliasedError
 from maas.model.domain.model import ModelNotFoundError
+from maas.model.domain.resumable import UploadsUnderWayError
+from maas.model.domain.source import SourceNotFoundError
 from maas.model.domain.version import (
+    LineageFrozenError,
     TransitionRefusedError,
     VersionChanges,
     VersionEmptyError,
@@ -18,6 +23,7 @@ from maas.model.domain.version import (
 from maas.model.interface.answers import API, BYTES_STAY, created_with_etag
 from maas.model.interface.dependencies import ModelIdPath, Queries, VersionNamePath, Versions
 from maas.model.interface.schemas import (
+    TransitionRead,
     VersionCreate,
     VersionRead,
     VersionTransition,
@@ -52,7 +58,7 @@ def _render(version: VersionDetails, response: Response) -> VersionRead:
 async def list_versions(
     model_id: ModelIdPath, caller: Caller, queries: Queries, page: Paging
 ) -> PageRead[VersionRead]:
-    found = await queries.list_versions(caller.tenant_id, model_id, page)
+    found = await queries.list_versions(caller, model_id, page)
     return PageRead[VersionRead].of(found, VersionRead.model_validate)
 
 
@@ -63,12 +69,12 @@ async def list_versions(
     summary="Make an empty version",
     description=(
         "It begins as `pending`. Its name is the caller's own, unique in the model, and never "
-        "changes."
+        "changes. A version it is fine-tuned from must be one that the caller reads."
     ),
 )
 @audited("model_version.created")
 @idempotent(created_with_etag(VersionRead, location=_location))
-@may_refuse(ModelNotFoundError, VersionTakenError)
+@may_refuse(ModelNotFoundError, VersionTakenError, SourceNotFoundError)
 async def create_version(
     model_id: ModelIdPath,
     body: VersionCreate,
@@ -76,7 +82,14 @@ async def create_version(
     versions: Versions,
     response: Response,
 ) -> VersionRead:
-    version = await versions.create(caller, model_id, body.version, description=body.description)
+    new = NewVersion(
+        name=body.version,
+        description=body.description,
+        source=body.source.to_domain(),
+        metrics=body.metrics,
+        metadata=body.metadata,
+    )
+    version = await versions.create(caller, model_id, new)
     response.headers["Location"] = _location(version)
     return _render(version, response)
 
@@ -95,17 +108,20 @@ async def get_version(
     queries: Queries,
     response: Response,
 ) -> VersionRead:
-    return _render(await queries.get_version(caller.tenant_id, model_id, version), response)
+    return _render(await queries.get_version(caller, model_id, version), response)
 
 
 @router.put(
     "/{version}",
     dependencies=[requires("model:write")],
-    summary="Change a version's description",
-    description="Possible in every status: the description is no part of what was published.",
+    summary="Change what is said about a version",
+    description=(
+        "Description, metrics and metadata in every status: they are no part of what was "
+        "published. The source until the version is ready."
+    ),
 )
 @audited("model_version.updated")
-@may_refuse(ModelNotFoundError, VersionNotFoundError)
+@may_refuse(ModelNotFoundError, VersionNotFoundError, LineageFrozenError, SourceNotFoundError)
 async def update_version(
     model_id: ModelIdPath,
     version: VersionNamePath,
@@ -115,6 +131,8 @@ async def update_version(
     response: Response,
 ) -> VersionRead:
     changes = cast("VersionChanges", {name: getattr(body, name) for name in body.model_fields_set})
+    if "source" in changes:
+        changes["source"] = body.source.to_domain()
     revised = await versions.revise(model_id, version, check=if_match.check, **changes)
     return _render(revised, response)
 
@@ -145,16 +163,38 @@ async def delete_version(
     ),
 )
 @audited("model_version.transitioned")
-@may_refuse(ModelNotFoundError, VersionNotFoundError, TransitionRefusedError, VersionEmptyError)
+@may_refuse(
+    ModelNotFoundError,
+    VersionNotFoundError,
+    TransitionRefusedError,
+    VersionEmptyError,
+    VersionAliasedError,
+    UploadsUnderWayError,
+)
 async def move_version(
     model_id: ModelIdPath,
     version: VersionNamePath,
     body: VersionTransition,
+    caller: Caller,
     versions: Versions,
     if_match: IfMatch,
     response: Response,
 ) -> VersionRead:
     moved = await versions.move(
-        model_id, version, body.status, reason=body.reason, check=if_match.check
+        caller, model_id, version, body.status, reason=body.reason, check=if_match.check
     )
     return _render(moved, response)
+
+
+@router.get(
+    "/{version}/transitions",
+    dependencies=[requires("model:read")],
+    summary="List what a version went through, newest first",
+    description="Each status it was led to, with who led it there, when and why.",
+)
+@may_refuse(ModelNotFoundError, VersionNotFoundError)
+async def list_transitions(
+    model_id: ModelIdPath, version: VersionNamePath, caller: Caller, queries: Queries, page: Paging
+) -> PageRead[TransitionRead]:
+    found = await queries.list_transitions(caller, model_id, version, page)
+    return PageRead[TransitionRead].of(found, TransitionRead.model_validate)

@@ -25,7 +25,8 @@ DESCRIPTIONS = {
     "metrics:read": "Read the platform's metrics from another machine.",
     "model:read": "See models, versions and files, and download them.",
     "model:write": "Register models, upload and promote versions.",
-    "model:delete": "Delete models, versions and files.",
+    "model:delete": "Delete models, versions and files, and restore models.",
+    "model:manage": "See private models, hand models over, and say who sees them.",
     "platform:account-write": "Change accounts that belong to several tenants.",
     "platform:member-read": "See who belongs to any tenant.",
     "platform:member-write": "Join accounts to any tenant, and take them out.",
@@ -50,7 +51,7 @@ DESCRIPTIONS = {
 }
 """What each permission lets one do; a test finds those that are missing here."""
 
-BESIDE_ROUTES = frozenset({"platform:account-write"})
+BESIDE_ROUTES = frozenset({"model:manage", "platform:account-write"})
 """Asked for within a use case, whatever the route asks."""
 
 

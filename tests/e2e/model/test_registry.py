@@ -1,0 +1,219 @@
+"""What is said of models and versions, and who sees them, through HTTP."""
+
+import json
+
+import asyncpg
+import httpx
+import pytest
+
+from maas.shared.domain.ids import new_id
+from tests.e2e.conftest import Flush, MakePerson
+from tests.e2e.model.conftest import MODEL, make_version
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
+
+SAID = {
+    "card": "# Bot\n\n回答客户的问题。",
+    "visibility": "tenant",
+    "tags": ["chat", "客服"],
+    "metadata": {"cost": 4711, "share": 0.5, "reviewed": True, "team": "help"},
+}
+
+
+class TestModels:
+    async def test_what_is_said_is_kept_and_told(self, api: httpx.AsyncClient) -> None:
+        made = await api.post("models", json=MODEL | SAID)
+        path = f"models/{made.json()['id']}"
+
+        tagged = [await api.put(f"{path}/tags/v1.0") for _ in range(2)]
+        untagged = await api.delete(f"{path}/tags/chat")
+        changed = await api.put(path, json={"card": None, "metadata": {"cost": 1}})
+        read = await api.get(path)
+
+        assert made.status_code == 201, made.text
+        assert {name: made.json()[name] for name in SAID} == SAID
+        assert made.json()["owner_id"] == made.json()["created_by"]
+        assert [answer.status_code for answer in (*tagged, untagged)] == [204, 204, 204]
+        assert (changed.json()["card"], changed.json()["metadata"]) == (None, {"cost": 1})
+        assert read.json() == changed.json()
+        assert read.json()["tags"] == ["v1.0", "客服"]
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"card": "x" * (256 * 1024 + 1)},
+            {"card": ""},
+            {"visibility": "everybody"},
+            {"tags": ["a b"]},
+            {"tags": [f"t{number}" for number in range(51)]},
+            {"metadata": {"a": None}},
+            {"metadata": {"a": [1]}},
+            {"metadata": {"": 1}},
+            {"metadata": None},
+        ],
+    )
+    async def test_what_cannot_be_kept_is_refused(
+        self, api: httpx.AsyncClient, said: dict[str, object]
+    ) -> None:
+        answer = await api.post("models", json=MODEL | said)
+
+        assert answer.status_code == 422
+        assert answer.json()["errors"]
+
+    async def test_a_deleted_model_comes_back_when_its_name_is_free(
+        self, api: httpx.AsyncClient
+    ) -> None:
+        version = await make_version(api)
+        path = version.partition("/versions")[0]
+        await api.delete(path)
+        other = await api.post("models", json=MODEL)
+
+        taken = await api.post(f"{path}/restore")
+        await api.delete(f"models/{other.json()['id']}")
+        restored = await api.post(f"{path}/restore")
+
+        assert (taken.status_code, taken.json()["code"]) == (409, "model-name-taken")
+        assert restored.status_code == 200, restored.text
+        assert restored.json() == (await api.get(path)).json()
+        assert restored.headers["etag"] == '"3"'
+        assert (await api.get(version)).status_code == 200
+
+
+class TestSharing:
+    async def test_only_the_owner_and_managers_say_who_sees_it(
+        self, api: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        made = await api.post("models", json=MODEL)
+        path = f"models/{made.json()['id']}"
+        bob = await make_person("bob", roles=("developer",))
+
+        renamed = await api.put(path, json={"task": "x"}, headers=bob.headers)
+        opened = await api.put(path, json={"visibility": "public"}, headers=bob.headers)
+        granted = await api.put(f"{path}/grants/{new_id()}", headers=bob.headers)
+        hidden = await api.put(path, json={"visibility": "private"})
+        seen = await api.get(path, headers=bob.headers)
+        listed = await api.get("models", headers=bob.headers)
+
+        assert (renamed.status_code, hidden.status_code, seen.status_code) == (200, 200, 404)
+        assert {answer.json()["code"] for answer in (opened, granted)} == {"not-model-owner"}
+        assert listed.json()["items"] == []
+
+    async def test_grants_are_made_told_and_taken_back(self, api: httpx.AsyncClient) -> None:
+        made = await api.post("models", json=MODEL)
+        grants = f"models/{made.json()['id']}/grants"
+        other = str(new_id())
+
+        answers = [await api.put(f"{grants}/{other}") for _ in range(2)]
+        listed = await api.get(grants, params={"include_total": True})
+        itself = await api.put(f"{grants}/{made.json()['tenant_id']}")
+        revoked = [await api.delete(f"{grants}/{other}") for _ in range(2)]
+
+        assert [answer.status_code for answer in answers] == [201, 200]
+        assert answers[0].json() == answers[1].json()
+        assert listed.json() == {"items": [answers[0].json()], "next_cursor": None, "total": 1}
+        assert answers[0].json()["tenant_id"] == other
+        assert (itself.status_code, itself.json()["code"]) == (409, "grant-to-self")
+        assert [answer.status_code for answer in revoked] == [204, 204]
+        assert (await api.get(grants)).json()["items"] == []
+
+    async def test_a_public_model_of_another_tenant_is_read_and_not_changed(
+        self, api: httpx.AsyncClient, superuser: "asyncpg.Connection[asyncpg.Record]"
+    ) -> None:
+        version = await make_version(api)
+        model = version.partition("/versions")[0]
+        file = f"{version}/files/a"
+        await api.put(file, content=b"content")
+        await superuser.execute("SET session_replication_role = replica")
+        tenant = new_id()
+        for table in ("models", "model_versions", "version_files", "version_transitions"):
+            await superuser.execute(f"UPDATE {table} SET tenant_id = $1", tenant)
+        reads = (model, f"{model}/versions", version, f"{version}/transitions", file)
+
+        before = [(await api.get(path)).status_code for path in reads]
+        await superuser.execute("UPDATE models SET visibility = 'public'")
+        after = [(await api.get(path)).status_code for path in reads]
+        writes = [
+            await api.put(model, json={"task": "mine"}),
+            await api.delete(model),
+            await api.put(f"{model}/tags/mine"),
+            await api.post(f"{model}/versions", json={"version": "2"}),
+            await api.put(version, json={"description": "Mine."}),
+            await api.delete(version),
+            await api.put(file, content=b"x"),
+            await api.delete(file),
+            await api.get(f"{model}/grants"),
+        ]
+
+        assert (set(before), set(after)) == ({404}, {200})
+        assert {answer.status_code for answer in writes} == {404}
+
+
+class TestVersions:
+    async def test_lineage_metrics_and_checksum(
+        self,
+        api: httpx.AsyncClient,
+        flush: Flush,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        base = await make_version(api)
+        model = base.split("/")[1]
+        tuned = {"kind": "fine-tuned-from", "model_id": model, "version": "1.0.0"}
+        imported = {"kind": "imported-from", "url": "https://example.com/bot"}
+        body = {"version": "2", "source": tuned, "metrics": {"f1": 1}, "metadata": {"seed": 7}}
+
+        made = await api.post(f"models/{model}/versions", json=body)
+        path = f"models/{model}/versions/2"
+        changed = await api.put(path, json={"source": imported, "metrics": {"f1": 0.5}})
+        await api.put(f"{path}/files/a", content=b"a")
+        ready = await api.post(f"{path}/transition", json={"status": "ready", "reason": "Good."})
+        frozen = await api.put(path, json={"source": {"kind": "uploaded"}})
+        same = await api.put(path, json={"source": imported, "metadata": {}})
+        past = await api.get(f"{path}/transitions")
+        await flush()
+
+        assert made.status_code == 201, made.text
+        assert (made.json()["source"], made.json()["metrics"]) == (tuned, {"f1": 1.0})
+        assert made.json()["checksum"] is None
+        assert (changed.json()["source"], changed.json()["metrics"]) == (imported, {"f1": 0.5})
+        assert (frozen.status_code, frozen.json()["code"]) == (409, "lineage-frozen")
+        assert (same.status_code, same.json()["metadata"]) == (200, {})
+        assert same.json()["checksum"] == ready.json()["checksum"]
+        assert len(ready.json()["checksum"]) == 64
+        steps = [(step["to_status"], step["reason"]) for step in past.json()["items"]]
+        assert steps == [("ready", "Good."), ("uploading", None)]
+        event = await superuser.fetchval(
+            "SELECT payload FROM audit_log WHERE action = 'model_version.transitioned'"
+        )
+        changes = json.loads(event)["changes"]["after"]
+        assert changes["checksum"] == ready.json()["checksum"]
+
+    @pytest.mark.parametrize(
+        ("said", "code"),
+        [
+            ({"source": {"kind": "uploaded", "url": "https://example.com"}}, None),
+            ({"source": {"kind": "fine-tuned-from", "version": "1"}}, None),
+            ({"source": {"kind": "imported-from", "url": "file:///etc"}}, None),
+            ({"source": {"kind": "stolen"}}, None),
+            ({"metrics": {"f1": "good"}}, None),
+            ({"metrics": {"f1": True}}, None),
+            (
+                {
+                    "source": {
+                        "kind": "fine-tuned-from",
+                        "model_id": "01935d2e-0000-7000-8000-000000000007",
+                        "version": "1",
+                    }
+                },
+                "source-not-found",
+            ),
+        ],
+    )
+    async def test_what_cannot_be_kept_is_refused(
+        self, api: httpx.AsyncClient, said: dict[str, object], code: str | None
+    ) -> None:
+        version = await make_version(api)
+
+        answer = await api.put(version, json=said)
+
+        assert answer.status_code == 422
+        assert code is None or answer.json()["code"] == code
