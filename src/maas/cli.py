@@ -24,6 +24,8 @@ from maas.embedded.address import check_free
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
 from maas.embedded.platform import Prepared, UpOptions, run_platform
+from maas.login_commands import login, logout
+from maas.model_commands import model
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.setting_sources import GivenSettings, explain_settings
 from maas.shared.infrastructure.settings import (
@@ -44,6 +46,9 @@ config = typer.Typer(help="Settings.", no_args_is_help=True)
 app.add_typer(admin, name="admin")
 app.add_typer(config, name="config")
 app.add_typer(audit, name="audit")
+app.add_typer(model, name="model")
+app.command("login")(login)
+app.command("logout")(logout)
 
 EMBEDDED_DRAIN_SECONDS = "4"
 

@@ -1,0 +1,334 @@
+"""The API as commands call it: one key for one address, and refusals as errors.
+
+Nothing the server says is taken on trust: it is sent nowhere else by a redirect, its answers are
+bounded, and what it calls itself is checked before it is used.
+"""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from maas.client.credentials import Access, is_loopback
+from maas.client.errors import ClientError, RefusedError, StrangeAnswerError, TransientError
+from maas.client.patience import Patience, say_nothing
+
+M = TypeVar("M", bound=BaseModel)
+
+API: Final = "/api/v1"
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+MAX_SHOWN_CHARS: Final = 600
+CONNECT_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 60.0
+KEEPALIVE_SECONDS: Final = 2.0
+"""Shorter than the server's: what is sent on a connection it has just closed is lost."""
+
+READ_BYTES: Final = 256 * 1024
+PAGE_ITEMS: Final = 200
+
+FIRST_ERROR: Final = 400
+UNAUTHORIZED: Final = 401
+CONFLICT: Final = 409
+KEY_REFUSED: Final = (
+    "The key is not accepted: it was revoked, has expired, or is another server's. Sign in with "
+    "`maas login`, or give a good one."
+)
+
+_BUSY: Final = frozenset({408, 423, 425, 429, 502, 503, 504})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class Api:
+    """One API, called with one key. Use it as a context manager."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        notice: Callable[[str], None] = say_nothing,
+        patience: Callable[[], Patience] | None = None,
+    ) -> None:
+        self.access = access
+        self._notice = notice
+        self._patience = patience or Patience
+        self._is_reached = False
+        self._session: aiohttp.ClientSession | None = None
+        proxies = {} if is_loopback(access.url) else getproxies()
+        is_direct = not access.url.host or proxy_bypass(access.url.host)
+        self._proxy = None if is_direct else proxies.get(access.url.scheme)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+            ),
+            headers={
+                **({"Authorization": f"Bearer {self.access.key}"} if self.access.key else {}),
+                "User-Agent": f"maas-cli/{version('maas-platform')}",
+                # A compressed answer could be a bomb, and weights do not compress.
+                "Accept-Encoding": "identity",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=READ_BYTES,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def patience(self, notice: Callable[[str], None] | None = None) -> Patience:
+        """Begin to count the failures of one piece of work."""
+        fresh = self._patience()
+        fresh.notice = notice or self._notice
+        return fresh
+
+    def url(self, path: str) -> URL:
+        """Name a place of the API by its path, which is spelled as in a URL already."""
+        return URL(f"{self.access.url}{path}", encoded=True)
+
+    def own_url(self, location: str) -> URL:
+        """Read where the server says something is.
+
+        Raises:
+            StrangeAnswerError: that is another server, which must not see the key.
+        """
+        try:
+            found = self.access.url.join(URL(location, encoded=True))
+        except ValueError:
+            found = URL()
+        if found.host is None or found.origin() != self.access.url.origin():
+            raise StrangeAnswerError("it names a place on another server")
+        return found
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        data: Any = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request, once; the answer is open for the length of the block.
+
+        Raises:
+            TransientError: the line broke, at any point of the block, or the server is busy.
+            RefusedError: the server refused.
+            ClientError: it is not to be talked to.
+        """
+        if self._session is None:
+            message = "use the API as a context manager"
+            raise RuntimeError(message)
+        try:
+            async with self._session.request(
+                method,
+                url,
+                headers=headers,
+                params=params,
+                data=data,
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as answer:
+                self._is_reached = True
+                await _check(answer, is_keyed=bool(self.access.key))
+                yield answer
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as exc:
+            message = f"{self.access.url} does not prove who it is: {exc}."
+            raise ClientError(message) from None
+        except aiohttp.ClientConnectorError as exc:
+            if not self._is_reached:
+                message = (
+                    f"Nothing answers at {self.access.url} ({exc.strerror or exc}). Is the "
+                    "platform up? Another address is given with --url or MAAS_API_URL."
+                )
+                raise ClientError(message) from None
+            raise TransientError(_describe(exc)) from exc
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise TransientError(_describe(exc)) from exc
+
+    async def get(self, path: str, model: type[M], **params: str) -> M:
+        """Read one thing, however often the line breaks."""
+        return await self._call("GET", path, model, params=params)
+
+    async def send(
+        self, method: str, path: str, model: type[M], body: Mapping[str, object] | None = None
+    ) -> M:
+        """Write one thing; a POST that is sent again makes nothing twice."""
+        headers = {"Idempotency-Key": secrets.token_hex(16)} if method == "POST" else {}
+        return await self._call(method, path, model, body=body, headers=headers)
+
+    async def delete(self, path: str) -> None:
+        await self._act("DELETE", path)
+
+    async def post(self, path: str) -> None:
+        """Have something done that takes no body and answers with none."""
+        await self._act("POST", path)
+
+    async def _act(self, method: str, path: str) -> None:
+        async def attempt() -> None:
+            async with self.request(method, self.url(path)):
+                pass
+
+        await self.patience().persist(attempt)
+
+    async def list(self, path: str, model: type[M], *, limit: int, **params: str) -> list[M]:
+        """Read a list, page by page, up to `limit` items.
+
+        Raises:
+            StrangeAnswerError: the pages go round in a circle.
+        """
+        items: list[M] = []
+        asked = {**params, "limit": str(min(limit, PAGE_ITEMS))}
+        seen: set[str] = set()
+        while True:
+            page = await self.get(path, _Page, **asked)
+            items += [validate(model, item) for item in page.items]
+            if page.next_cursor is None or len(items) >= limit:
+                return items[:limit]
+            if page.next_cursor in seen or not page.items:
+                raise StrangeAnswerError("its pages do not end")
+            seen.add(page.next_cursor)
+            asked["cursor"] = page.next_cursor
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        model: type[M],
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> M:
+        sent = dict(headers or {})
+        data = None
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+
+        async def attempt() -> object:
+            async with self.request(
+                method, self.url(path), headers=sent, params=params, data=data
+            ) as answer:
+                return await read_json(answer)
+
+        return validate(model, await self.patience().persist(attempt))
+
+
+class _Page(BaseModel):
+    items: list[dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class _Problem(BaseModel):
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    request_id: str = ""
+
+
+def segment(text: str) -> str:
+    """Spell one part of a path as a URL has it."""
+    return quote(text, safe="")
+
+
+async def read_json(answer: aiohttp.ClientResponse) -> object:
+    """Read an answer that is JSON.
+
+    Raises:
+        StrangeAnswerError: it is not, or far too long.
+    """
+    try:
+        return json.loads(await _read_bounded(answer))
+    except (ValueError, RecursionError):
+        raise StrangeAnswerError(f"{answer.method} {answer.url.path} gave no JSON") from None
+
+
+def validate(model: type[M], value: object) -> M:
+    """Read what an answer says.
+
+    Raises:
+        StrangeAnswerError: it lacks something, or has it in another form.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise StrangeAnswerError(f"{where}: {first['msg']}") from None
+
+
+async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise StrangeAnswerError("it is compressed, which nobody asked for")
+    read = bytearray()
+    async for chunk in answer.content.iter_any():
+        read += chunk
+        if len(read) > MAX_ANSWER_BYTES:
+            raise StrangeAnswerError("it is far too long")
+    return bytes(read)
+
+
+async def _check(answer: aiohttp.ClientResponse, *, is_keyed: bool) -> None:
+    """Turn what is not a success into an error."""
+    status = answer.status
+    if status in _REDIRECTS:
+        elsewhere = answer.headers.get("Location", "an unnamed place")[:MAX_SHOWN_CHARS]
+        message = (
+            f"The server sends us on to {elsewhere}. The key goes to no other address by itself: "
+            "give the right one with --url."
+        )
+        raise ClientError(message)
+    if status < FIRST_ERROR:
+        return
+    problem, retry_after = await _read_problem(answer), _retry_after(answer)
+    # A 409 that names a time is the first of two same requests, still at work.
+    if status in _BUSY or (status == CONFLICT and retry_after is not None):
+        reason = problem.title or f"the server answers {status}"
+        raise TransientError(reason[:MAX_SHOWN_CHARS], retry_after=retry_after)
+    text = KEY_REFUSED if status == UNAUTHORIZED and is_keyed else _spell(status, problem)
+    raise RefusedError(status=status, code=problem.code, text=text)
+
+
+async def _read_problem(answer: aiohttp.ClientResponse) -> _Problem:
+    if answer.content_type != "application/problem+json":
+        return _Problem()
+    try:
+        return _Problem.model_validate(json.loads(await _read_bounded(answer)))
+    except (ValueError, RecursionError, ClientError):
+        return _Problem()
+
+
+def _spell(status: int, problem: _Problem) -> str:
+    said = problem.detail or problem.title
+    if not said:
+        return f"The server answers {status}, without a reason."
+    named = f"{problem.title}: {problem.detail}" if problem.title and problem.detail else said
+    code = f" [{problem.code}]" if problem.code else ""
+    return f"{named[:MAX_SHOWN_CHARS]}{code[:MAX_SHOWN_CHARS]}"
+
+
+def _retry_after(answer: aiohttp.ClientResponse) -> float | None:
+    text = answer.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None  # noqa: PLR2004  no year has as many seconds
+
+
+def _describe(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "the server said nothing for too long"
+    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "the connection broke"
+    return f"the connection broke ({str(exc) or type(exc).__name__})"[:MAX_SHOWN_CHARS]

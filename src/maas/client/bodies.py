@@ -1,0 +1,83 @@
+"""A stretch of a file as the body of a request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from maas.client.api import Api
+from maas.client.errors import ClientError, TransientError
+from maas.client.folder import LocalFile
+
+CHUNK_BYTES = 512 * 1024
+STALL_SECONDS = 60.0
+SETTLE_SECONDS = 300.0
+"""The server may have to put all of it on its disk before it answers."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """Bytes `start` up to `stop` of a file; `moved` is told of what was handed to the line."""
+
+    file: LocalFile
+    start: int
+    stop: int
+    moved: Callable[[int], None]
+    fault: OSError | None = field(default=None, init=False)
+    """What went wrong on our side, which aiohttp would take for a broken line."""
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    async def chunks(self, deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """Give the bytes, and move the deadline on with each chunk that the line took."""
+        clock = asyncio.get_running_loop().time
+        left = self.size
+        try:
+            with self.file.place.open("rb", buffering=0) as file:
+                file.seek(self.start)
+                while left:
+                    chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
+                    if not chunk:
+                        return
+                    left -= len(chunk)
+                    deadline.reschedule(clock() + STALL_SECONDS)
+                    yield chunk
+                    self.moved(len(chunk))
+        except OSError as exc:
+            self.fault = exc
+            raise
+        finally:
+            deadline.reschedule(clock() + SETTLE_SECONDS)
+
+
+async def send_body(
+    api: Api, method: str, location: str, body: Body, headers: dict[str, str]
+) -> aiohttp.ClientResponse:
+    """Send a body once, and return the answer, which is read to its end.
+
+    Raises:
+        TransientError: the line broke, or took nothing for a minute.
+        RefusedError: the server refused.
+        ClientError: the file cannot be read, or changed.
+    """
+    sent = {**headers, "Content-Length": str(body.size)}
+    try:
+        async with (
+            asyncio.timeout(STALL_SECONDS) as deadline,
+            api.request(
+                method, api.own_url(location), headers=sent, data=body.chunks(deadline)
+            ) as answer,
+        ):
+            await answer.read()
+            return answer
+    except (TimeoutError, TransientError) as exc:
+        if body.fault is not None:
+            message = f"{body.file.place} cannot be read: {body.fault.strerror}."
+            raise ClientError(message) from None
+        body.file.check_unchanged()
+        if isinstance(exc, TransientError):
+            raise
+        raise TransientError("the line took nothing for too long") from exc

@@ -1,0 +1,226 @@
+"""`maas model push`: a folder becomes a version, and what is there already is not sent again."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from maas.client.api import Api
+from maas.client.board import Board, spell_size
+from maas.client.errors import ClientError
+from maas.client.folder import LocalFile, Survey, digest_of, in_thread, survey
+from maas.client.groups import run_all
+from maas.client.push_state import PushState, open_push_state
+from maas.client.registry import MAX_FILES, Registry, RemoteFile, RemoteModel, RemoteVersion
+from maas.client.uploads import Uploader, UploadSizes
+
+FIRST_VERSION = "1.0.0"
+MAX_NAMED = 5
+OPEN = frozenset({"pending", "uploading"})
+
+_NUMBERED = re.compile(r"(?P<head>v?(?:\d{1,9}\.){0,5})(?P<last>\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushOptions:
+    folder: Path
+    name: str | None
+    version: str | None
+    alias: str | None
+    framework: str | None
+    is_ready: bool
+    with_hidden: bool
+    with_links: bool
+    parallel: int
+    sizes: UploadSizes = field(default_factory=UploadSizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push did: `sent` of `files` were not there yet."""
+
+    model: str
+    version: str
+    status: str
+    files: int
+    sent: int
+    size: int
+
+
+async def push(api: Api, options: PushOptions, board: Board) -> Pushed:
+    """Send what is missing, and publish the version if that is wanted.
+
+    Raises:
+        LineBrokenError: it broke too often; what arrived stays, and the next push goes on.
+        ClientError: something else is in the way; the message says what.
+    """
+    found = survey(options.folder, with_hidden=options.with_hidden, with_links=options.with_links)
+    if len(found.files) > MAX_FILES:
+        message = f"A version has at most {MAX_FILES} files; {options.folder} has more."
+        raise ClientError(message)
+    if found.left_out:
+        board.line(f"{'left out':<9} {_name_some(found.left_out)}  (hidden; --hidden takes them)")
+    registry = Registry(api=api)
+    name = options.name or options.folder.resolve().name
+    model = await registry.find_own_model(name)
+    if model is None:
+        model = await registry.create_model(name, framework=options.framework or found.framework)
+        board.line(f"{'made':<9} model {model.name} ({model.framework})")
+    state = open_push_state(url=str(api.access.url), model=str(model.id), folder=options.folder)
+    version = await _choose_version(registry, model, options, state)
+    work = _Push(
+        registry=registry,
+        model=model,
+        version=version,
+        state=state,
+        board=board,
+        sizes=options.sizes,
+    )
+    return await work.run(found, options)
+
+
+async def _choose_version(
+    registry: Registry, model: RemoteModel, options: PushOptions, state: PushState
+) -> RemoteVersion:
+    """Take the version that was asked for, the one an earlier push began, or a new one."""
+    wanted = options.version
+    if wanted is None and state.version is not None:
+        begun = await registry.find_version(model, state.version)
+        if begun is not None and begun.status in OPEN:
+            return begun
+    if wanted is None:
+        wanted = _next_version(await registry.list_versions(model))
+    version = await registry.find_version(model, wanted)
+    if version is None:
+        version = await registry.create_version(model, wanted)
+    state.begin(version.version)
+    return version
+
+
+def _next_version(versions: Sequence[RemoteVersion]) -> str:
+    """Count on from the newest version.
+
+    Raises:
+        ClientError: its name does not end in a number.
+    """
+    if not versions:
+        return FIRST_VERSION
+    newest = versions[0].version
+    found = _NUMBERED.fullmatch(newest)
+    if found is None:
+        message = f"The newest version is called {newest}, so name the next one with --version."
+        raise ClientError(message)
+    following = f"{found['head']}{int(found['last']) + 1}"
+    if any(version.version == following for version in versions):
+        message = f"There is a {following} beside the newest version, {newest}: use --version."
+        raise ClientError(message)
+    return following
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Push:
+    registry: Registry
+    model: RemoteModel
+    version: RemoteVersion
+    state: PushState
+    board: Board
+    sizes: UploadSizes
+
+    async def run(self, found: Survey, options: PushOptions) -> Pushed:
+        there = await self._list_there()
+        self._check_strangers(found, there)
+        await self._end_forsaken(found)
+        self.board.expect(sum(file.size for file in found.files))
+        sent: list[LocalFile] = []
+        work = [partial(self._send, file, there.get(str(file.path)), sent) for file in found.files]
+        await run_all(work, at_once=options.parallel)
+        status = await self._publish(options)
+        if options.alias is not None:
+            await self.registry.set_alias(self.model, options.alias, self.version.version)
+            self.board.line(f"{'alias':<9} {options.alias} is {self.version.version} now")
+        if status not in OPEN:
+            self.state.end()
+        return Pushed(
+            model=self.model.name,
+            version=self.version.version,
+            status=status,
+            files=len(found.files),
+            sent=len(sent),
+            size=sum(file.size for file in found.files),
+        )
+
+    async def _list_there(self) -> dict[str, RemoteFile]:
+        files = await self.registry.list_files(self.model, self.version.version)
+        return {file.path: file for file in files}
+
+    def _check_strangers(self, found: Survey, there: dict[str, RemoteFile]) -> None:
+        """Refuse to mix this folder with what somebody else has put into the version."""
+        strangers = sorted(there.keys() - {str(file.path) for file in found.files})
+        if strangers:
+            message = (
+                f"{self.model.name} {self.version.version} has files that the folder has not: "
+                f"{_name_some(strangers)}. Choose another version with --version, or delete them."
+            )
+            raise ClientError(message)
+
+    async def _send(self, file: LocalFile, there: RemoteFile | None, sent: list[LocalFile]) -> None:
+        """Send a file, unless the version has its bytes already."""
+        bar = self.board.bar(str(file.path), file.size)
+        try:
+            sha256 = self.state.find_digest(file)
+            if sha256 is None:
+                bar.say("hashing")
+                sha256 = await in_thread(partial(digest_of, file.place))
+                file.check_unchanged()
+                self.state.keep_digest(file, sha256)
+                bar.say("")
+            if there is not None and there.sha256 == sha256:
+                bar.set(file.size)
+                bar.close("there", spell_size(file.size))
+                return
+            self._check_open(file, there)
+            await self._uploader().send(file, sha256, bar)
+        except BaseException:
+            bar.close()
+            raise
+        sent.append(file)
+        bar.close("sent" if there is None else "replaced", spell_size(file.size))
+
+    def _uploader(self) -> Uploader:
+        return Uploader(
+            api=self.registry.api,
+            model=self.model,
+            version=self.version.version,
+            state=self.state,
+            sizes=self.sizes,
+        )
+
+    async def _end_forsaken(self, found: Survey) -> None:
+        """End uploads of files that the folder has no more: they would keep the version open."""
+        paths = {str(file.path) for file in found.files}
+        for path, upload in self.state.list_uploads().items():
+            if path not in paths:
+                await self._uploader().end(path, upload.location)
+
+    def _check_open(self, file: LocalFile, there: RemoteFile | None) -> None:
+        if self.version.status in OPEN:
+            return
+        what = "has not" if there is None else "has with other bytes"
+        message = (
+            f"{self.model.name} {self.version.version} is {self.version.status}, so its files "
+            f"never change, and it {what} {file.path}. Choose another version with --version."
+        )
+        raise ClientError(message)
+
+    async def _publish(self, options: PushOptions) -> str:
+        """Make the version ready, if it is to be and is not yet."""
+        if not options.is_ready or self.version.status not in OPEN:
+            return self.version.status if self.version.status not in OPEN else "uploading"
+        ready = await self.registry.make_ready(self.model, self.version.version)
+        return ready.status
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
