@@ -1,8 +1,8 @@
 """Uploads in parts, and storage that is charged to whoever fills it until it is given back.
 
-A hold on storage that outlives its lease books nothing: bytes count once a file refers to them. That
-moment leaves a row in `storage_bookings`, in the same transaction, and so does the moment in which
-the file goes. Whoever finds such a row tells the quotas, once however often it tries, in the order
+A hold on storage that outlives its lease books nothing: bytes count once a file refers to them.
+That moment leaves a row in `storage_bookings`, in the same transaction, and so does the moment in
+which the file goes. Whoever finds such a row tells the quotas, once however often it tries, in the order
 in which the rows came.
 
 What the triggers write is the owner's doing: a charge may go with its file, and the file with its
@@ -48,8 +48,8 @@ RELEASE = """
     END $$
 """
 
-# It takes its locks as calls do: `quota_begin` is theirs. What a booking lowers is told of anew when
-# it is reached again.
+# It takes its locks as calls do: `quota_begin` is theirs. What a booking lowers is told of anew
+# when it is reached again.
 BOOK = """
     CREATE FUNCTION quota_book_storage(tenant uuid, account uuid, kind text, key uuid,
         booking uuid, made timestamptz, change bigint, label text, request text)

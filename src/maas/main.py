@@ -105,6 +105,17 @@ CORS_EXPOSED = [
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Tus-Checksum-Algorithm",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Concat",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "Upload-State",
     "X-Request-ID",
 ]
 

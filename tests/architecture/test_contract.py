@@ -88,6 +88,11 @@ PUT /admin/tenants/{tenant_id}/quota
 GET /admin/tenants/{tenant_id}/members
 PUT /admin/tenants/{tenant_id}/members/{user_id}
 DELETE /admin/tenants/{tenant_id}/members/{user_id}
+OPTIONS /uploads
+POST /uploads
+GET /uploads/{upload_id}
+PATCH /uploads/{upload_id}
+DELETE /uploads/{upload_id}
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}

@@ -282,18 +282,19 @@ class Budgets(Protocol):
     async def progress(self, hold: Hold, used: Amounts) -> None:
         """Note what was used so far, and begin the lease anew.
 
-        It is what a hold is settled to that expires. Nothing happens to a hold that is gone.
+        It is what a hold is settled to that expires; of storage, without progress, to nothing: what
+        was never settled is not stored. Nothing happens to a hold that is gone.
 
         Raises:
             QuotaUnavailableError: it could not be noted.
         """
         ...
 
-    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> None:
+    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> bool:
         """Book what was used, give back the rest, and write the ledger's row: once, if repeated.
 
         More than was held is booked as it is, and closes the quotas that the hold lay on. A hold
-        that has expired was booked by then, which stays.
+        that has expired was booked by then, which stays: then, and of one given back, it is False.
 
         Raises:
             QuotaUnavailableError: not known to be booked; it is tried further in the background.
@@ -305,5 +306,25 @@ class Budgets(Protocol):
 
         Raises:
             QuotaUnavailableError: not known to be given back; it is tried further.
+        """
+        ...
+
+    async def book_storage(
+        self,
+        payer: Payer,
+        change: int,
+        *,
+        booking_id: UUID,
+        at: datetime,
+        label: str,
+        request_id: str,
+    ) -> None:
+        """Book that the payer stores so many bytes more, or, below 0, has given them back.
+
+        Once for each `booking_id` and moment, however often it is repeated. It is a row of the
+        ledger; nothing refuses it, and no limit is told of as reached by it.
+
+        Raises:
+            QuotaUnavailableError: not known to be booked.
         """
         ...

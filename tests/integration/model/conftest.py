@@ -9,19 +9,26 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.public import audit_scope
+from maas.model.application.arrivals import Arrivals
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.transfers import TransferSlots
+from maas.model.application.upload_completion import Completion
+from maas.model.application.uploads import KnownDigests, UploadService
 from maas.model.application.versions import VersionService
 from maas.model.infrastructure.artifacts import PartedArtifactStore
+from maas.model.infrastructure.charges import PostgresStorageBookings
 from maas.model.infrastructure.object_store import DurableObjects
+from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
+from maas.model.infrastructure.uploads import PostgresUploads
 from maas.shared.domain.call import Call, serving
 from maas.shared.domain.ids import AccountId, TenantId, new_id
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from tests.fakes.recorder import make_call
 
 PART_BYTES = 64 * 1024
@@ -61,10 +68,12 @@ class Registry:
 
     database: Database
     folder: Path
+    budgets: PostgresBudgets
     audit: FakeAudit = field(default_factory=FakeAudit)
     unit_of_work: type[SqlModelUnitOfWork] = SqlModelUnitOfWork
     part_bytes: int = PART_BYTES
     transfers: TransferSlots = field(default_factory=TransferSlots)
+    known: KnownDigests = field(default_factory=KnownDigests)
 
     def make_unit_of_work(self) -> SqlModelUnitOfWork:
         return self.unit_of_work(
@@ -93,9 +102,60 @@ class Registry:
             unit_of_work=self.make_unit_of_work,
             queries=self.queries,
             artifacts=self.store,
+            arrivals=self.arrivals,
+            budgets=self.budgets,
+            bookings=self.bookings,
             transfers=self.transfers,
             clock=SystemClock(),
             max_file_bytes=MAX_FILE_BYTES,
+        )
+
+    @property
+    def arrivals(self) -> Arrivals:
+        return Arrivals(
+            unit_of_work=self.make_unit_of_work, artifacts=self.store, clock=SystemClock()
+        )
+
+    @property
+    def bookings(self) -> PostgresStorageBookings:
+        return PostgresStorageBookings(self.database)
+
+    @property
+    def journal(self) -> PostgresUploads:
+        return PostgresUploads(self.database)
+
+    @property
+    def stream(self) -> ObjectPartStream:
+        return ObjectPartStream(DurableObjects(self.folder.as_uri()), part_bytes=self.part_bytes)
+
+    @property
+    def completion(self) -> Completion:
+        return Completion(
+            unit_of_work=self.make_unit_of_work,
+            journal=self.journal,
+            stream=self.stream,
+            artifacts=self.store,
+            digester=self.store,
+            arrivals=self.arrivals,
+            budgets=self.budgets,
+            bookings=self.bookings,
+            clock=SystemClock(),
+        )
+
+    @property
+    def uploads(self) -> UploadService:
+        return UploadService(
+            unit_of_work=self.make_unit_of_work,
+            journal=self.journal,
+            stream=self.stream,
+            completion=self.completion,
+            budgets=self.budgets,
+            bookings=self.bookings,
+            transfers=self.transfers,
+            clock=SystemClock(),
+            max_file_bytes=MAX_FILE_BYTES,
+            part_bytes=self.part_bytes,
+            known=self.known,
         )
 
     def stored(self) -> list[Path]:
@@ -136,5 +196,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(database: Database, folder: Path) -> Registry:
-    return Registry(database=database, folder=folder)
+async def registry(database: Database, folder: Path) -> AsyncIterator[Registry]:
+    budgets = PostgresBudgets(database)
+    yield Registry(database=database, folder=folder, budgets=budgets)
+    await budgets.close()

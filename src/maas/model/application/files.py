@@ -4,30 +4,29 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import structlog
-
-from maas.audit.public import ChangeValue, current_scope
+from maas.audit.public import current_scope
+from maas.model.application.arrivals import Arrival, Arrivals, TakenFile, file_id, file_trail
+from maas.model.application.facts import keep_facts
 from maas.model.application.finishing import finish
 from maas.model.application.ports import (
     ArtifactStore,
-    BodyCutOffError,
     CheckDigest,
     FileTooLargeError,
     ModelUnitOfWork,
 )
-from maas.model.application.queries import FileDetails, ModelQueries, StoredFile
+from maas.model.application.queries import ModelQueries, StoredFile
+from maas.model.application.storage import STEP_BYTES, Room, StorageBookings
 from maas.model.application.trail import MODEL_FILE
 from maas.model.application.transfers import TransferSlots
-from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
-from maas.model.domain.file import FilePath, VersionFile
+from maas.model.domain.blob import Digest, Upload
+from maas.model.domain.file import FilePath
 from maas.model.domain.formats import refusing_pickle
 from maas.model.domain.text import VersionName
 from maas.model.domain.version import VersionFileNotFoundError
-from maas.model.public import ModelId, VersionId
+from maas.model.public import ModelId
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.principal import Principal
-
-_log = structlog.get_logger(__name__)
+from maas.user.public import Budgets, Payer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,31 +45,13 @@ class IncomingFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TakenFile:
-    """A file that was taken in, and whether its path was new."""
-
-    file: FileDetails
-    is_new: bool
-
-
-@dataclass(slots=True, kw_only=True)
-class _Arrival:
-    """A file whose bytes are stored, on its way into a version."""
-
-    principal: Principal
-    model_id: ModelId
-    version: VersionName
-    incoming: IncomingFile
-    upload: Upload
-    lost: Blob | None = None
-    is_commit_tried: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FileService:
     unit_of_work: Callable[[], ModelUnitOfWork]
     queries: ModelQueries
     artifacts: ArtifactStore
+    arrivals: Arrivals
+    budgets: Budgets
+    bookings: StorageBookings
     transfers: TransferSlots
     clock: Clock
     max_file_bytes: int
@@ -85,40 +66,62 @@ class FileService:
                 FilePathConflictError, PreconditionFailedError: before the body is read, and again
                 at the end, if it became so meanwhile.
             FileTooLargeError: before the body is read, if its size was announced.
-            DigestMismatchError, BodyCutOffError, PickleRefusedError: the body will not do.
+            DigestMismatchError, BodyCutOffError, PickleRefusedError, LyingHeaderError,
+                ArchiveRefusedError: the body will not do.
             TooManyOwnTransfersError: the caller has too many files on their way.
-            StorageFullError, UnavailableError: the store will not take it.
+            QuotaExceededError: the caller's storage does not cover it; of an announced size, that
+                is found before the body is read.
+            StorageFullError, UnavailableError: the store or the quotas will not take it.
         """
         if incoming.size is not None and incoming.size > self.max_file_bytes:
             raise FileTooLargeError(self.max_file_bytes)
         async with self.unit_of_work() as uow:
             current = await uow.versions.get(model_id, version, lock=False)
-            current_scope().resource(MODEL_FILE, _file_id(current.id, incoming.path))
+            current_scope().resource(MODEL_FILE, file_id(current.id, incoming.path))
             current.check_open(incoming.path)
             incoming.check(current.find_digest(incoming.path))
-        with self.transfers.holding(principal.account_id):
-            upload = await self.artifacts.receive(
-                refusing_pickle(incoming.body),
-                limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
-            )
-        arrival = _Arrival(
-            principal=principal,
-            model_id=model_id,
-            version=version,
-            incoming=incoming,
-            upload=upload,
+        room = Room(
+            budgets=self.budgets,
+            bookings=self.bookings,
+            clock=self.clock,
+            payer=Payer.of(principal),
         )
         try:
-            _check_arrival(incoming, upload)
-            arrival.lost = await self._find_lost(upload.blob)
-            taken, is_kept = await self._refer(arrival)
+            upload = await self._receive(incoming, room)
         except BaseException:
-            await finish(self._withdraw(arrival))
+            await finish(room.release())
             raise
-        unused = arrival.lost if is_kept else upload.blob
-        if unused is not None:
-            await finish(self.artifacts.discard(unused))
-        return taken
+        arrival = Arrival(
+            model_id=model_id,
+            version=version,
+            path=incoming.path,
+            size=incoming.size,
+            media_type=incoming.media_type,
+            digests=incoming.digests,
+            check=incoming.check,
+            upload=upload,
+            room=room,
+        )
+        try:
+            return await self.arrivals.admit(arrival)
+        except BaseException:
+            await finish(self.arrivals.withdraw(arrival))
+            raise
+
+    async def _receive(self, incoming: IncomingFile, room: Room) -> Upload:
+        """Store the body, with room for it; an announced size is covered before the first byte."""
+        with self.transfers.holding(room.payer.account_id):
+            if incoming.size is None:
+                await room.cover(1, step=STEP_BYTES)
+            else:
+                await room.cover(incoming.size)
+            return await self.artifacts.receive(
+                refusing_pickle(
+                    room.fill(incoming.body, announced=incoming.size),
+                    unless=self.arrivals.facts.allows_pickle,
+                ),
+                limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
+            )
 
     async def remove(
         self, model_id: ModelId, version: VersionName, path: FilePath, *, check: CheckDigest
@@ -131,13 +134,14 @@ class FileService:
         """
         async with self.unit_of_work() as uow:
             current = await uow.versions.get(model_id, version)
-            current_scope().resource(MODEL_FILE, _file_id(current.id, path))
+            current_scope().resource(MODEL_FILE, file_id(current.id, path))
             file = current.files.get(path)
             if file is None:
                 raise VersionFileNotFoundError
-            before = _trail(file)
+            before = file_trail(file)
             check(current.remove_file(path, at=self.clock.now()))
-            current_scope().change(MODEL_FILE, _file_id(current.id, path), before=before)
+            await keep_facts(uow, current, path, None)
+            current_scope().change(MODEL_FILE, file_id(current.id, path), before=before)
             await uow.commit()
 
     async def find_stored(
@@ -148,8 +152,8 @@ class FileService:
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError.
         """
-        stored = await self.queries.get_file(principal.tenant_id, model_id, version, path)
-        current_scope().resource(MODEL_FILE, _file_id(stored.version_id, path))
+        stored = await self.queries.get_file(principal, model_id, version, path)
+        current_scope().resource(MODEL_FILE, file_id(stored.version_id, path))
         return stored
 
     async def read(
@@ -165,81 +169,3 @@ class FileService:
             async with aclosing(self.artifacts.read(stored.blob, start=start, stop=stop)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-
-    async def _find_lost(self, blob: Blob) -> Blob | None:
-        """Look up what is kept of these bytes, if the store has not all of it any more.
-
-        Its rows are then to be replaced, which mends every file of the same bytes.
-        """
-        async with self.unit_of_work() as uow:
-            kept = await uow.blobs.find(blob.sha256)
-        if kept is None or await self.artifacts.has_all(kept):
-            return None
-        _log.warning("blob_parts_lost", sha256=str(kept.sha256))
-        return kept
-
-    async def _refer(self, arrival: _Arrival) -> tuple[TakenFile, bool]:
-        """Let the version refer to the upload; tell also whether its parts are the ones kept."""
-        now, incoming, blob = self.clock.now(), arrival.incoming, arrival.upload.blob
-        async with self.unit_of_work() as uow:
-            await uow.blobs.claim(arrival.upload.id)
-            current = await uow.versions.get(arrival.model_id, arrival.version)
-            replaced = current.find_digest(incoming.path)
-            old = current.files.get(incoming.path)
-            before = None if old is None else _trail(old)
-            is_kept = await uow.blobs.keep(blob, at=now, instead_of=arrival.lost)
-            file = current.put_file(
-                incoming.path,
-                blob,
-                media_type=incoming.media_type,
-                by=arrival.principal.account_id,
-                at=now,
-            )
-            # Last, for conditions only count where the request would succeed without them.
-            incoming.check(replaced)
-            taken = TakenFile(file=FileDetails.of(file), is_new=before is None)
-            current_scope().change(
-                MODEL_FILE, _file_id(current.id, file.path), before=before, after=_trail(file)
-            )
-            arrival.is_commit_tried = True
-            await uow.commit(taken)
-        return taken, is_kept
-
-    async def _withdraw(self, arrival: _Arrival) -> None:
-        """Remove an upload's parts unless a transaction refers to them after all.
-
-        A commit whose answer was lost may stand. Then the claim waits until that transaction has
-        ended, and the database tells; if it cannot, the parts stay.
-        """
-        upload = arrival.upload
-        if arrival.is_commit_tried and upload.blob.parts:
-            try:
-                async with self.unit_of_work() as uow:
-                    await uow.blobs.claim(upload.id)
-                    if await uow.blobs.holds(upload.blob.parts[0].key):
-                        return
-            except Exception as exc:  # noqa: BLE001  whatever it is, deleting blindly is worse
-                _log.warning("upload_parts_left", upload_id=str(upload.id), error=repr(exc))
-                return
-        await self.artifacts.discard(upload.blob)
-
-
-def _check_arrival(incoming: IncomingFile, upload: Upload) -> None:
-    if incoming.size is not None and upload.blob.size != incoming.size:
-        raise BodyCutOffError
-    if any(digest != upload.blob.sha256 for digest in incoming.digests):
-        raise DigestMismatchError
-
-
-def _file_id(version_id: VersionId, path: FilePath) -> str:
-    return f"{version_id}/{path}"
-
-
-def _trail(file: VersionFile) -> dict[str, ChangeValue]:
-    return {
-        "version_id": str(file.version_id),
-        "path": str(file.path),
-        "sha256": str(file.sha256),
-        "size": file.size,
-        "media_type": file.media_type,
-    }

@@ -30,11 +30,12 @@ class InvalidFilePathError(InvalidInputError):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class FilePath:
     """A relative POSIX path that is safe to make on any disk and to put into a header.
 
-    It is kept in Unicode's composed form (NFC): macOS sends the other one for the same name.
+    Paths sort by their text, as the rows of files do that are written together. A path is kept in
+    Unicode's composed form (NFC): macOS sends the other one for the same name.
     """
 
     value: str

@@ -69,9 +69,7 @@ uploads = Table(
     Index("ix_uploads_version_id", "version_id"),
     Index("ix_uploads_expires_at", "expires_at"),
     Index("ix_uploads_tenant_id_account_id", "tenant_id", "account_id"),
-    Index(
-        "ix_uploads_verifying", "updated_at", postgresql_where=text("state = 'verifying'")
-    ),
+    Index("ix_uploads_verifying", "updated_at", postgresql_where=text("state = 'verifying'")),
 )
 """`received` bytes are durable; `writer` is whoever may add the next ones."""
 

@@ -18,6 +18,7 @@ from maas.model.application.ports import (
 )
 from maas.model.application.transfers import TooManyOwnTransfersError
 from maas.model.domain.blob import DigestMismatchError, InvalidDigestError
+from maas.model.domain.facts import ArchiveRefusedError, LyingHeaderError
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE
 from maas.model.domain.formats import PickleRefusedError
 from maas.model.domain.model import ModelNotFoundError
@@ -102,6 +103,8 @@ async def list_files(
     FilePathConflictError,
     FileTooLargeError,
     PickleRefusedError,
+    LyingHeaderError,
+    ArchiveRefusedError,
     UnsupportedMediaError,
     BodyCutOffError,
     InvalidDigestError,

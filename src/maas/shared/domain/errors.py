@@ -134,6 +134,13 @@ class UnavailableError(MaasError):
     title = "Not available at the moment"
 
 
+class ChunkMismatchError(MaasError):
+    """A piece of an upload is not what its checksum says (460, which the tus protocol gives it)."""
+
+    code = "chunk-mismatch"
+    title = "The bytes differ from their checksum"
+
+
 class StorageFullError(MaasError):
     """There is no room to keep it (507)."""
 

@@ -121,6 +121,7 @@ _MEANINGS: Mapping[int, str] = {
     422: "Something sent is wrong in itself; `code` and `errors` say what.",
     428: "`If-Match` is required here.",
     429: "Too often or too much at once; `Retry-After` tells when to try again.",
+    460: "The bytes of this request are not those its `Upload-Checksum` is of.",
     500: "A bug of ours, logged under the request id.",
     503: "Something this needs is down or busy; `Retry-After` tells when to try again.",
     507: "There is no room to keep it.",

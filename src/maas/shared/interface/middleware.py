@@ -60,6 +60,9 @@ _NO_STORE = (b"cache-control", b"no-store")
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _CLOSE = (b"connection", b"close")
 
+ANSWER_HEADERS_KEY = "maas.answer_headers"
+"""Where in the ASGI scope a route keeps headers for whatever is answered, problems included."""
+
 API_HEADERS: Headers = [*_SAFE, _API_CSP]
 """What every answer but the documentation's pages carries."""
 
@@ -221,6 +224,7 @@ class _Answer:
             *own,
             *(_DOCS_HEADERS if scope["path"] in DOCS_PATHS else API_HEADERS),
             (b"x-request-id", self._request_id.encode("ascii")),
+            *scope.get(ANSWER_HEADERS_KEY, ()),
         ]
         if not any(name == b"cache-control" for name, _ in own):
             headers.append(_NO_STORE)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from maas.shared.domain.errors import (
+    ChunkMismatchError,
     ConflictError,
     InvalidInputError,
     MaasError,
@@ -54,6 +55,7 @@ STATUSES: Mapping[type[MaasError], int] = {
     InvalidInputError: 422,
     PreconditionRequiredError: 428,
     TooManyRequestsError: 429,
+    ChunkMismatchError: 460,
     UnavailableError: 503,
     StorageFullError: 507,
 }

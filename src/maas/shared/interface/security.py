@@ -40,6 +40,7 @@ PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
         ("GET", "/metrics"),  # by its own rule: see `require_loopback_or`
         ("GET", "/api/version"),
         ("GET", "/.well-known/jwks.json"),
+        ("OPTIONS", "/api/v1/uploads"),
         ("POST", "/api/v1/auth/login"),
         ("POST", "/api/v1/auth/token"),
         ("POST", "/api/v1/auth/refresh"),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -44,6 +45,8 @@ INSISTENCE_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 1.0
 """So long after its time-out a statement that was given up on is done or undone."""
 
+BOOK_STORAGE: Final = "SELECT quota_book_storage($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+
 LONGEST_LEASE: Final = timedelta(days=28)
 """The ledger has the month before this one at hand."""
 
@@ -55,6 +58,7 @@ class PostgresBudgets(Budgets):
     """The port; `close` it, so that what was settled last is sent."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._batches = CallBatches(database)
         self._give_back_seconds = database.statement_timeout_seconds + MARGIN_SECONDS
         self._giving_back: dict[HoldId, tuple[Payer, asyncio.TimerHandle]] = {}
@@ -128,7 +132,7 @@ class PostgresBudgets(Budgets):
         )
 
     @override
-    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> None:
+    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> bool:
         if used.provider is not None:
             _check_text(provider=used.provider)
         row = await self._insist(
@@ -149,10 +153,35 @@ class PostgresBudgets(Budgets):
         if row is not None and row["outcome"] in {"late", "gone"}:
             # Booked as an estimate when it expired, or given back: the figures come too late.
             log.warning("hold_settled_too_late", hold_id=str(hold.id), found=row["outcome"])
+            return False
+        return True
 
     @override
     async def release(self, hold: Hold) -> None:
         await self._insist(hold, {"op": "release"})
+
+    @override
+    async def book_storage(
+        self,
+        payer: Payer,
+        change: int,
+        *,
+        booking_id: UUID,
+        at: datetime,
+        label: str,
+        request_id: str,
+    ) -> None:
+        _check_text(label=label, request_id=request_id)
+        account, kind, key = payer.account_id, payer.actor_kind, payer.api_key_id
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._database.acquire() as connection:
+                await connection.execute(
+                    BOOK_STORAGE,
+                    *(payer.tenant_id, account, kind, key),
+                    *(booking_id, at, change, label, request_id),
+                )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            raise QuotaUnavailableError from exc
 
     async def _insist(
         self,

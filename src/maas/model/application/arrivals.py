@@ -1,0 +1,179 @@
+"""The way into a version that all files take, once their bytes are durable: PUT and uploads."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from maas.audit.public import ChangeValue, current_scope
+from maas.model.application.facts import FactsReader, keep_facts
+from maas.model.application.finishing import finish
+from maas.model.application.ports import (
+    ArtifactStore,
+    BodyCutOffError,
+    CheckDigest,
+    ModelUnitOfWork,
+)
+from maas.model.application.queries import FileDetails
+from maas.model.application.storage import Booking, Room
+from maas.model.application.trail import MODEL_FILE
+from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
+from maas.model.domain.facts import Facts
+from maas.model.domain.file import FilePath, VersionFile
+from maas.model.domain.text import VersionName
+from maas.model.public import ModelId, VersionId
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.ids import new_id
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenFile:
+    """A file that was taken in, and whether its path was new."""
+
+    file: FileDetails
+    is_new: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Arrival:
+    """A file whose bytes are stored, on its way into a version, in room of whoever pays for it.
+
+    `size` and `digests` are what was announced of it; `check` judges the digest of the file it
+    would replace.
+    """
+
+    model_id: ModelId
+    version: VersionName
+    path: FilePath
+    media_type: str
+    size: int | None
+    digests: frozenset[Digest]
+    check: CheckDigest
+    upload: Upload
+    room: Room
+    lost: Blob | None = None
+    facts: Facts | None = None
+    is_commit_tried: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Refers to files and charges for them; what a refused file leaves, its sender clears away."""
+
+    unit_of_work: Callable[[], ModelUnitOfWork]
+    artifacts: ArtifactStore
+    facts: FactsReader
+    clock: Clock
+
+    async def admit(
+        self, arrival: Arrival, *, also: Callable[[ModelUnitOfWork], Awaitable[None]] | None = None
+    ) -> TakenFile:
+        """Let the version have the file; `also` is done in the same transaction, or nothing is.
+
+        Raises:
+            ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError,
+                FilePathConflictError, PreconditionFailedError: the version does not take it.
+            BodyCutOffError, DigestMismatchError: the bytes are others than announced.
+            LyingHeaderError, ArchiveRefusedError, PickleRefusedError: the file will not do.
+        """
+        blob = arrival.upload.blob
+        if arrival.size is not None and arrival.size != blob.size:
+            raise BodyCutOffError
+        if any(digest != blob.sha256 for digest in arrival.digests):
+            raise DigestMismatchError
+        arrival.facts = await self.facts.read(arrival.path, blob)
+        arrival.lost = await self._find_lost(blob)
+        bookings = arrival.room.split(blob.size, [new_id() for _ in arrival.room.holds])
+        taken, is_kept = await self._refer(arrival, bookings, also)
+        await finish(self._conclude(arrival, bookings, is_kept=is_kept))
+        return taken
+
+    async def withdraw(self, arrival: Arrival) -> None:
+        """Remove an upload's parts and give its room back, unless the version has it after all.
+
+        A commit whose answer was lost may stand. Then the claim waits until that transaction has
+        ended, and the database tells; if it cannot, the parts stay.
+        """
+        upload = arrival.upload
+        if arrival.is_commit_tried and upload.blob.parts:
+            try:
+                async with self.unit_of_work() as uow:
+                    await uow.blobs.claim(upload.id)
+                    if await uow.blobs.holds(upload.blob.parts[0].key):
+                        return
+            except Exception as exc:  # noqa: BLE001  whatever it is, deleting blindly is worse
+                _log.warning("upload_parts_left", upload_id=str(upload.id), error=repr(exc))
+                return
+        await self.artifacts.discard(upload.blob)
+        # If the commit stands, with parts that were there before, its bookings tell the quotas.
+        await arrival.room.release()
+
+    async def _find_lost(self, blob: Blob) -> Blob | None:
+        """Look up what is kept of these bytes, if the store has not all of it any more.
+
+        Its rows are then to be replaced, which mends every file of the same bytes.
+        """
+        async with self.unit_of_work() as uow:
+            kept = await uow.blobs.find(blob.sha256)
+        if kept is None or await self.artifacts.has_all(kept):
+            return None
+        _log.warning("blob_parts_lost", sha256=str(kept.sha256))
+        return kept
+
+    async def _refer(
+        self,
+        arrival: Arrival,
+        bookings: list[Booking],
+        also: Callable[[ModelUnitOfWork], Awaitable[None]] | None,
+    ) -> tuple[TakenFile, bool]:
+        """Let the version refer to the upload; tell also whether its parts are the ones kept."""
+        now, path, blob = self.clock.now(), arrival.path, arrival.upload.blob
+        payer = arrival.room.payer
+        async with self.unit_of_work() as uow:
+            await uow.blobs.claim(arrival.upload.id)
+            current = await uow.versions.get(arrival.model_id, arrival.version)
+            replaced = current.find_digest(path)
+            old = current.files.get(path)
+            before = None if old is None else file_trail(old)
+            is_kept = await uow.blobs.keep(blob, at=now, instead_of=arrival.lost)
+            file = current.put_file(
+                path, blob, media_type=arrival.media_type, by=payer.account_id, at=now
+            )
+            if arrival.facts is not None or old is not None:
+                await keep_facts(uow, current, path, arrival.facts)
+            await uow.charges.charge(current.id, path, payer, bookings)
+            if also is not None:
+                await also(uow)
+            # Last, for conditions only count where the request would succeed without them.
+            arrival.check(replaced)
+            taken = TakenFile(file=FileDetails.of(file, arrival.facts), is_new=before is None)
+            current_scope().change(
+                MODEL_FILE, file_id(current.id, file.path), before=before, after=file_trail(file)
+            )
+            arrival.is_commit_tried = True
+            await uow.commit(taken)
+        return taken, is_kept
+
+    async def _conclude(self, arrival: Arrival, bookings: list[Booking], *, is_kept: bool) -> None:
+        """Book what the file takes, and remove the parts that nothing refers to any more."""
+        await arrival.room.settle(bookings)
+        unused = arrival.lost if is_kept else arrival.upload.blob
+        if unused is not None:
+            await self.artifacts.discard(unused)
+
+
+def file_id(version_id: VersionId, path: FilePath) -> str:
+    """Name a file in the trail."""
+    return f"{version_id}/{path}"
+
+
+def file_trail(file: VersionFile) -> dict[str, ChangeValue]:
+    return {
+        "version_id": str(file.version_id),
+        "path": str(file.path),
+        "sha256": str(file.sha256),
+        "size": file.size,
+        "media_type": file.media_type,
+    }

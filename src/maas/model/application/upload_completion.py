@@ -1,0 +1,121 @@
+"""From the last byte of an upload to the file it becomes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from maas.audit.public import Actor, audit_scope, find_scope
+from maas.model.application.arrivals import Arrival, Arrivals
+from maas.model.application.ports import ArtifactStore, BlobDigester, ModelUnitOfWork
+from maas.model.application.storage import NOTHING, Room, StorageBookings
+from maas.model.application.upload_ports import PartStream, UploadJournal
+from maas.model.domain.blob import Blob, Digest, Upload
+from maas.model.domain.resumable import ResumableUpload, UploadEndedError
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.errors import MaasError, TooManyRequestsError, UnavailableError
+from maas.user.public import Budgets, QuotaUnavailableError
+
+DIGESTED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
+"""Of so much a request computes the digest itself, where its bytes were not all seen in order."""
+
+UPLOADED: Final = "model_file.uploaded"
+
+_PASSING: Final = (UnavailableError, TooManyRequestsError)
+"""Refusals that say nothing of the file: it stays, and is tried again."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    unit_of_work: Callable[[], ModelUnitOfWork]
+    journal: UploadJournal
+    stream: PartStream
+    artifacts: ArtifactStore
+    digester: BlobDigester
+    arrivals: Arrivals
+    budgets: Budgets
+    bookings: StorageBookings
+    clock: Clock
+
+    async def renew(self, upload: ResumableUpload, *, lease: timedelta) -> None:
+        """Begin the leases of what an upload holds anew."""
+        room = await self._room(upload, lease=lease)
+        for hold in room.holds:
+            try:
+                await self.budgets.progress(hold, NOTHING)
+            except QuotaUnavailableError:
+                # What is stored after the lease is booked late, and exactly so.
+                _log.warning("storage_lease_not_renewed", hold_id=str(hold.id))
+
+    async def complete(self, upload: ResumableUpload, digest: Digest | None) -> ResumableUpload:
+        """Make a file of a complete upload, or leave it `verifying`, to be digested apart.
+
+        Raises:
+            MaasError: the file was refused, for good: the upload has failed, and its bytes are
+                gone; or not at the moment, and it is tried again.
+        """
+        parts = await self.journal.list_parts(upload.payer.tenant_id, upload.id)
+        if digest is None:
+            if upload.length > DIGESTED_AT_ONCE_BYTES:
+                return upload
+            digest = await self.digester.digest(parts)
+        blob = Blob(sha256=digest, size=upload.length, parts=tuple(parts))
+        # An act of its own: the request it is part of has told the trail of another.
+        outer = find_scope()
+        if outer is not None and outer.action == UPLOADED:
+            outer.skip()
+        async with audit_scope(UPLOADED) as scope:
+            scope.actor = Actor(upload.payer.actor_kind, upload.payer.account_id)
+            try:
+                await self._admit(upload, blob)
+            except UploadEndedError:
+                # Somebody else has completed it, or failed to.
+                scope.skip()
+                return await self.journal.get(upload.payer.tenant_id, upload.id, None)
+            except MaasError as exc:
+                if not isinstance(exc, _PASSING):
+                    await self.refuse(upload, exc)
+                raise
+        return replace(upload, state="done")
+
+    async def refuse(self, upload: ResumableUpload, error: MaasError) -> None:
+        """Have an upload failed for good: its bytes go, and nothing is held for it any more."""
+        parts = await self.journal.fail(upload, code=error.code, detail=error.detail)
+        await self.stream.discard([part.key for part in parts])
+
+    async def _admit(self, upload: ResumableUpload, blob: Blob) -> None:
+        target = upload.get_target()
+        room = await self._room(upload)
+        arrival = Arrival(
+            model_id=target.model_id,
+            version=target.version,
+            path=target.path,
+            media_type=target.media_type,
+            size=upload.length,
+            digests=frozenset() if target.sha256 is None else frozenset({target.sha256}),
+            check=lambda _: None,
+            upload=Upload(id=upload.id, blob=blob),
+            room=room,
+        )
+
+        async def have_it_done(uow: ModelUnitOfWork) -> None:
+            await uow.uploads.finish(upload.id, self.clock.now())
+
+        await self.arrivals.admit(arrival, also=have_it_done)
+
+    async def _room(
+        self, upload: ResumableUpload, *, lease: timedelta = timedelta(hours=1)
+    ) -> Room:
+        holds = await self.journal.list_holds(upload.payer.tenant_id, upload.id)
+        return Room(
+            budgets=self.budgets,
+            bookings=self.bookings,
+            clock=self.clock,
+            payer=upload.payer,
+            lease=lease,
+            holds=holds,
+        )

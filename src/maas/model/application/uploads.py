@@ -1,0 +1,406 @@
+"""Files that come in pieces: begun, gone on with wherever they broke off, put together, ended."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from maas.audit.public import ChangeValue, current_scope
+from maas.model.application.finishing import finish
+from maas.model.application.ports import FileTooLargeError, ModelUnitOfWork
+from maas.model.application.storage import Room, StorageBookings
+from maas.model.application.trail import MODEL_UPLOAD
+from maas.model.application.transfers import TransferSlots
+from maas.model.application.upload_completion import Completion
+from maas.model.application.upload_ports import PartStream, RunningDigest, UploadJournal
+from maas.model.domain.blob import Digest, Part
+from maas.model.domain.file import FilePath
+from maas.model.domain.formats import PickleRefusedError, refusing_pickle
+from maas.model.domain.resumable import (
+    MAX_UPLOADS_EACH,
+    SPARE_PARTS,
+    ChunkChecksumError,
+    ResumableUpload,
+    Target,
+    TooManyUploadsError,
+    UploadId,
+    UploadInPiecesError,
+    UploadKind,
+    UploadState,
+    UploadTakenOverError,
+)
+from maas.model.domain.text import VersionName
+from maas.model.public import ModelId
+from maas.shared.domain.clock import Clock
+from maas.shared.domain.errors import MaasError
+from maas.shared.domain.ids import new_id
+from maas.shared.domain.principal import Principal
+from maas.user.public import Budgets, Payer
+
+LIFETIME: Final = timedelta(hours=24)
+"""An upload that nobody goes on with expires after so long."""
+
+LEASE: Final = LIFETIME + timedelta(hours=1)
+MAX_KNOWN_DIGESTS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedFile:
+    """Which file an upload is to become, as its sender says."""
+
+    model_id: ModelId
+    version: VersionName
+    path: FilePath
+    media_type: str
+    sha256: Digest | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpload:
+    """An upload to begin: a partial one wants no file, and all others one."""
+
+    length: int
+    wanted: WantedFile | None
+    metadata: str | None
+    concat: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Bytes to add at an offset; `checksum` is an algorithm of `hashlib`, and what it gives.
+
+    `size` is what the sender announced of the body.
+    """
+
+    offset: int
+    size: int | None
+    checksum: tuple[str, bytes] | None
+    body: AsyncIterable[bytes]
+
+
+@dataclass(slots=True)
+class KnownDigests:
+    """Hashes of what this process has seen of uploads from their first byte on."""
+
+    _known: "OrderedDict[UploadId, tuple[int, RunningDigest]]" = field(default_factory=OrderedDict)
+
+    def take(self, upload_id: UploadId, offset: int) -> RunningDigest | None:
+        """Give a hash of all bytes before the offset, if there is one; it is not kept then."""
+        known = self._known.pop(upload_id, None)
+        if offset == 0:
+            return hashlib.sha256()
+        return known[1] if known is not None and known[0] == offset else None
+
+    def keep(self, upload_id: UploadId, offset: int, digest: RunningDigest | None) -> None:
+        if digest is None:
+            return
+        self._known[upload_id] = offset, digest
+        if len(self._known) > MAX_KNOWN_DIGESTS:
+            self._known.popitem(last=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Adding:
+    """One request that adds to an upload: where it is, and what is not noted yet."""
+
+    upload: ResumableUpload
+    writer: UUID
+    offset: int
+    check: "hashlib._Hash | None"
+    digest: RunningDigest | None = None
+    unnoted: list[Part] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadService:
+    unit_of_work: Callable[[], ModelUnitOfWork]
+    journal: UploadJournal
+    stream: PartStream
+    completion: Completion
+    budgets: Budgets
+    bookings: StorageBookings
+    transfers: TransferSlots
+    clock: Clock
+    max_file_bytes: int
+    part_bytes: int
+    known: KnownDigests = field(default_factory=KnownDigests)
+
+    async def create(
+        self, principal: Principal, new: NewUpload, chunk: Chunk | None = None
+    ) -> ResumableUpload:
+        """Begin an upload, with room held for all of it; an empty one is done at once.
+
+        If its first bytes come along and cannot be added, it has failed: nobody knows of it yet.
+
+        Raises:
+            FileTooLargeError: longer than a file may be.
+            TooManyUploadsError: the caller has too many of them under way.
+            ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError,
+                FilePathConflictError: the version does not take the file.
+            QuotaExceededError, QuotaUnavailableError: no room is held for it.
+            MaasError: as `append`, of the bytes that came along.
+        """
+        self._check_length(new.length)
+        room = self._room(principal)
+        try:
+            await room.cover(new.length)
+            kind: UploadKind = "partial" if new.wanted is None else "whole"
+            upload = self._begin(principal, new, kind=kind)
+            async with self.unit_of_work() as uow:
+                upload = await self._aim(uow, upload, new.wanted)
+                await uow.uploads.add(upload, room.holds)
+                current_scope().change(MODEL_UPLOAD, upload.id, after=_trail(upload))
+                await uow.commit()
+        except BaseException:
+            await finish(room.release())
+            raise
+        if new.length == 0:
+            return await self._complete(upload, hashlib.sha256())
+        if chunk is None:
+            return upload
+        try:
+            return await self.append(principal, upload.id, chunk)
+        except MaasError as exc:
+            await finish(self.completion.refuse(upload, exc))
+            raise
+
+    async def concatenate(
+        self, principal: Principal, new: NewUpload, partials: Sequence[UploadId]
+    ) -> ResumableUpload:
+        """Make a file of partial uploads, in this order; asked again, it is the same.
+
+        Raises:
+            UploadNotFoundError, UploadUnfinishedError: of one of them.
+            FileTooLargeError, TooManyUploadsError, ModelNotFoundError, VersionNotFoundError,
+                VersionFrozenError, TooManyFilesError, FilePathConflictError: as `create`.
+        """
+        account_id = principal.account_id
+        if new.concat is not None:
+            made = await self.journal.find_final(principal.tenant_id, account_id, new.concat)
+            if made is not None:
+                current_scope().skip()
+                return made
+        final = self._begin(principal, new, kind="final")
+        async with self.unit_of_work() as uow:
+            final = await self._aim(uow, final, new.wanted)
+            final = await uow.uploads.concatenate(final, partials, account_id)
+            self._check_length(final.length)
+            current_scope().change(MODEL_UPLOAD, final.id, after=_trail(final))
+            await uow.commit()
+        return await self._complete(final, None)
+
+    async def get(self, principal: Principal, upload_id: UploadId) -> ResumableUpload:
+        """Read how far an upload of the caller has come.
+
+        Raises:
+            UploadNotFoundError.
+        """
+        return await self.journal.get(principal.tenant_id, upload_id, principal.account_id)
+
+    async def append(
+        self, principal: Principal, upload_id: UploadId, chunk: Chunk
+    ) -> ResumableUpload:
+        """Add bytes; with the last one, the upload becomes a file, or is `verifying` first.
+
+        Every part that is durable counts at once, whatever becomes of the request. A later request
+        takes the upload over from an earlier one, which may be of a line that broke.
+
+        Raises:
+            UploadNotFoundError, FinalUploadError, UploadEndedError, UploadOffsetError,
+                UploadInPiecesError, UploadTakenOverError: nothing can be added, or no longer.
+            FileTooLargeError: more bytes than the upload has left.
+            ChunkChecksumError: they are not those that were announced; none of them counts.
+            BodyCutOffError, SlowRequestError: the body broke off; what came counts.
+            TooManyOwnTransfersError, StorageFullError, UnavailableError: not at the moment.
+            DigestMismatchError, PickleRefusedError, ...: the file was refused when it was complete;
+                its upload has failed then.
+        """
+        upload = await self.get(principal, upload_id)
+        if upload.is_complete and chunk.offset == upload.offset and chunk.size == 0:
+            return upload
+        await self._check_next(upload, chunk)
+        with self.transfers.holding(principal.account_id):
+            adding = await self._open(upload, chunk)
+            try:
+                await self._take_in(adding, chunk)
+            finally:
+                if adding.unnoted:
+                    await finish(self.stream.discard([part.key for part in adding.unnoted]))
+        moved = replace(upload, offset=adding.offset, expires_at=self._expiry())
+        if moved.is_complete and moved.kind != "partial":
+            return await self._complete(replace(moved, state="verifying"), adding.digest)
+        return moved
+
+    async def end(self, principal: Principal, upload_id: UploadId) -> None:
+        """End an upload, and free what it holds; a file that it has become stays.
+
+        Raises:
+            UploadNotFoundError.
+        """
+        async with self.unit_of_work() as uow:
+            parts = await uow.uploads.remove(upload_id, principal.account_id)
+            current_scope().resource(MODEL_UPLOAD, upload_id)
+            await uow.commit()
+        await finish(self.stream.discard([part.key for part in parts]))
+
+    def _room(self, principal: Principal) -> Room:
+        return Room(
+            budgets=self.budgets,
+            bookings=self.bookings,
+            clock=self.clock,
+            payer=Payer.of(principal),
+            lease=LEASE,
+        )
+
+    def _expiry(self) -> datetime:
+        return self.clock.now() + LIFETIME
+
+    def _check_length(self, length: int) -> None:
+        if length > self.max_file_bytes:
+            raise FileTooLargeError(self.max_file_bytes)
+
+    def _begin(self, principal: Principal, new: NewUpload, *, kind: UploadKind) -> ResumableUpload:
+        now = self.clock.now()
+        state: UploadState = "verifying" if new.length == 0 and kind != "partial" else "uploading"
+        return ResumableUpload(
+            id=UploadId(new_id()),
+            payer=Payer.of(principal),
+            kind=kind,
+            concat=new.concat,
+            metadata=new.metadata,
+            target=None,
+            length=new.length,
+            offset=0,
+            part_count=0,
+            state=state,
+            problem_code=None,
+            problem_detail=None,
+            created_at=now,
+            updated_at=now,
+            expires_at=now + LIFETIME,
+        )
+
+    async def _aim(
+        self, uow: ModelUnitOfWork, upload: ResumableUpload, wanted: WantedFile | None
+    ) -> ResumableUpload:
+        """Look up the version, which must take the file, and stays as it is until the commit."""
+        if await uow.uploads.count(upload.payer.account_id) >= MAX_UPLOADS_EACH:
+            raise TooManyUploadsError
+        if wanted is None:
+            return upload
+        version = await uow.versions.get(wanted.model_id, wanted.version)
+        version.check_open(wanted.path)
+        target = Target(
+            model_id=wanted.model_id,
+            version_id=version.id,
+            version=wanted.version,
+            path=wanted.path,
+            media_type=wanted.media_type,
+            sha256=wanted.sha256,
+        )
+        return replace(upload, target=target)
+
+    async def _check_next(self, upload: ResumableUpload, chunk: Chunk) -> None:
+        if upload.kind == "final" or upload.state != "uploading" or upload.offset != chunk.offset:
+            raise upload.why_not(chunk.offset)
+        if chunk.size is not None and chunk.size > upload.length - upload.offset:
+            raise FileTooLargeError(upload.length)
+        if upload.part_count >= upload.length // self.part_bytes + SPARE_PARTS:
+            raise UploadInPiecesError
+
+    async def _open(self, upload: ResumableUpload, chunk: Chunk) -> _Adding:
+        """Become the one who adds to the upload, and renew what it holds."""
+        writer = new_id()
+        is_open = await self.journal.begin(
+            upload, writer=writer, offset=chunk.offset, expires_at=self._expiry()
+        )
+        if not is_open:
+            again = await self.journal.get(upload.payer.tenant_id, upload.id, None)
+            raise again.why_not(chunk.offset)
+        await self.completion.renew(upload, lease=LEASE)
+        check = None if chunk.checksum is None else hashlib.new(chunk.checksum[0])
+        return _Adding(upload=upload, writer=writer, offset=chunk.offset, check=check)
+
+    async def _take_in(self, adding: _Adding, chunk: Chunk) -> None:
+        """Store the body part by part; what this process knows of the bytes before stays known."""
+        upload = adding.upload
+        whole = None
+        if upload.kind == "whole":
+            whole = self.known.take(upload.id, chunk.offset)
+        try:
+            await self._store(adding, chunk, None if whole is None else whole.copy())
+        except PickleRefusedError as exc:
+            await self.completion.refuse(upload, exc)
+            raise
+        finally:
+            if adding.offset == chunk.offset:
+                self.known.keep(upload.id, chunk.offset, whole)
+
+    async def _store(self, adding: _Adding, chunk: Chunk, whole: RunningDigest | None) -> None:
+        upload, check = adding.upload, adding.check
+        body = chunk.body if check is None else _hashing(chunk.body, check)
+        if chunk.offset == 0 and upload.kind == "whole":
+            # What begins like a pickle is refused at once, and again when all of it is there.
+            body = refusing_pickle(body)
+        incoming = self.stream.append(
+            upload.id,
+            adding.writer,
+            body,
+            limit_bytes=upload.length - chunk.offset,
+            whole=whole,
+        )
+        async with aclosing(incoming) as stored:
+            async for part in stored:
+                adding.unnoted.append(part.part)
+                adding.digest = part.whole
+                if check is None:
+                    await self._note(adding)
+        if chunk.checksum is not None and check is not None:
+            if check.digest() != chunk.checksum[1]:
+                raise ChunkChecksumError
+            await self._note(adding)
+
+    async def _note(self, adding: _Adding) -> None:
+        """Have what is durable count; whoever was overtaken meanwhile goes on no further."""
+        if not adding.unnoted:
+            return
+        # Of a note whose answer is lost nobody knows: such parts are not removed.
+        parts, adding.unnoted = adding.unnoted, []
+        is_noted = await self.journal.add(
+            adding.upload,
+            writer=adding.writer,
+            offset=adding.offset,
+            parts=parts,
+            expires_at=self._expiry(),
+        )
+        if not is_noted:
+            adding.unnoted = parts
+            raise UploadTakenOverError
+        adding.offset += sum(part.size for part in parts)
+        self.known.keep(adding.upload.id, adding.offset, adding.digest)
+
+    async def _complete(
+        self, upload: ResumableUpload, digest: RunningDigest | None
+    ) -> ResumableUpload:
+        known = None if digest is None else Digest(digest.digest())
+        return await self.completion.complete(upload, known)
+
+
+async def _hashing(body: AsyncIterable[bytes], check: "hashlib._Hash") -> AsyncIterator[bytes]:
+    async for chunk in body:
+        check.update(chunk)
+        yield chunk
+
+
+def _trail(upload: ResumableUpload) -> dict[str, ChangeValue]:
+    target = upload.target
+    return {
+        "kind": upload.kind,
+        "length": upload.length,
+        "version_id": None if target is None else str(target.version_id),
+        "path": None if target is None else str(target.path),
+    }
