@@ -44,8 +44,7 @@ async def _issue(
     stage: Stage, at: str, headers: dict[str, str], scopes: Sequence[str]
 ) -> tuple[str, KeySession]:
     body = {"name": "victim", "scopes": list(scopes)}
-    answer = await stage.client(stage.pair.apis[0]).post(at, json=body, headers=headers)
-    made: dict[str, Any] = answer.raise_for_status().json()
+    made = await stage.post(at, body, headers=headers)
     return f"{at}/{made['id']}", KeySession(access_token=made["key"], refresh_token="")
 
 

@@ -71,15 +71,22 @@ class Stage:
             await answer.read()
             return answer.status
 
-    async def post(self, path: str, body: Mapping[str, object], *, at: int = 0) -> Any:
-        """Have something made, as the administrator; busy machines are asked again."""
-        client = self.client(self.pair.apis[at])
-        answer = await client.post(path, json=body, headers=self.admin)
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        at: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Have something made, by the administrator if not told; busy machines are asked again."""
+        client, sent = self.client(self.pair.apis[at]), dict(headers or self.admin)
+        answer = await client.post(path, json=body, headers=sent)
         for _ in range(TRIES):
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             await asyncio.sleep(PAUSE_SECONDS)
-            answer = await client.post(path, json=body, headers=self.admin)
+            answer = await client.post(path, json=body, headers=sent)
         return answer.raise_for_status().json()
 
     async def sign_in(self, name: str, password: str, *, at: int = 0) -> Session:
