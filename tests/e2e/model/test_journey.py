@@ -32,16 +32,16 @@ class TestJourney:
         digest = base64.b64encode(SHA256.digest()).decode()
 
         up = await api.put(
-            f"{version}/files/weights/model.gguf",
+            f"{version}/files/weights/model.bin",
             content=CONTENT,
             headers={"Content-Digest": f"sha-256=:{digest}:"},
         )
         moved = await api.post(f"{version}/transition", json={"status": "ready"})
-        down = await api.get(f"{version}/files/weights/model.gguf")
+        down = await api.get(f"{version}/files/weights/model.bin")
 
         assert up.status_code == 201, up.text
         assert up.json() | {"created_at": None} == {
-            "path": "weights/model.gguf",
+            "path": "weights/model.bin",
             "size": len(CONTENT),
             "sha256": SHA256.hexdigest(),
             "media_type": "application/octet-stream",
@@ -54,7 +54,7 @@ class TestJourney:
         assert down.headers["etag"] == f'"{SHA256.hexdigest()}"'
         assert down.headers["repr-digest"] == f"sha-256=:{digest}:"
         assert down.headers.get_list("x-content-type-options") == ["nosniff"]
-        assert down.headers["content-disposition"] == 'attachment; filename="model.gguf"'
+        assert down.headers["content-disposition"] == 'attachment; filename="model.bin"'
 
     async def test_created_things_can_be_read_listed_and_searched(
         self, api: httpx.AsyncClient

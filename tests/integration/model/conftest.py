@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.public import audit_scope
 from maas.model.application.arrivals import Arrivals
+from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.transfers import TransferSlots
@@ -113,7 +114,14 @@ class Registry:
     @property
     def arrivals(self) -> Arrivals:
         return Arrivals(
-            unit_of_work=self.make_unit_of_work, artifacts=self.store, clock=SystemClock()
+            unit_of_work=self.make_unit_of_work,
+            artifacts=self.store,
+            facts=FactsReader(
+                unit_of_work=self.make_unit_of_work,
+                artifacts=self.store,
+                max_unpacked_bytes=MAX_FILE_BYTES,
+            ),
+            clock=SystemClock(),
         )
 
     @property
@@ -131,10 +139,8 @@ class Registry:
     @property
     def completion(self) -> Completion:
         return Completion(
-            unit_of_work=self.make_unit_of_work,
             journal=self.journal,
             stream=self.stream,
-            artifacts=self.store,
             digester=self.store,
             arrivals=self.arrivals,
             budgets=self.budgets,

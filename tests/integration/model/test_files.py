@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
-from maas.model.application.files import IncomingFile, TakenFile
+from maas.model.application.arrivals import TakenFile
+from maas.model.application.files import IncomingFile
 from maas.model.application.models import NewModel
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
 from maas.model.application.versions import NewVersion
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 CONTENT = os.urandom(2 * PART_BYTES + 1)
 NAME = VersionName("1.0.0")
-PATH = FilePath("weights/model.gguf")
+PATH = FilePath("weights/model.bin")
 
 
 async def chunks_of(content: bytes) -> AsyncIterator[bytes]:

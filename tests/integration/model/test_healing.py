@@ -15,7 +15,7 @@ from tests.integration.model.test_files import CONTENT, PATH, Draft, chunks_of, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
-OTHER = FilePath("copy.gguf")
+OTHER = FilePath("copy.bin")
 
 
 @pytest.fixture

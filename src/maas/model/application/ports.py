@@ -1,12 +1,18 @@
 """What the use cases of the registry need from the outside."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from datetime import timedelta
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from maas.model.domain.blob import Blob, BlobRepository, Digest, Upload
+from maas.model.application.storage import ChargeRepository
+from maas.model.application.upload_ports import UploadRepository
+from maas.model.domain.alias import AliasRepository
+from maas.model.domain.blob import Blob, BlobRepository, Digest, Part, Upload
+from maas.model.domain.facts import FactsRepository
 from maas.model.domain.model import ModelRepository
+from maas.model.domain.settings import ModelSettingsRepository
 from maas.model.domain.version import VersionRepository
 from maas.shared.domain.errors import (
     InvalidInputError,
@@ -113,6 +119,51 @@ class ArtifactStore(Protocol):
         ...
 
 
+class BlobDigester(Protocol):
+    """Computes what a whole file's digest is where its bytes did not come in order."""
+
+    async def digest(self, parts: Sequence[Part]) -> Digest:
+        """Read the parts one after the other, each checked, and digest them as one file.
+
+        It takes as long as reading takes; memory is bounded by two parts.
+
+        Raises:
+            CorruptBlobError: a part is missing or not what was stored.
+            TooManyTransfersError: before anything is read.
+            ArtifactStoreUnavailableError: the store does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFolder:
+    """What an upload has in the store under its id, and when the last of it changed."""
+
+    name: str
+    keys: tuple[str, ...]
+    changed_at: datetime
+
+
+class StoredParts(Protocol):
+    """The store, as the collection sees it: folders of uploads, and parts that are to go."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete parts and what lies beside them, those included that are not there any more.
+
+        Raises:
+            ArtifactStoreUnavailableError: some may be left.
+        """
+        ...
+
+    async def list_folders(self, *, after: str, before: str, limit: int) -> list[StoredFolder]:
+        """List uploads by their id, of those between two ids alone.
+
+        Raises:
+            ArtifactStoreUnavailableError: the store does not answer.
+        """
+        ...
+
+
 class ModelUnitOfWork(Protocol):
     """One transaction over the registry.
 
@@ -122,6 +173,11 @@ class ModelUnitOfWork(Protocol):
     models: ModelRepository
     versions: VersionRepository
     blobs: BlobRepository
+    aliases: AliasRepository
+    facts: FactsRepository
+    settings: ModelSettingsRepository
+    uploads: UploadRepository
+    charges: ChargeRepository
 
     async def __aenter__(self) -> Self: ...
 

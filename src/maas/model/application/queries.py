@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol, Self
 
 from maas.model.domain.blob import Blob, Digest
+from maas.model.domain.facts import Facts
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.metadata import MetadataValue
 from maas.model.domain.model import Model, ModelGrant
@@ -122,6 +123,7 @@ class VersionDetails:
     source: SourceDetails
     metrics: Mapping[str, float]
     metadata: Mapping[str, MetadataValue]
+    facts: Facts | None
     created_by: AccountId
     created_at: datetime
     updated_at: datetime
@@ -142,6 +144,7 @@ class VersionDetails:
             source=SourceDetails.of(version.source),
             metrics=dict(version.metrics),
             metadata=dict(version.metadata),
+            facts=version.facts,
             created_by=version.created_by,
             created_at=version.created_at,
             updated_at=version.updated_at,
@@ -167,15 +170,17 @@ class FileDetails:
     size: int
     sha256: Digest
     media_type: str
+    facts: Facts | None
     created_at: datetime
 
     @classmethod
-    def of(cls, file: VersionFile) -> Self:
+    def of(cls, file: VersionFile, facts: Facts | None) -> Self:
         return cls(
             path=str(file.path),
             size=file.size,
             sha256=file.sha256,
             media_type=file.media_type,
+            facts=facts,
             created_at=file.created_at,
         )
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict
 from typing_extensions import Unpack
 
 from maas.model.domain.blob import Blob, Digest
+from maas.model.domain.facts import Facts
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.metadata import Metadata, MetadataValue, Metrics, are_same
 from maas.model.domain.source import UPLOADED, Source
@@ -170,6 +171,7 @@ class ModelVersion:
     source_model_id: ModelId | None = None
     source_version: VersionName | None = None
     source_url: SourceUrl | None = None
+    facts: Facts | None = None
     files: dict[FilePath, VersionFile] = field(default_factory=dict)
     metadata: dict[str, MetadataValue] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)

@@ -18,10 +18,12 @@ from maas.model.application.queries import (
     VersionDetails,
 )
 from maas.model.domain.blob import Blob, Digest, Part
+from maas.model.domain.facts import Facts
 from maas.model.domain.file import FilePath
 from maas.model.domain.model import ModelNotFoundError
 from maas.model.domain.text import VersionName
 from maas.model.domain.version import VersionFileNotFoundError, VersionNotFoundError
+from maas.model.infrastructure.fact_repository import facts_of
 from maas.model.infrastructure.visibility import readable, reader
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
@@ -81,7 +83,9 @@ v.created_at, v.updated_at, v.revision,
 (SELECT jsonb_object_agg(n.name, n.value) FROM version_metrics n
  WHERE n.version_id = v.id AND n.tenant_id = v.tenant_id) AS metrics,
 (SELECT jsonb_object_agg(e.key, e.value) FROM version_metadata e
- WHERE e.version_id = v.id AND e.tenant_id = v.tenant_id) AS metadata
+ WHERE e.version_id = v.id AND e.tenant_id = v.tenant_id) AS metadata,
+(SELECT to_jsonb(x) FROM version_facts x
+ WHERE x.version_id = v.id AND x.tenant_id = v.tenant_id) AS facts
 """
 """What a `VersionDetails` is made of, from `model_versions v`."""
 
@@ -120,7 +124,9 @@ WHERE {_LIVE} AND v.name = $5
 _FILE_OF = "version_files f ON f.version_id = v.id AND f.tenant_id = v.tenant_id"
 
 LIST_FILES = f"""
-SELECT f.path, f.size, f.sha256, f.media_type, f.created_at
+SELECT f.path, f.size, f.sha256, f.media_type, f.created_at,
+       (SELECT to_jsonb(x) FROM version_file_facts x WHERE x.version_id = f.version_id
+        AND x.tenant_id = f.tenant_id AND x.path = f.path) AS facts
 FROM models m JOIN {_VERSION_OF} JOIN {_FILE_OF}
 WHERE {_LIVE} AND v.name = $5 AND ($6::text IS NULL OR f.path > $6)
 ORDER BY f.path LIMIT $7
@@ -241,7 +247,7 @@ class PostgresModelQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_FILES, *scope)
-        files = [FileDetails(**{**row, "sha256": Digest(row["sha256"])}) for row in rows]
+        files = [_file(row) for row in rows]
         shown = files[: page.limit]
         last = TextPosition(shown[-1].path) if len(files) > page.limit else None
         return Page(items=shown, next=last, total=total)
@@ -270,11 +276,13 @@ def version_of(row: asyncpg.Record) -> VersionDetails:
     """Make it of a row of `VERSION_COLUMNS`."""
     values = _with_metadata(row)
     metrics, checksum = values.pop("metrics"), values.pop("checksum")
+    facts = values.pop("facts")
     return VersionDetails(
         version=values.pop("name"),
         # JSON has one kind of number, and what has no fraction comes back whole.
         metrics={} if metrics is None else json.loads(metrics, parse_int=float),
         checksum=None if checksum is None else Digest(checksum),
+        facts=_facts(facts),
         source=SourceDetails(
             kind=values.pop("source_kind"),
             model_id=values.pop("source_model_id"),
@@ -283,6 +291,16 @@ def version_of(row: asyncpg.Record) -> VersionDetails:
         ),
         **values,
     )
+
+
+def _file(row: asyncpg.Record) -> FileDetails:
+    values = dict(row)
+    sha256, facts = Digest(values.pop("sha256")), values.pop("facts")
+    return FileDetails(sha256=sha256, facts=_facts(facts), **values)
+
+
+def _facts(text: str | None) -> Facts | None:
+    return None if text is None else facts_of(json.loads(text))
 
 
 def _with_metadata(row: asyncpg.Record) -> dict[str, Any]:

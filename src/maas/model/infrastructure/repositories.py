@@ -27,6 +27,7 @@ from maas.model.application.storage import ChargeRepository
 from maas.model.application.upload_ports import UploadRepository
 from maas.model.domain.alias import AliasRepository
 from maas.model.domain.blob import Blob, BlobRepository, Digest, Part
+from maas.model.domain.facts import FactsRepository
 from maas.model.domain.metadata import MetadataValue, is_same
 from maas.model.domain.model import (
     MAX_GRANTS,
@@ -37,6 +38,7 @@ from maas.model.domain.model import (
     ModelRepository,
     TooManyGrantsError,
 )
+from maas.model.domain.settings import ModelSettingsRepository
 from maas.model.domain.text import ModelName, Tag, VersionName
 from maas.model.domain.version import (
     ModelVersion,
@@ -46,6 +48,8 @@ from maas.model.domain.version import (
 )
 from maas.model.infrastructure.alias_repository import SqlAliasRepository
 from maas.model.infrastructure.charges import SqlChargeRepository
+from maas.model.infrastructure.fact_repository import VERSION_FACTS, SqlFactsRepository, facts_of
+from maas.model.infrastructure.settings_repository import SqlModelSettingsRepository
 from maas.model.infrastructure.tables import (
     blob_parts,
     blobs,
@@ -215,7 +219,7 @@ class SqlVersionRepository:
             is_seen(self._principal),
         )
         statement = (
-            select(ModelVersion, _VERSION_METADATA, _VERSION_METRICS)
+            select(ModelVersion, _VERSION_METADATA, _VERSION_METRICS, VERSION_FACTS)
             .where(
                 model_versions.c.model_id == model_id,
                 model_versions.c.tenant_id == self._tenant_id,
@@ -232,11 +236,12 @@ class SqlVersionRepository:
                 raise ModelNotFoundError
             raise VersionNotFoundError
         version: ModelVersion = row[0]
-        entries, metrics = row[1:]
+        entries, metrics, facts = row[1:]
         if version not in self._before:
             version.metadata = dict(entries or {})
             # A whole number comes back from JSON as one.
             version.metrics = {key: float(value) for key, value in (metrics or {}).items()}
+            version.facts = facts_of(facts)
             version.transitions = []
             self._before[version] = dict(version.metadata), dict(version.metrics)
         return version
@@ -335,16 +340,22 @@ class SqlBlobRepository:
         await self._session.execute(select(func.pg_advisory_xact_lock(claim_number(upload_id))))
 
     async def find(self, sha256: Digest) -> Blob | None:
-        size = await self._session.scalar(select(blobs.c.size).where(blobs.c.sha256 == sha256))
-        if size is None:
-            return None
-        rows = await self._session.execute(
-            select(blob_parts.c.key, blob_parts.c.size, blob_parts.c.part_sha256)
-            .where(blob_parts.c.sha256 == sha256)
+        # One statement: between two, the collection could take the parts away.
+        found = await self._session.execute(
+            select(blobs.c.size.label("blob_size"), blob_parts)
+            .outerjoin(blob_parts, blob_parts.c.sha256 == blobs.c.sha256)
+            .where(blobs.c.sha256 == sha256)
             .order_by(blob_parts.c.index)
         )
-        parts = tuple(Part(key=row.key, size=row.size, sha256=row.part_sha256) for row in rows)
-        return Blob(sha256=sha256, size=size, parts=parts)
+        rows = found.all()
+        if not rows:
+            return None
+        parts = tuple(
+            Part(key=row.key, size=row.size, sha256=row.part_sha256)
+            for row in rows
+            if row.key is not None
+        )
+        return Blob(sha256=sha256, size=rows[0].blob_size, parts=parts)
 
     async def keep(self, blob: Blob, *, at: datetime, instead_of: Blob | None = None) -> bool:
         # An update that changes nothing locks the row, where DO NOTHING would not even see it.
@@ -387,6 +398,8 @@ class SqlModelUnitOfWork(SqlUnitOfWork):
     aliases: AliasRepository
     uploads: UploadRepository
     charges: ChargeRepository
+    facts: FactsRepository
+    settings: ModelSettingsRepository
 
     @override
     def _open(self) -> None:
@@ -400,6 +413,8 @@ class SqlModelUnitOfWork(SqlUnitOfWork):
         self.aliases = SqlAliasRepository(self.session, tenant_id)
         self.uploads = SqlUploadRepository(self.session)
         self.charges = SqlChargeRepository(self.session)
+        self.facts = SqlFactsRepository(self.session, tenant_id)
+        self.settings = SqlModelSettingsRepository(self.session, tenant_id)
 
     @override
     async def commit(self, result: object = None) -> None:

@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter
 
-from maas.model.interface import aliases, files, grants, models, search, uploads, versions
+from maas.model.interface import (
+    aliases,
+    files,
+    grants,
+    models,
+    search,
+    settings,
+    uploads,
+    versions,
+)
 
 router = APIRouter()
 # Before models, whose ids would take `facets` for one of them.
@@ -13,3 +22,4 @@ router.include_router(versions.router)
 router.include_router(files.router)
 router.include_router(aliases.router)
 router.include_router(uploads.router)
+router.include_router(settings.router)

@@ -21,6 +21,7 @@ from maas.model.domain.text import (
     Reason,
     Tag,
 )
+from maas.model.interface.fact_schemas import FACTS_EXAMPLE, OF_FILE, OF_VERSION, FactsRead
 from maas.model.interface.fields import (
     SHA256_PATTERN,
     ChecksumField,
@@ -259,6 +260,7 @@ class VersionRead(ReadModel):
                     "source": {"kind": "imported-from", "url": "https://example.com/bot-7b"},
                     "metrics": {"accuracy": 0.91},
                     "metadata": {"epochs": 3},
+                    "facts": FACTS_EXAMPLE,
                     "created_by": "01935d2e-0000-7000-8000-000000000002",
                     "created_at": "2026-11-21T08:00:00Z",
                     "updated_at": "2026-11-21T08:00:00Z",
@@ -284,6 +286,7 @@ class VersionRead(ReadModel):
     source: SourceField = Field(description=SOURCE)
     metrics: dict[str, float]
     metadata: EntriesRead
+    facts: FactsRead | None = Field(description=OF_VERSION)
     created_by: UUID
     created_at: Instant
     updated_at: Instant
@@ -320,6 +323,7 @@ class FileRead(ReadModel):
                     "size": 4368438944,
                     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "media_type": "application/octet-stream",
+                    "facts": FACTS_EXAMPLE,
                     "created_at": "2026-11-21T08:00:00Z",
                 }
             ]
@@ -330,4 +334,5 @@ class FileRead(ReadModel):
     size: int = Field(description="Bytes.")
     sha256: DigestField
     media_type: str
+    facts: FactsRead | None = Field(description=OF_FILE)
     created_at: Instant

@@ -26,6 +26,7 @@ DESCRIPTIONS = {
     "model:read": "See models, versions and files, and download them.",
     "model:write": "Register models, upload and promote versions.",
     "model:delete": "Delete models, versions and files, and restore models.",
+    "model:configure": "Say what the tenant lets into its versions, pickles for one.",
     "model:manage": "See private models, hand models over, and say who sees them.",
     "platform:account-write": "Change accounts that belong to several tenants.",
     "platform:member-read": "See who belongs to any tenant.",
