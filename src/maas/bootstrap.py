@@ -16,6 +16,14 @@ from maas.audit.infrastructure import (
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
+from maas.model.application.digesting import DigestService
+from maas.model.infrastructure import (
+    alias_tables,
+    collection_tables,
+    fact_tables,
+    search_tables,
+    upload_tables,
+)
 from maas.model.infrastructure import tables as model_tables
 from maas.model.wiring import build_model
 from maas.shared.application.ports import Authenticator
@@ -43,17 +51,22 @@ from maas.user.infrastructure import tables as user_tables
 from maas.user.wiring import build_user
 
 TABLES = (
+    alias_tables,
     audit_tables,
     checkpoint_tables,
+    collection_tables,
     erasure_table,
+    fact_tables,
     idempotency_tables,
     key_tables,
     mail_tables,
     model_tables,
     quota_tables,
     rollup_tables,
+    search_tables,
     sign_in_tables,
     tombstone_tables,
+    upload_tables,
     usage_tables,
     user_tables,
     watch_tables,
@@ -81,6 +94,7 @@ class Platform:
     rate_limits: RateLimits | None
     audit: AuditContext
     accounts: AccountService
+    digests: DigestService
     state: Mapping[str, object]
 
 
@@ -124,6 +138,9 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         audit=audit.port,
         idempotency=idempotency,
         clock=clock,
+        budgets=user.budgets,
+        recorder=audit.recorder,
+        database_settings=settings.database,
         storage=settings.storage,
         data_dir=data_dir,
     )
@@ -141,6 +158,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
+            digests=model.digests,
             state={**audit.state, **alerting.state, **user.state, **model.state},
         )
     finally:

@@ -39,8 +39,13 @@ from maas.audit.wiring import (
     sweep_for_ever,
     watch_trail,
 )
+from maas.bootstrap import open_platform
+from maas.model.infrastructure.charges import book_due
+from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE
+from maas.model.wiring import collect
 from maas.shared.infrastructure.background import BackgroundLoop
 from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.idempotency import purge_expired
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.redis import RedisGate
@@ -63,6 +68,7 @@ from maas.shared.infrastructure.task_queue import (
 from maas.shared.interface.tasks import PURGE_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
 from maas.user.infrastructure.quota_alerts import tell_reached
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.infrastructure.usage_upkeep import prepare_usage
 from maas.user.interface.tasks import (
@@ -86,6 +92,8 @@ HEAD_INTERVAL: Final = timedelta(seconds=60)
 ERASURE_INTERVAL: Final = timedelta(seconds=15)
 WATCH_INTERVAL: Final = timedelta(seconds=3)
 DELIVERY_INTERVAL: Final = timedelta(seconds=3)
+COLLECTION_INTERVAL: Final = timedelta(seconds=60)
+STORAGE_INTERVAL: Final = timedelta(seconds=5)
 RETENTION_INTERVAL: Final = timedelta(minutes=15)
 
 TALKATIVE: Final = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
@@ -122,33 +130,37 @@ class WorkerApp(Celery):
     """Celery, with the services that tasks look up by name, and what runs beside the tasks."""
 
     services: Mapping[str, object]
-    beside: BackgroundLoop
+    beside: Sequence[BackgroundLoop]
 
 
 class BesideStep(bootsteps.StartStopStep):
-    """Runs the worker's background loop in its parent process.
+    """Runs the worker's background loops in its parent process.
 
-    It starts once the first children are forked, and before the broker is asked for anything.
+    They start once the first children are forked, and before the broker is asked for anything.
     """
 
     requires: tuple[type[bootsteps.Step] | str, ...] = (Pool,)
 
     @override
     def start(self, parent: Any) -> None:
-        vars(parent.app)["beside"].start()
+        for loop in vars(parent.app)["beside"]:
+            loop.start()
 
     @override
     def close(self, parent: Any) -> None:
-        """End it while the tasks still finish: they may take much longer."""
-        vars(parent.app)["beside"].ask_to_stop()
+        """End them while the tasks still finish: those may take much longer."""
+        for loop in vars(parent.app)["beside"]:
+            loop.ask_to_stop()
 
     @override
     def stop(self, parent: Any) -> None:
-        vars(parent.app)["beside"].stop()
+        for loop in vars(parent.app)["beside"]:
+            loop.stop()
 
     @override
     def terminate(self, parent: Any) -> None:
-        vars(parent.app)["beside"].stop()
+        for loop in vars(parent.app)["beside"]:
+            loop.stop()
 
 
 def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
@@ -184,6 +196,7 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
         "timezone": "UTC",
         "include": [
             "maas.audit.interface.tasks",
+            "maas.model.interface.tasks",
             "maas.shared.interface.tasks",
             "maas.user.interface.tasks",
         ],
@@ -235,6 +248,16 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "task": "quota.tell",
                 "schedule": QUOTA_INTERVAL,
                 "options": {"expires": 2 * QUOTA_INTERVAL.total_seconds()},
+            },
+            "model.collect": {
+                "task": "model.collect",
+                "schedule": COLLECTION_INTERVAL,
+                "options": {"expires": COLLECTION_INTERVAL.total_seconds()},
+            },
+            "storage.book": {
+                "task": "storage.book",
+                "schedule": STORAGE_INTERVAL,
+                "options": {"expires": 2 * STORAGE_INTERVAL.total_seconds()},
             },
             "mail.send": {
                 "task": "mail.send",
@@ -297,6 +320,8 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         PRUNE_SERVICE: forget,
         RETENTION_SERVICE: lambda: soon(retain(settings, clock=SystemClock())).has_more,
         PURGE_SERVICE: purge,
+        COLLECT_SERVICE: lambda: soon(collect_artifacts(settings)),
+        STORAGE_SERVICE: lambda: soon(book_storage(settings)),
         MAIL_SERVICE: send_mails,
         SIGN_IN_PURGE_SERVICE: purge_aids,
         QUOTA_TELL_SERVICE: lambda: soon(tell_quotas(settings)),
@@ -304,6 +329,33 @@ def _services(settings: Settings, loop: TaskLoop[FlushContext]) -> Mapping[str, 
         USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=SystemClock())),
     }
+
+
+async def collect_artifacts(settings: Settings) -> None:
+    """Free what is due in the artifact store, unless another process is at it."""
+    clock = SystemClock()
+    await collect(settings, events=build_event_writer(clock), clock=clock)
+
+
+async def book_storage(settings: Settings) -> int:
+    """Tell the quotas of storage that was taken and given back."""
+    database = Database(settings.database)
+    await database.open()
+    budgets = PostgresBudgets(database)
+    try:
+        return await book_due(settings.database, budgets)
+    finally:
+        await budgets.close()
+        await database.close()
+
+
+async def digest_for_ever(settings: Settings) -> None:
+    """Digest uploads whose bytes did not come in order, until cancelled.
+
+    No task: it takes as long as a file takes to be read, and the state of a hash is nowhere kept.
+    """
+    async with open_platform(settings) as platform:
+        await platform.digests.run()
 
 
 async def tell_quotas(settings: Settings) -> int:
@@ -350,7 +402,10 @@ def create_worker(settings: Settings) -> WorkerApp:
     app = WorkerApp("maas", loader=InstalledLoader)
     app.conf.update(configuration(settings.redis, settings.audit))
     app.services = _services(settings, loop)
-    app.beside = BackgroundLoop(lambda: sweep_for_ever(settings), name="maas-sweeper")
+    app.beside = (
+        BackgroundLoop(lambda: sweep_for_ever(settings), name="maas-sweeper"),
+        BackgroundLoop(lambda: digest_for_ever(settings), name="maas-digester"),
+    )
     app.steps["worker"].add(BesideStep)
     # Strong references: the handlers are local, and a signal holds its receivers weakly.
     worker_process_shutdown.connect(shut_down, weak=False)

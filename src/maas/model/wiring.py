@@ -2,21 +2,51 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
+from maas.model.application.aliases import AliasService
+from maas.model.application.arrivals import Arrivals
+from maas.model.application.collection import Collected, CollectionService
+from maas.model.application.digesting import DigestService
+from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
+from maas.model.application.settings import ModelSettingsService
 from maas.model.application.transfers import TransferSlots
+from maas.model.application.upload_completion import Completion
+from maas.model.application.uploads import UploadService
 from maas.model.application.versions import VersionService
-from maas.model.infrastructure.artifacts import PartedArtifactStore, storage_url
-from maas.model.infrastructure.object_store import DurableObjects
+from maas.model.infrastructure.alias_queries import PostgresAliasQueries
+from maas.model.infrastructure.artifacts import (
+    CollectableParts,
+    PartedArtifactStore,
+    open_objects,
+)
+from maas.model.infrastructure.charges import PostgresStorageBookings
+from maas.model.infrastructure.collection import EventWriter, open_ledger
+from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
+from maas.model.infrastructure.search import PostgresRegistrySearch
+from maas.model.infrastructure.uploads import PostgresUploads
+from maas.model.infrastructure.verifying import PostgresVerifyingUploads
+from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.settings import StorageSettings
+from maas.shared.infrastructure.settings import (
+    DEFAULT_DATA_DIR,
+    DatabaseSettings,
+    Settings,
+    StorageSettings,
+)
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
+from maas.user.public import Budgets
+
+COLLECT_SECONDS: Final = 25.0
+"""After so long nothing new is begun; a task has 43 seconds, and a slow store its share of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +56,7 @@ class ModelContext:
     models: ModelService
     versions: VersionService
     files: FileService
+    digests: DigestService
     state: Mapping[str, object]
 
 
@@ -35,6 +66,9 @@ def build_model(
     audit: AuditPort,
     idempotency: IdempotencyPort,
     clock: Clock,
+    budgets: Budgets,
+    recorder: EventRecorder,
+    database_settings: DatabaseSettings,
     storage: StorageSettings,
     data_dir: Path,
 ) -> ModelContext:
@@ -44,24 +78,92 @@ def build_model(
     queries = PostgresModelQueries(database)
     models = ModelService(unit_of_work=unit_of_work, clock=clock)
     versions = VersionService(unit_of_work=unit_of_work, clock=clock)
+    objects, transfers = open_objects(storage, data_dir), TransferSlots()
+    artifacts = PartedArtifactStore(objects, part_bytes=storage.part_bytes)
+    facts = FactsReader(
+        unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
+    )
+    arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
+    bookings = PostgresStorageBookings(database)
     files = FileService(
         unit_of_work=unit_of_work,
         queries=queries,
-        artifacts=PartedArtifactStore(
-            DurableObjects(storage_url(storage, data_dir)), part_bytes=storage.part_bytes
-        ),
-        transfers=TransferSlots(),
+        artifacts=artifacts,
+        arrivals=arrivals,
+        budgets=budgets,
+        bookings=bookings,
+        transfers=transfers,
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
+    )
+    journal = PostgresUploads(database)
+    stream = ObjectPartStream(objects, part_bytes=storage.part_bytes)
+    completion = Completion(
+        journal=journal,
+        stream=stream,
+        digester=artifacts,
+        arrivals=arrivals,
+        budgets=budgets,
+        bookings=bookings,
+        clock=clock,
+    )
+    uploads = UploadService(
+        unit_of_work=unit_of_work,
+        journal=journal,
+        stream=stream,
+        completion=completion,
+        budgets=budgets,
+        bookings=bookings,
+        transfers=transfers,
+        clock=clock,
+        max_file_bytes=storage.max_file_bytes,
+        part_bytes=storage.part_bytes,
     )
     return ModelContext(
         models=models,
         versions=versions,
         files=files,
+        digests=DigestService(
+            verifying=PostgresVerifyingUploads(database_settings),
+            journal=journal,
+            digester=artifacts,
+            completion=completion,
+            recorder=recorder,
+            clock=clock,
+        ),
         state={
             "models": models,
+            "model_search": PostgresRegistrySearch(database),
+            "model_aliases": AliasService(unit_of_work=unit_of_work),
+            "model_alias_queries": PostgresAliasQueries(database),
             "model_versions": versions,
             "model_files": files,
+            "model_uploads": uploads,
             "model_queries": queries,
+            "model_settings": ModelSettingsService(unit_of_work=unit_of_work, clock=clock),
         },
     )
+
+
+async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> Collected | None:
+    """Free what is due in the artifact store; `None` while another process is at it.
+
+    Raises:
+        ArtifactStoreUnavailableError: the store does not answer.
+    """
+    storage = settings.storage
+    objects = open_objects(storage, settings.data_dir or DEFAULT_DATA_DIR)
+    try:
+        async with open_ledger(settings.database, events=events) as ledger:
+            if ledger is None:
+                return None
+            collection = CollectionService(
+                ledger=ledger,
+                parts=CollectableParts(objects),
+                clock=clock,
+                unused_grace=timedelta(minutes=storage.unused_grace_minutes),
+                keep_deleted=timedelta(days=storage.keep_deleted_days),
+            )
+            return await collection.run(seconds=COLLECT_SECONDS)
+    finally:
+        objects.threads.shutdown(wait=False)

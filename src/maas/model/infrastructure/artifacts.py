@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import structlog
@@ -14,6 +16,7 @@ from maas.model.application.ports import (
     ArtifactStoreUnavailableError,
     CorruptBlobError,
     FileTooLargeError,
+    StoredFolder,
 )
 from maas.model.domain.blob import Blob, Digest, Part, Upload
 from maas.model.infrastructure.buffers import MemoryBudget, new_buffer
@@ -22,6 +25,8 @@ from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.settings import StorageSettings
 
 FOLDER = "artifacts"
+PARTS = "parts"
+MARK = ".corrupt"
 MAX_BUFFERED_BYTES = 1024**3
 """What the buffers of all uploads of a process may take, and those of all downloads as well.
 
@@ -34,9 +39,19 @@ SENT_BYTES = 256 * 1024
 _log = structlog.get_logger(__name__)
 
 
-def storage_url(settings: StorageSettings, data_dir: Path) -> str:
-    """Tell where artifacts are kept: as set, else in a folder of the data folder."""
-    return settings.url or (data_dir.absolute() / FOLDER).as_uri()
+def open_objects(settings: StorageSettings, data_dir: Path) -> DurableObjects:
+    """Tell the store where artifacts are kept: as set, else in a folder of the data folder."""
+    url = settings.url or (data_dir.absolute() / FOLDER).as_uri()
+    if not url.startswith("s3:"):
+        return DurableObjects(url)
+    key, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    options = {
+        "endpoint": settings.s3_endpoint,
+        "region": settings.s3_region,
+        "access_key_id": key and key.get_secret_value(),
+        "secret_access_key": secret and secret.get_secret_value(),
+    }
+    return DurableObjects(url, options={name: text for name, text in options.items() if text})
 
 
 class PartedArtifactStore:
@@ -74,7 +89,9 @@ class PartedArtifactStore:
         if not blob.parts:
             return True
         try:
-            sizes = await self._objects.list_sizes(_folder_of(blob))
+            sizes: dict[str, int] = {}
+            for folder in _folders_of(blob):
+                sizes |= await self._objects.list_sizes(folder)
         except ArtifactStoreUnavailableError as exc:
             _log.warning("blob_not_examined", sha256=str(blob.sha256), error=repr(exc.__cause__))
             return True
@@ -83,9 +100,10 @@ class PartedArtifactStore:
         )
 
     async def discard(self, blob: Blob) -> None:
-        if blob.parts:
-            keys = [key for part in blob.parts for key in (part.key, _mark_of(part))]
-            await _delete(self._objects, keys, folder=_folder_of(blob))
+        for folder in _folders_of(blob):
+            parts = [part for part in blob.parts if _parent_of(part.key) == folder]
+            keys = [key for part in parts for key in (part.key, _mark_of(part))]
+            await _delete(self._objects, keys, folder=folder)
 
     async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         wanted = blob.parts_between(start, stop)
@@ -96,6 +114,17 @@ class PartedArtifactStore:
                     for offset in range(begin, end, SENT_BYTES):
                         # A copy, for the socket may hold it longer than the part stays here.
                         yield bytes(data[offset : min(offset + SENT_BYTES, end)])
+
+    async def digest(self, parts: Sequence[Part]) -> Digest:
+        whole, threads = hashlib.sha256(), self._objects.threads
+        wanted = [(part, 0, part.size) for part in parts]
+        largest = max((part.size for part in parts), default=0)
+        with self._outgoing_memory.holding(2 * largest):
+            async with aclosing(self._checked(wanted, largest)) as checked:
+                async for data, _, end in checked:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(threads, whole.update, data[:end])
+        return Digest(whole.digest())
 
     async def _checked(
         self, wanted: list[tuple[Part, int, int]], largest: int
@@ -141,6 +170,22 @@ class PartedArtifactStore:
             await self._objects.put(_mark_of(part), memoryview(b""), is_first=False)
         except (ArtifactStoreFullError, ArtifactStoreUnavailableError) as exc:
             _log.warning("corrupt_part_not_marked", key=part.key, error=repr(exc.__cause__))
+
+
+class CollectableParts:
+    """The store as the collection sees it; a mark beside a part goes where the part goes."""
+
+    def __init__(self, objects: DurableObjects) -> None:
+        self._objects = objects
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        for folder, inside in groupby(sorted(keys), key=_parent_of):
+            both = [each for key in inside for each in (key, f"{key}{MARK}")]
+            await self._objects.delete(both, folder=folder)
+
+    async def list_folders(self, *, after: str, before: str, limit: int) -> list[StoredFolder]:
+        found = await self._objects.list_folders(PARTS, after=after, before=before, limit=limit)
+        return [_as_parts(folder) for folder in found]
 
 
 class _Incoming:
@@ -189,7 +234,7 @@ class _Incoming:
             if not self._storing.cancelled():
                 # Looked at, so that asyncio does not call it forgotten.
                 self._storing.exception()
-        folder = f"parts/{self._id}"
+        folder = f"{PARTS}/{self._id}"
         await _delete(self._objects, [f"{folder}/{n}" for n in range(index)], folder=folder)
 
     async def _hand_over(self) -> None:
@@ -206,7 +251,7 @@ class _Incoming:
             self._storing = None
 
     async def _store(self, index: int, data: memoryview) -> Part:
-        key = f"parts/{self._id}/{index}"
+        key = f"{PARTS}/{self._id}/{index}"
         loop, threads = asyncio.get_running_loop(), self._objects.threads
         digesting = loop.run_in_executor(threads, self._digest_both, data, index)
         try:
@@ -221,12 +266,23 @@ class _Incoming:
         return self._whole.copy().digest() if index == 0 else _digest(data)
 
 
-def _folder_of(blob: Blob) -> str:
-    return blob.parts[0].key.rpartition("/")[0]
+def _as_parts(folder: StoredFolder) -> StoredFolder:
+    """Name parts instead of marks; a folder in which no part was finished, by its first one."""
+    keys = {key.removesuffix(MARK) for key in folder.keys} or {f"{PARTS}/{folder.name}/0"}
+    return replace(folder, keys=tuple(sorted(keys)))
+
+
+def _folders_of(blob: Blob) -> list[str]:
+    """List where its parts are: what was put together of several uploads is in those of each."""
+    return list(dict.fromkeys(_parent_of(part.key) for part in blob.parts))
+
+
+def _parent_of(key: str) -> str:
+    return key.rpartition("/")[0]
 
 
 def _mark_of(part: Part) -> str:
-    return f"{part.key}.corrupt"
+    return f"{part.key}{MARK}"
 
 
 def _digest(data: memoryview) -> bytes:

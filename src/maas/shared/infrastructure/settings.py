@@ -47,6 +47,8 @@ FLAT_NAMES: Mapping[str, str] = {
 }
 """Short names people expect, and the nested ones they stand for; the nested one wins."""
 
+_STORES = ("file:///", "s3://", "gs://", "az://")
+
 MIN_SECRET_CHARS = 32
 MIN_SECRET_DISTINCT = 12
 MAX_PORT = 65_535
@@ -194,8 +196,29 @@ class OutgoingSettings(Section):
 
 class StorageSettings(Section):
     url: str | None = None
+    s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?$")
+    s3_region: str | None = Field(None, min_length=1)
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
     max_file_bytes: int = Field(64 * 1024**3, ge=1)
     part_bytes: int = Field(16 * 1024**2, ge=64 * 1024, le=64 * 1024**2)
+    unused_grace_minutes: int = Field(60, ge=0, le=43_200)
+    keep_deleted_days: int = Field(30, ge=0, le=36_500)
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_store(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(_STORES):
+            message = f"use a URL that begins with one of {', '.join(_STORES)}"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _both_keys_or_none(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            message = "set s3_access_key_id and s3_secret_access_key together, or neither"
+            raise ValueError(message)
+        return self
 
 
 class BootstrapSettings(Section):
