@@ -106,9 +106,11 @@ def run_platform(
         process.wait(30)
 
 
-def wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_answering(
+    url: str, process: subprocess.Popen[bytes], *, seconds: float = READY_SECONDS
+) -> None:
     """Wait for a 200, as long as the process lives."""
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             message = f"the server ended with code {process.returncode}"

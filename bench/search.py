@@ -67,13 +67,13 @@ FILL_PEOPLE = f"""
     SELECT home_tenant_id, id, created_at FROM accounts WHERE password_hash = 'x';
 """  # noqa: S608  no input in it
 FILL_MODELS = f"""
-    INSERT INTO models (id, tenant_id, name, description, framework, created_by, created_at,
-                        updated_at, revision)
+    INSERT INTO models (id, tenant_id, name, description, framework, visibility, owner_id,
+                        created_by, created_at, updated_at, revision)
     SELECT gen_random_uuid(), '{DEFAULT_TENANT_ID}', family || '-' || n || '-7b',
            CASE n % 3 WHEN 0 THEN 'Answers questions of ' || family
                       WHEN 1 THEN '把中文翻译成英文 ' || n ELSE 'Summarises and translates' END,
-           'gguf', gen_random_uuid(), now() - n * interval '1 minute', now(), 1
-    FROM generate_series(1, {MODELS}) n, LATERAL (SELECT
+           'gguf', 'tenant', id, id, now() - n * interval '1 minute', now(), 1
+    FROM generate_series(1, {MODELS}) n, (SELECT id FROM accounts LIMIT 1) creator, LATERAL (SELECT
         ('{{llama,qwen,gemma,mistral,phi,falcon,yi,glm}}'::text[])[1 + n % 8] AS family) made;
 """  # noqa: S608  likewise
 INDEXES = ("ix_accounts_search", "ix_models_search")
