@@ -54,6 +54,9 @@ FUNCTIONS = (
     "registry_models(text, text, timestamptz, timestamptz, integer)",
     "registry_versions(text, text, timestamptz, timestamptz, integer)",
 )
+SAID = (
+    "{0}.name, {0}.framework, {0}.task, {0}.licence, {0}.visibility, {0}.owner_id, {0}.deleted_at"
+)
 TRIGGERS = {
     "version_search_add()": ("model_versions", "INSERT", ""),
     "version_search_move()": (
@@ -67,9 +70,7 @@ TRIGGERS = {
     "version_search_model()": (
         "models",
         "UPDATE OF name, framework, task, licence, visibility, owner_id, deleted_at",
-        "WHEN ((OLD.name, OLD.framework, OLD.task, OLD.licence, OLD.visibility, OLD.owner_id, "
-        "OLD.deleted_at) IS DISTINCT FROM (NEW.name, NEW.framework, NEW.task, NEW.licence, "
-        "NEW.visibility, NEW.owner_id, NEW.deleted_at))",
+        f"WHEN (({SAID.format('OLD')}) IS DISTINCT FROM ({SAID.format('NEW')}))",
     ),
 }
 

@@ -333,8 +333,8 @@ async def upload(world: World) -> Case:
     case = await on_version()(world)
     return Case(
         caller=world.root,
-        values={**case.values, "path": "weights/m.gguf"},
-        missing={**case.missing, "path": "weights/m.gguf"},
+        values={**case.values, "path": "weights/m.bin"},
+        missing={**case.missing, "path": "weights/m.bin"},
         content=FILE,
         headers={"X-Content-SHA256": hashlib.sha256(FILE).hexdigest()},
         resource=("model_file", SOME),
@@ -352,13 +352,44 @@ async def on_file(world: World) -> Case:
     )
 
 
+def on_alias(body: object = None, *, is_there: bool = True) -> Make:
+    """Make a case of an alias of a version that is ready."""
+
+    async def make(world: World) -> Case:
+        case = await on_file(world)
+        values = {"model_id": case.values["model_id"], "alias": "production"}
+        path = f"/models/{values['model_id']}"
+        moved = await world.client.post(
+            f"{API}{path}/versions/1.0.0/transition",
+            json={"status": "ready"},
+            headers=world.root.headers,
+        )
+        assert moved.status_code == 200, moved.text
+        if is_there:
+            put = await world.client.put(
+                f"{API}{path}/aliases/production",
+                json={"version": "1.0.0"},
+                headers=world.root.headers,
+            )
+            assert put.status_code == 201, put.text
+        return Case(
+            caller=world.root,
+            values=values,
+            missing={"model_id": str(new_id()), "alias": "production"},
+            json=body,
+            resource=("model_alias", SOME),
+        )
+
+    return make
+
+
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
 
 
 async def create_upload(world: World) -> Case:
     case = await on_version()(world)
-    wanted = {**case.values, "path": "weights/m.gguf"}
+    wanted = {**case.values, "path": "weights/m.bin"}
     pairs = [f"{key} {base64.b64encode(text.encode()).decode()}" for key, text in wanted.items()]
     return Case(
         caller=world.root,
@@ -607,6 +638,15 @@ ROWS: dict[str, Make] = {
     "PUT /models/{model_id}/versions/{version}/files/{path}": upload,
     "GET /models/{model_id}/versions/{version}/files/{path}": on_file,
     "DELETE /models/{model_id}/versions/{version}/files/{path}": on_file,
+    "GET /models/facets": plain(),
+    "GET /model-versions": plain(),
+    "GET /models/{model_id}/aliases": on_model(),
+    "GET /models/{model_id}/aliases/{alias}": on_alias(),
+    "PUT /models/{model_id}/aliases/{alias}": on_alias({"version": "1.0.0"}, is_there=False),
+    "DELETE /models/{model_id}/aliases/{alias}": on_alias(),
+    "GET /models/{model_id}/aliases/{alias}/history": on_alias(),
+    "GET /model-settings": plain(),
+    "PUT /model-settings": plain(json={"allows_pickle": False}, resource=("model_settings", SOME)),
     "OPTIONS /uploads": plain(),
     "POST /uploads": create_upload,
     "GET /uploads/{upload_id}": on_upload(),

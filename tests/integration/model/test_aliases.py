@@ -126,8 +126,8 @@ class TestManyAtOnce:
         assert (now.version, now.sequence) == (moves[-1].version, len(moves))
         moments = [(move.at, move) for move in moves]
         moments += [(two.at - TICK, one) for one, two in itertools.pairwise(moves)]
-        for at, move in moments[:: len(moments) // 20]:
-            assert await queries.get_move_at(principal, model.id, PRODUCTION, at) == move
+        for at, then in moments[:: len(moments) // 20]:
+            assert await queries.get_move_at(principal, model.id, PRODUCTION, at) == then
         with pytest.raises(AliasNotThenError):
             await queries.get_move_at(principal, model.id, PRODUCTION, moves[0].at - TICK)
 

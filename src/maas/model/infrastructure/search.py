@@ -48,7 +48,7 @@ GROWTH: Final = 8
 PATIENCE: Final = timedelta(milliseconds=500)
 """How long a page of what no index answers is looked for, before it is given as it is."""
 
-FACETED: Final = 5_000
+FACETED: Final = 2_000
 """So many of the newest that are found are counted by their values."""
 
 FACET_VALUES: Final = 50

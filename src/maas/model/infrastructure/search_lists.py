@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 import asyncpg
+from typing_extensions import override
 
 from maas.model.application.search import Order, RegistryFilter
 from maas.model.infrastructure.search_conditions import (
@@ -196,9 +197,11 @@ class VersionList(_List):
 
     table, row, row_id = "version_search s", "s", "version_id"
 
+    @override
     def _base(self, arguments: Arguments) -> list[str]:
         return [f"s.tenant_id = {arguments.put(self._caller.tenant_id)}", "s.is_live"]
 
+    @override
     def _fits(self, arguments: Arguments) -> list[str]:
         return [
             *seen_by(self._caller, "s", arguments),
@@ -206,6 +209,7 @@ class VersionList(_List):
             *said_of_version(self._wanted, arguments),
         ]
 
+    @override
     def _sources(self, after: Position | None, most: int) -> Sequence[_Source]:
         return self.sources(most, times_beyond(after, self._order))
 
@@ -235,6 +239,7 @@ class ModelList(_List):
         query = f"SELECT {columns} FROM ({rows}) m {self._sorted('m')}"  # noqa: S608  likewise
         return list(await connection.fetch(query, *arguments.values))
 
+    @override
     def _base(self, arguments: Arguments) -> list[str]:
         tenant = arguments.put(self._caller.tenant_id)
         if self._wanted.is_shared:
@@ -248,6 +253,7 @@ class ModelList(_List):
         seen = seen_by(self._caller, "m", arguments)
         return [f"m.tenant_id = {tenant}", f"m.deleted_at {state}", *seen]
 
+    @override
     def _rows(self, after: Position | None, reach: int, arguments: Arguments) -> str:
         if not self._wanted.is_shared:
             return super()._rows(after, reach, arguments)
@@ -264,6 +270,7 @@ class ModelList(_List):
             f") m {ordered}"
         )
 
+    @override
     def _fits(self, arguments: Arguments) -> list[str]:
         texts = said_of_model(self._wanted, "m", arguments)
         if is_about_versions(self._wanted):
@@ -274,6 +281,7 @@ class ModelList(_List):
             )
         return texts
 
+    @override
     def _sources(self, after: Position | None, most: int) -> Sequence[_Source]:
         wanted = self._wanted
         if wanted.is_shared or wanted.is_deleted:

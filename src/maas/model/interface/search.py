@@ -138,7 +138,7 @@ async def list_models(
     dependencies=[requires("model:read")],
     summary="Count what is found, by its values",
     description=(
-        "Of the newest 5,000 models and the newest 5,000 versions that the filters find: how many "
+        "Of the newest 2,000 models and the newest 2,000 versions that the filters find: how many "
         "have which value, the 50 most frequent of each. Framework, task, tag and licence count "
         f"models, the others versions. {_FILTERS}"
     ),

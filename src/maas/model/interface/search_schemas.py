@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from maas.model.application.search import FacetCount, Facets
 from maas.model.interface.schemas import VersionRead
 from maas.model.public import Framework, Visibility
 from maas.shared.interface.types import ReadModel
 
-_MODEL = {
+_MODEL: JsonDict = {
     "id": "01935d2e-0000-7000-8000-000000000007",
     "name": "acme/support-bot:7b",
     "framework": "safetensors",
@@ -38,7 +39,7 @@ class FoundVersionRead(ReadModel):
                 {
                     "model": _MODEL,
                     "aliases": ["production"],
-                    "version": VersionRead.model_config["json_schema_extra"]["examples"][0],  # type: ignore[index,call-overload]  # typed as anything JSON may be
+                    "version": VersionRead.model_config["json_schema_extra"]["examples"][0],  # type: ignore[index]  # typed as anything JSON may be
                 }
             ]
         }

@@ -1,0 +1,476 @@
+"""Searches of the registry: what is found is what fits, whichever way it was found."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import timedelta
+from functools import partial
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from maas.model.application.search import Order, RegistryFilter
+from maas.model.infrastructure.search import PostgresRegistrySearch
+from maas.shared.domain.ids import AccountId, new_id
+from maas.shared.domain.page import PageRequest
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.database import Database
+from tests.integration.model.conftest import make_principal
+
+pytestmark = pytest.mark.integration
+
+MODELS, VERSIONS_EACH = 40, 3
+SEED = 7
+QUESTIONS = 12
+
+FRAMEWORKS = ("gguf", "safetensors", "onnx")
+TASKS = (None, "chat", "text embedding", "it's\\quoted")
+LICENCES = (None, "Apache-2.0", "MIT")
+VISIBILITIES = ("tenant", "tenant", "public", "private")
+STATUSES = ("pending", "ready", "deprecated", "failed")
+ARCHITECTURES = (None, "llama", "gemma3")
+QUANTISATIONS = (None, "Q4_K_M", "F16")
+TAGS = ("nightly", "eval:ok", "数据")
+WORDS = ("llama", "Bot", "百分之百", "100%_x", "mini")
+
+Row = Mapping[str, Any]
+Superuser = "asyncpg.Connection[asyncpg.Record]"
+
+INSERT_MODEL = """
+    INSERT INTO models (id, tenant_id, name, description, framework, task, licence, visibility,
+        owner_id, created_by, created_at, updated_at, deleted_at, revision)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, clock_timestamp(), now(), $10, 1)
+"""
+INSERT_VERSION = """
+    INSERT INTO model_versions (id, tenant_id, model_id, name, status, file_count, size,
+        source_kind, created_by, created_at, updated_at, revision)
+    VALUES ($1, $2, $3, $4, 'pending', 0, $5, 'uploaded', $6, clock_timestamp(), now(), 1)
+"""
+INSERT_FACTS = """
+    INSERT INTO version_facts (version_id, tenant_id, format, architecture, quantisation, dtype,
+        parameters, context_length)
+    VALUES ($1, $2, 'gguf', $3, $4, 'F16', $5, $6)
+"""
+INSERT_ALIAS = """
+    INSERT INTO model_aliases (model_id, name, tenant_id, version_id, version, sequence)
+    VALUES ($1, $2, $3, $4, '0', 1)
+"""
+ALL_ROWS = """
+    SELECT v.id, v.created_at, v.status, v.size, v.name AS version, m.id AS model_id,
+        m.created_at AS model_created_at, m.name, m.description, m.framework, m.task, m.licence,
+        m.visibility, m.owner_id, m.deleted_at, f.architecture, f.quantisation, f.dtype,
+        f.parameters, f.context_length,
+        ARRAY(SELECT tag FROM model_tags t WHERE t.model_id = m.id) AS tags,
+        ARRAY(SELECT a.name FROM model_aliases a WHERE a.version_id = v.id) AS aliases
+    FROM model_versions v JOIN models m ON m.id = v.model_id
+    LEFT JOIN version_facts f ON f.version_id = v.id WHERE v.tenant_id = $1
+"""
+ALL_MODELS = """
+    SELECT m.*, ARRAY(SELECT tag FROM model_tags t WHERE t.model_id = m.id) AS tags
+    FROM models m WHERE tenant_id = $1
+"""
+# Whatever the triggers did must be what a row made anew would have.
+STRAY = """
+    SELECT s.version_id FROM version_search s FULL JOIN (
+        SELECT v.*, m.created_at AS model_created_at, m.deleted_at IS NULL AS is_live,
+            m.name AS model_name, m.framework, m.task, m.licence, m.visibility, m.owner_id,
+            f.architecture, f.quantisation, f.dtype, f.parameters, f.context_length,
+            ARRAY(SELECT tag FROM model_tags t WHERE t.model_id = m.id ORDER BY 1) AS tags,
+            ARRAY(SELECT a.name FROM model_aliases a
+                  WHERE a.version_id = v.id ORDER BY 1) AS aliases
+        FROM model_versions v JOIN models m ON m.id = v.model_id
+        LEFT JOIN version_facts f ON f.version_id = v.id
+    ) w ON w.id = s.version_id
+    WHERE (s.tenant_id, s.model_id, s.created_at, s.model_created_at, s.is_live, s.model_name,
+           s.framework, s.task, s.licence, s.visibility, s.owner_id, s.version, s.status, s.size,
+           s.architecture, s.quantisation, s.dtype, s.parameters, s.context_length,
+           ARRAY(SELECT unnest(s.tags) ORDER BY 1), ARRAY(SELECT unnest(s.aliases) ORDER BY 1))
+        IS DISTINCT FROM
+          (w.tenant_id, w.model_id, w.created_at, w.model_created_at, w.is_live, w.model_name,
+           w.framework, w.task, w.licence, w.visibility, w.owner_id, w.name, w.status, w.size,
+           w.architecture, w.quantisation, w.dtype, w.parameters, w.context_length,
+           w.tags, w.aliases)
+"""
+
+
+async def fill(
+    superuser: "asyncpg.Connection[asyncpg.Record]", principal: Principal, *, models: int = MODELS
+) -> list[Row]:
+    """Make models and versions that have every value there is, and tell all of them."""
+    dice = random.Random(SEED)  # noqa: S311  the same for each run
+    tenant, somebody = principal.tenant_id, new_id()
+    for number in range(models):
+        model, owner = new_id(), dice.choice([principal.account_id, somebody])
+        await superuser.execute(
+            INSERT_MODEL, model, tenant, f"{dice.choice(WORDS)}-{number}", dice.choice(WORDS),
+            dice.choice(FRAMEWORKS), dice.choice(TASKS), dice.choice(LICENCES),
+            dice.choice(VISIBILITIES), owner, None,
+        )  # fmt: skip
+        for version in range(dice.randrange(VERSIONS_EACH + 1)):
+            made = new_id()
+            await superuser.execute(
+                INSERT_VERSION, made, tenant, model, str(version), 2 ** dice.randrange(40), owner
+            )
+            await superuser.execute(
+                "UPDATE model_versions SET status = $2 WHERE id = $1", made, dice.choice(STATUSES)
+            )
+            if dice.random() < 0.8:
+                await superuser.execute(
+                    INSERT_FACTS, made, tenant, dice.choice(ARCHITECTURES),
+                    dice.choice(QUANTISATIONS), 10 ** dice.randrange(12), 2 ** dice.randrange(20),
+                )  # fmt: skip
+            if dice.random() < 0.3:
+                name = f"a{version}" if dice.random() < 0.5 else "production"
+                await superuser.execute(INSERT_ALIAS + " ON CONFLICT DO NOTHING", model, name,
+                                        tenant, made)  # fmt: skip
+        for tag in dice.sample(TAGS, dice.randrange(len(TAGS))):
+            await superuser.execute(
+                "INSERT INTO model_tags (model_id, tag, tenant_id) VALUES ($1, $2, $3)",
+                model, tag, tenant,
+            )  # fmt: skip
+    await superuser.execute(
+        "UPDATE models SET deleted_at = now() WHERE description = 'mini' AND task = 'chat'"
+    )
+    return [dict(row) for row in await superuser.fetch(ALL_ROWS, tenant)]
+
+
+def questions(principal: Principal) -> list[RegistryFilter]:
+    """Draw filters, alone and together, of values that are common, rare and nowhere."""
+    dice = random.Random(SEED + 1)  # noqa: S311  likewise
+    choices: dict[str, Callable[[], object]] = {
+        "search": lambda: dice.choice(["llama", "ot", "1", "%", "百", "mini-1", "nowhere", "\\"]),
+        "tags": lambda: tuple(dice.sample([*TAGS, "none"], dice.randrange(1, 3))),
+        "framework": lambda: dice.choice(FRAMEWORKS),
+        "task": lambda: dice.choice([*TASKS[1:], "nothing"]),
+        "licence": lambda: dice.choice(LICENCES[1:]),
+        "visibility": lambda: dice.choice(VISIBILITIES),
+        "owner_id": lambda: dice.choice([principal.account_id, AccountId(new_id())]),
+        "status": lambda: dice.choice(STATUSES),
+        "alias": lambda: dice.choice(["production", "a1", "none"]),
+        "architecture": lambda: dice.choice(ARCHITECTURES[1:]),
+        "quantisation": lambda: dice.choice(QUANTISATIONS[1:]),
+        "dtype": lambda: "F16",
+        "min_size": lambda: 2 ** dice.randrange(40),
+        "max_size": lambda: 2 ** dice.randrange(40),
+        "min_parameters": lambda: 10 ** dice.randrange(12),
+        "max_parameters": lambda: 10 ** dice.randrange(12),
+        "min_context_length": lambda: 2 ** dice.randrange(20),
+    }
+    return [
+        RegistryFilter(),
+        *(RegistryFilter(**{name: make()}) for name, make in choices.items()),  # type: ignore[arg-type]  # by its own maker
+        *(
+            RegistryFilter(
+                **{name: choices[name]() for name in dice.sample(list(choices), size)}  # type: ignore[arg-type]  # likewise
+            )
+            for size in (dice.randrange(2, 4) for _ in range(QUESTIONS))
+        ),
+    ]
+
+
+def fits(row: Row, wanted: RegistryFilter, *, texts: Sequence[str]) -> bool:
+    """Judge one version and its model, without an index or a database."""
+    return all(
+        _fits(row, name, value, texts)
+        for name, value in asdict(wanted).items()
+        if value not in (None, (), False)
+    )
+
+
+def _fits(row: Row, name: str, value: Any, texts: Sequence[str]) -> bool:
+    side, _, column = name.partition("_")
+    match side, name:
+        case _, "search":
+            return any(value.lower() in (row[text] or "").lower() for text in texts)
+        case _, "tags":
+            return set(value) <= set(row["tags"])
+        case _, "alias":
+            return value in row["aliases"]
+        case "min", _:
+            return row[column] is not None and row[column] >= value
+        case "max", _:
+            return row[column] is not None and row[column] <= value
+        case _:
+            return bool(row[name] == value)
+
+
+def is_seen(row: Row, principal: Principal) -> bool:
+    return row["deleted_at"] is None and (
+        row["visibility"] != "private"
+        or row["owner_id"] == principal.account_id
+        or principal.may("model:manage")
+    )
+
+
+async def read_all(find: Callable[[PageRequest], Any], *, limit: int = 19) -> list[Any]:
+    """Read page after page, to the last."""
+    items: list[Any] = []
+    page = await find(PageRequest(limit=limit, include_total=True))
+    total = page.total
+    while True:
+        items += page.items
+        if page.next is None:
+            assert len(items) == total
+            return items
+        page = await find(PageRequest(limit=limit, after=page.next))
+
+
+def without_manage(principal: Principal) -> Principal:
+    return Principal(
+        kind="account",
+        account_id=principal.account_id,
+        tenant_id=principal.tenant_id,
+        username="ada",
+        permissions=frozenset({"model:read"}),
+        version=1,
+    )
+
+
+@pytest.fixture
+def search(database: Database) -> PostgresRegistrySearch:
+    """Search with so short a reach that both ways are gone, several times."""
+    return PostgresRegistrySearch(database, first_reach=5, patience=timedelta(minutes=1))
+
+
+class TestFound:
+    @pytest.mark.timeout(120)
+    async def test_is_what_fits_in_every_way(
+        self,
+        search: PostgresRegistrySearch,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        rows = await fill(superuser, principal)
+        await fill(superuser, make_principal(), models=8)
+        models = [dict(row) for row in await superuser.fetch(ALL_MODELS, principal.tenant_id)]
+        callers = (principal, without_manage(principal))
+        orders: tuple[Order, ...] = ("newest", "oldest")
+        for number, wanted in enumerate(questions(principal)):
+            caller, order = callers[number % 2], orders[number // 2 % 2]
+            of_model = replace(wanted, **dict.fromkeys(OF_VERSIONS))  # type: ignore[arg-type]  # all may be none
+            of_version = RegistryFilter(**{name: getattr(wanted, name) for name in OF_VERSIONS})
+
+            found = await read_all(partial(search.find_versions, caller, wanted, order=order))
+            with_models = await read_all(partial(search.find_models, caller, wanted, order=order))
+
+            expected = _sorted(
+                [
+                    (row["created_at"], row["id"])
+                    for row in rows
+                    if is_seen(row, caller) and fits(row, wanted, texts=("name", "version"))
+                ],
+                order,
+            )
+            assert [item.version.id for item in found] == expected, wanted
+            having = {row["model_id"] for row in rows if fits(row, of_version, texts=())}
+            expected_models = _sorted(
+                [
+                    (row["created_at"], row["id"])
+                    for row in models
+                    if is_seen(row, caller)
+                    and fits(row, of_model, texts=("name", "description"))
+                    and (of_version == RegistryFilter() or row["id"] in having)
+                ],
+                order,
+            )
+            assert [item.id for item in with_models] == expected_models, wanted
+
+
+OF_VERSIONS = (
+    "status", "alias", "architecture", "quantisation", "dtype", "min_size", "max_size",
+    "min_parameters", "max_parameters", "min_context_length",
+)  # fmt: skip
+
+
+def _sorted(keys: list[tuple[Any, UUID]], order: Order) -> list[UUID]:
+    return [each for _, each in sorted(keys, reverse=order == "newest")]
+
+
+class TestKept:
+    CHANGES = (
+        "UPDATE models SET name = name || 'x', task = 'new' WHERE framework = 'onnx'",
+        "UPDATE models SET deleted_at = now() WHERE licence = 'MIT'",
+        "UPDATE models SET deleted_at = NULL WHERE deleted_at IS NOT NULL AND framework = 'gguf'",
+        "DELETE FROM model_tags WHERE tag = 'nightly'",
+        "UPDATE model_versions SET status = 'archived', size = size + 1 WHERE status = 'ready'",
+        "UPDATE version_facts SET architecture = 'qwen', parameters = 7 WHERE dtype = 'F16'",
+        "DELETE FROM version_facts WHERE quantisation = 'F16'",
+        """UPDATE model_aliases SET version_id = (SELECT v.id FROM model_versions v
+            WHERE v.model_id = model_aliases.model_id ORDER BY v.id DESC LIMIT 1)""",
+        "UPDATE model_aliases SET version_id = NULL WHERE name = 'a1'",
+        """DELETE FROM model_versions v WHERE status = 'failed' AND NOT EXISTS
+            (SELECT FROM model_aliases a WHERE a.version_id = v.id)""",
+    )
+
+    async def test_rows_follow_whatever_changes(
+        self, superuser: "asyncpg.Connection[asyncpg.Record]", principal: Principal
+    ) -> None:
+        await fill(superuser, principal, models=30)
+
+        for change in ("SELECT 1", *self.CHANGES):
+            await superuser.execute(change)
+
+            assert await superuser.fetch(STRAY) == [], change
+
+
+class TestFacets:
+    async def test_count_what_is_found(
+        self,
+        search: PostgresRegistrySearch,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        rows = await fill(superuser, principal, models=40)
+        await fill(superuser, make_principal(), models=10)
+        wanted = RegistryFilter(framework="gguf", status="ready")
+
+        facets = await search.count_facets(principal, wanted)
+
+        fitting = [
+            row for row in rows
+            if is_seen(row, principal) and fits(row, wanted, texts=())
+        ]  # fmt: skip
+        models = {row["model_id"]: row for row in fitting}
+        assert (facets.versions, facets.models) == (len(fitting), len(models))
+        assert (facets.are_versions_complete, facets.are_models_complete) == (True, True)
+        assert _plain(facets.counts["framework"]) == {"gguf": len(models)}
+        assert _plain(facets.counts["status"]) == {"ready": len(fitting)}
+        assert _plain(facets.counts["architecture"]) == _counted(fitting, "architecture")
+        assert _plain(facets.counts["licence"]) == _counted(models.values(), "licence")
+        assert _plain(facets.counts["tag"]) == dict(
+            Counter(tag for row in models.values() for tag in row["tags"])
+        )
+
+
+class TestLists:
+    async def test_deleted_and_shared_models_are_lists_of_their_own(
+        self,
+        search: PostgresRegistrySearch,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        neighbour = make_principal()
+        own = await fill(superuser, principal, models=30)
+        foreign = await fill(superuser, neighbour, models=30)
+        deleted = {row["model_id"] for row in own if row["deleted_at"] is not None}
+        granted = next(r for r in foreign if r["visibility"] == "tenant" and not r["deleted_at"])
+        hidden = next(r for r in foreign if r["visibility"] == "private" and not r["deleted_at"])
+        for row in (granted, hidden):
+            await superuser.execute(
+                "INSERT INTO model_grants (model_id, tenant_id, grantee_id, created_by, created_at)"
+                " VALUES ($1, $2, $3, $3, now())",
+                row["model_id"], neighbour.tenant_id, principal.tenant_id,
+            )  # fmt: skip
+
+        async def find(wanted: RegistryFilter) -> list[Any]:
+            return await read_all(partial(search.find_models, principal, wanted, order="newest"))
+
+        shared = {model.id for model in await find(RegistryFilter(is_shared=True))}
+        assert deleted <= {model.id for model in await find(RegistryFilter(is_deleted=True))}
+        assert all(
+            model.deleted_at is not None for model in await find(RegistryFilter(is_deleted=True))
+        )
+        assert granted["model_id"] in shared
+        assert hidden["model_id"] not in shared
+        assert {row["model_id"] for row in foreign if row["model_id"] in shared} == {
+            row["model_id"] for row in foreign
+            if not row["deleted_at"]
+            and (row["visibility"] == "public" or row["model_id"] == granted["model_id"])
+        }  # fmt: skip
+
+    async def test_what_takes_too_long_is_gone_on_with(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        rows = await fill(superuser, principal, models=25)
+        hasty = PostgresRegistrySearch(database, first_reach=1, patience=timedelta(0))
+        wanted = RegistryFilter(search="a")
+
+        found: list[UUID] = []
+        after, pages = None, 0
+        while True:
+            page = await hasty.find_versions(
+                principal, wanted, PageRequest(limit=50, after=after), "newest"
+            )
+            found += [item.version.id for item in page.items]
+            after, pages = page.next, pages + 1
+            if after is None:
+                break
+
+        fitting = [
+            row["id"] for row in rows
+            if is_seen(row, principal) and fits(row, wanted, texts=("name", "version"))
+        ]  # fmt: skip
+        assert sorted(found) == sorted(fitting)
+        assert pages > 2
+
+
+class TestTenants:
+    """What the owner's functions look up is the tenant's at hand, whoever asks for what."""
+
+    FUNCTIONS = ("registry_models", "registry_versions")
+    CALL = "SELECT id FROM {}({}, {}, '1970-01-01', '2200-01-01', 1000)"
+
+    @pytest.mark.parametrize("function", FUNCTIONS)
+    async def test_show_a_stranger_nothing(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+        function: str,
+    ) -> None:
+        await fill(superuser, principal, models=8)
+        words = ("NULL", "'!''x'''", "'''framework=gguf'' | ''framework=onnx'' | !''x'''")
+        calls = [self.CALL.format(function, *each) for each in product(words, ("NULL", "'a'"))]
+
+        async with database.tenant(make_principal().tenant_id) as connection:
+            foreign = [await connection.fetch(call) for call in calls]
+        async with database.tenant(principal.tenant_id) as connection:
+            own = [await connection.fetch(call) for call in calls]
+
+        assert foreign == [[]] * len(calls)
+        assert all(own)
+
+    @pytest.mark.parametrize("function", FUNCTIONS)
+    async def test_take_no_words_that_are_cut_off(
+        self, database: Database, principal: Principal, function: str
+    ) -> None:
+        async with database.tenant(principal.tenant_id) as connection:
+            with pytest.raises(asyncpg.PostgresSyntaxError):
+                await connection.fetch(self.CALL.format(function, "'''x'' | '", "NULL"))
+
+    @pytest.mark.parametrize("function", FUNCTIONS)
+    async def test_want_a_tenant(self, database: Database, function: str) -> None:
+        with pytest.raises(asyncpg.PostgresError):
+            await database.fetchrow(self.CALL.format(function, "NULL", "NULL"))
+
+    async def test_a_stranger_sees_no_row(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        await fill(superuser, principal, models=10)
+        await superuser.execute("UPDATE models SET visibility = 'tenant'")
+
+        async with database.tenant(make_principal().tenant_id) as connection:
+            foreign = await connection.fetchval("SELECT count(*) FROM version_search")
+        async with database.tenant(principal.tenant_id) as connection:
+            own = await connection.fetchval("SELECT count(*) FROM version_search")
+
+        assert foreign == 0
+        assert own > 0
+
+
+def _plain(counts: Sequence[Any]) -> dict[str, int]:
+    return {count.value: count.count for count in counts}
+
+
+def _counted(rows: Iterable[Row], name: str) -> dict[str, int]:
+    return dict(Counter(row[name] for row in rows if row[name] is not None))
