@@ -1,6 +1,5 @@
 """From the last byte of an upload to the file it becomes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -9,7 +8,7 @@ import structlog
 
 from maas.audit.public import Actor, audit_scope, find_scope
 from maas.model.application.arrivals import Arrival, Arrivals
-from maas.model.application.ports import ArtifactStore, BlobDigester, ModelUnitOfWork
+from maas.model.application.ports import BlobDigester, ModelUnitOfWork
 from maas.model.application.storage import NOTHING, Room, StorageBookings
 from maas.model.application.upload_ports import PartStream, UploadJournal
 from maas.model.domain.blob import Blob, Digest, Upload
@@ -31,10 +30,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    unit_of_work: Callable[[], ModelUnitOfWork]
     journal: UploadJournal
     stream: PartStream
-    artifacts: ArtifactStore
     digester: BlobDigester
     arrivals: Arrivals
     budgets: Budgets
