@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 EXIT_STOPPED = 130
 MAX_PARALLEL = 8
+MAX_COLUMNS = 1_000
 
 model = typer.Typer(help="Models in a registry: push, pull, list, name.", no_args_is_help=True)
 
@@ -259,7 +260,8 @@ def _print_rows(rows: Any, *, as_json: bool) -> None:
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
     for row in rows.cells:
         table.add_row(*(escape(_one_line(cell)) for cell in row))
-    output.print(table, highlight=False)
+    # Where no terminal bounds a line, no cell is folded.
+    output.print(table, highlight=False, width=None if output.is_terminal else MAX_COLUMNS)
     if rows.note:
         errors.print(f"[dim]{escape(_one_line(rows.note))}[/]", highlight=False)
 

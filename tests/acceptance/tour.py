@@ -1,4 +1,7 @@
-"""The README's tour, typed as it stands there, on a platform that has just been started."""
+"""The README's tour, typed as it stands there, on a platform that has just been started.
+
+What it shows of the command line is typed after it, into the same shell.
+"""
 
 import json
 import re
@@ -11,6 +14,8 @@ from tests.acceptance.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PANEL_SECONDS = 20.0
+SECTIONS = ("Two minutes", "Weights from the command line")
+SHOWN_HOME = "/home/ada"
 END_OF_STEP = "--- end of step ---"
 
 _BLOCK = re.compile(
@@ -21,11 +26,14 @@ _BLOCK = re.compile(
 def steps() -> list[tuple[str, str]]:
     """Read the commands of the tour, each with the output that the README shows."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tour = text.split("## Two minutes")[1].split("\n## ")[0]
-    return [(m["commands"], (m["output"] or "").strip()) for m in _BLOCK.finditer(tour)]
+    return [
+        (m["commands"], (m["output"] or "").strip())
+        for section in SECTIONS
+        for m in _BLOCK.finditer(text.split(f"## {section}\n")[1].split("\n## ")[0])
+    ]
 
 
-def play(platform: Platform) -> list[str]:
+def play(platform: Platform, home: Path) -> list[str]:
     """Type the commands into one shell, and return what each step printed."""
     password = _one_time_password(platform)
     script = []
@@ -36,12 +44,13 @@ def play(platform: Platform) -> list[str]:
     done = subprocess.run(
         ["bash", "-uc", "\n".join(script)],
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment() | {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    return [part.strip() for part in done.stdout.split(END_OF_STEP)[:-1]]
+    told = done.stdout.replace(str(home), SHOWN_HOME)
+    return [part.strip() for part in told.split(END_OF_STEP)[:-1]]
 
 
 def _one_time_password(platform: Platform) -> str:
@@ -58,7 +67,7 @@ def _one_time_password(platform: Platform) -> str:
 
 def follow(folder: Path) -> Verdict:
     with running(folder) as platform:
-        printed = play(platform)
+        printed = play(platform, folder)
     shown = [output for _, output in steps()]
     wrong = [
         n for n, (a, b) in enumerate(zip(printed, shown, strict=False), 1) if _form(a) != _form(b)
