@@ -18,6 +18,7 @@ import pytest
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings, load_settings
+from tests.cleaner import Cleaner
 from tests.servers import TEMPLATE, RunningServers, Servers, migrate_template
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,23 +127,18 @@ async def superuser(
     await connection.close()
 
 
+@pytest.fixture(scope="session")
+def cleaner(servers: Servers, worker_database: WorkerDatabase) -> Iterator[Cleaner]:
+    cleaner = Cleaner(servers, worker_database.name, worker_database.seeds)
+    yield cleaner
+    cleaner.close()
+
+
 @pytest.fixture
-async def clean(
-    servers: Servers, worker_database: WorkerDatabase, redis_gate: RedisGate
-) -> AsyncIterator[None]:
+async def clean(cleaner: Cleaner, redis_gate: RedisGate) -> AsyncIterator[None]:
     """Leave the worker's database and Redis as the migrations left them."""
     yield
-    connection = await servers.connect(worker_database.name)
-    statements = ["SET session_replication_role = replica"]
-    for table, seed in worker_database.seeds.items():
-        statements.append(f"DELETE FROM {table}")
-        if seed != "[]":
-            rows = "'" + seed.replace("'", "''") + "'"
-            statements.append(
-                f"INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, {rows})"
-            )
-    await connection.execute(";".join(statements))
-    await connection.close()
+    await cleaner.clean()
     await redis_gate.client.flushdb()
 
 
