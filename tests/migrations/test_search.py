@@ -29,7 +29,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 # only the older ones have a "z", 9,800 of them, and the oldest hundreds have what few have.
 FILL = f"""
     SET session_replication_role = replica;
-    DROP INDEX ix_accounts_search, ix_models_search;
+    DROP INDEX ix_accounts_search, ix_models_words;
     INSERT INTO tenants (id, slug, name) VALUES ('{HOME}', 'home', 'Home'),
         ('{ELSEWHERE}', 'elsewhere', 'Elsewhere');
     INSERT INTO accounts (id, username, email, display_name, password_hash, status, home_tenant_id,
@@ -56,8 +56,9 @@ FILL = f"""
     FROM accounts a JOIN memberships m ON m.account_id = a.id;
     CREATE INDEX ix_accounts_search ON accounts
         USING gin (search_grams(username, email, display_name)) WITH (fastupdate = off);
-    CREATE INDEX ix_models_search ON models
-        USING gin (search_grams(name, description)) WITH (fastupdate = off)
+    CREATE INDEX ix_models_words ON models
+        USING gin (search_grams(name, description), registry_words(
+            tenant_id, framework, task, licence, visibility, owner_id)) WITH (fastupdate = off)
         WHERE deleted_at IS NULL;
     ANALYZE;
 """
