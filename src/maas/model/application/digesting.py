@@ -43,7 +43,7 @@ class DigestService:
     completion: Completion
     recorder: EventRecorder
     clock: Clock
-    _put_off: dict[UploadId, datetime] = field(default_factory=dict)
+    _put_off: dict[UploadId, datetime] = field(default_factory=dict, init=False)
 
     async def run(self) -> None:
         """Digest whatever waits, until cancelled; no error ends it."""

@@ -1,0 +1,132 @@
+"""Uploads put together of parts: digested beside the worker, by one at a time, or failed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+from typing_extensions import override
+
+from maas.model.application.digesting import DigestService
+from maas.model.application.ports import ArtifactStoreUnavailableError
+from maas.model.application.upload_completion import Completion
+from maas.model.domain.blob import Digest, Part
+from maas.model.domain.resumable import UploadId
+from maas.model.infrastructure.verifying import PostgresVerifyingUploads
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.settings import Settings
+from tests.fakes.recorder import make_call
+from tests.integration.model.conftest import PART_BYTES, Registry
+from tests.integration.model.test_files import CONTENT, make_draft
+from tests.integration.model.test_uploads import Sending
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+class Away:
+    """Digests nothing, as a store that does not answer at the moment."""
+
+    async def digest(self, parts: Sequence[Part]) -> Digest:  # noqa: ARG002  the port's
+        raise ArtifactStoreUnavailableError
+
+
+@pytest.fixture
+async def sending(registry: Registry, principal: Principal) -> Sending:
+    return Sending(registry, await make_draft(registry, principal), principal)
+
+
+@pytest.fixture
+def digests(registry: Registry, settings: Settings) -> DigestService:
+    return DigestService(
+        verifying=PostgresVerifyingUploads(settings.database),
+        journal=registry.journal,
+        digester=registry.store,
+        completion=registry.completion,
+        recorder=make_call().recorder,
+        clock=SystemClock(),
+    )
+
+
+async def leave_verifying(sending: Sending, superuser: Connection) -> UploadId:
+    """Put an upload together while its digest cannot be computed."""
+    halves = CONTENT[:PART_BYTES], CONTENT[PART_BYTES:]
+    partials = []
+    for half in halves:
+        partials.append(await sending.begin(len(half), partial=True))
+        await sending.send(partials[-1], half)
+    registry = sending.registry
+    sending.registry = WithoutDigests(**vars(registry))
+    with pytest.raises(ArtifactStoreUnavailableError):
+        await sending.concatenate(*partials)
+    sending.registry = registry
+    await superuser.execute("UPDATE uploads SET updated_at = updated_at - interval '1 minute'")
+    return UploadId(await superuser.fetchval("SELECT id FROM uploads WHERE kind = 'final'"))
+
+
+class WithoutDigests(Registry):
+    @property
+    @override
+    def completion(self) -> Completion:
+        return replace(super().completion, digester=Away())
+
+
+async def state_of(superuser: Connection, upload_id: UploadId) -> tuple[str, str | None]:
+    row = await superuser.fetchrow(
+        "SELECT state, problem_code FROM uploads WHERE id = $1", upload_id
+    )
+    assert row is not None
+    return row["state"], row["problem_code"]
+
+
+async def test_an_upload_that_was_put_together_becomes_a_file(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    upload_id = await leave_verifying(sending, superuser)
+
+    first, second = await digests.run_once(), await digests.run_once()
+
+    assert (first, second) == (True, False)
+    assert await state_of(superuser, upload_id) == ("done", None)
+    assert await sending.draft.read() == CONTENT
+
+
+async def test_bytes_that_were_damaged_meanwhile_fail_it_for_good(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    upload_id = await leave_verifying(sending, superuser)
+    next(path for path in sending.registry.stored() if path.is_file()).write_bytes(b"damage")
+
+    await digests.run_once()
+
+    assert await state_of(superuser, upload_id) == ("failed", "blob-corrupt")
+    assert not await digests.run_once()
+    assert await superuser.fetchval("SELECT count(*) FROM upload_parts") == 0
+
+
+async def test_what_cannot_be_done_now_is_left_for_later(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    upload_id = await leave_verifying(sending, superuser)
+
+    tried = await replace(digests, digester=Away()).run_once()
+
+    assert tried
+    assert await state_of(superuser, upload_id) == ("verifying", None)
+    assert await digests.run_once()
+
+
+async def test_nobody_else_takes_an_upload_that_is_being_digested(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    await leave_verifying(sending, superuser)
+
+    async with digests.verifying.claim(but=()) as found:
+        is_busy = await digests.run_once()
+
+    assert found is not None
+    assert not is_busy
+    assert await digests.run_once()
