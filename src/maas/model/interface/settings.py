@@ -41,7 +41,10 @@ Settings = Annotated[ModelSettingsService, Depends(_settings)]
 
 
 @router.get(
-    "", dependencies=[requires("model:read")], summary="See what may be in the tenant's versions"
+    "",
+    dependencies=[requires("model:read")],
+    summary="See what may be in the tenant's versions",
+    description="As it was last set, or as it is for a tenant that never set it: no pickles.",
 )
 async def get_model_settings(settings: Settings) -> ModelSettingsRead:
     return ModelSettingsRead.model_validate(await settings.get())
@@ -51,7 +54,10 @@ async def get_model_settings(settings: Settings) -> ModelSettingsRead:
     "",
     dependencies=[requires("model:configure")],
     summary="Say what may be in the tenant's versions",
-    description="It holds for files that come from now on; those that are there stay.",
+    description=(
+        "Whether pickles are taken. It holds for files that come from now on; those that are "
+        "there stay."
+    ),
 )
 @audited("model_settings.updated")
 async def set_model_settings(
