@@ -21,6 +21,7 @@ from maas.model.application.collection import Collected, CollectionService, Prog
 from maas.model.application.ports import StoredFolder
 from maas.model.domain.blob import Upload
 from maas.model.domain.file import FilePath
+from maas.model.domain.model import ModelNotFoundError
 from maas.model.infrastructure.artifacts import CollectableParts
 from maas.model.infrastructure.collection import PostgresCollectionLedger, open_ledger
 from maas.model.infrastructure.object_store import DurableObjects
@@ -432,3 +433,9 @@ class TestDeletedModels:
         left = await superuser.fetch("SELECT tenant_id FROM version_files")
         assert [row["tenant_id"] for row in left] == [recent.principal.tenant_id]
         assert await superuser.fetchval("SELECT has_files FROM purged_models") is False
+        async with acting_as(draft.principal):
+            with pytest.raises(ModelNotFoundError):
+                await registry.models.restore(draft.model_id, check=lambda _: None)
+        async with acting_as(recent.principal):
+            await registry.models.restore(recent.model_id, check=lambda _: None)
+        assert await recent.read() == CONTENT

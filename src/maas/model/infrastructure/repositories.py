@@ -48,6 +48,7 @@ from maas.model.domain.version import (
 )
 from maas.model.infrastructure.alias_repository import SqlAliasRepository
 from maas.model.infrastructure.charges import SqlChargeRepository
+from maas.model.infrastructure.collection_tables import purged_models
 from maas.model.infrastructure.fact_repository import VERSION_FACTS, SqlFactsRepository, facts_of
 from maas.model.infrastructure.settings_repository import SqlModelSettingsRepository
 from maas.model.infrastructure.tables import (
@@ -124,7 +125,7 @@ class SqlModelRepository:
             .with_for_update(of=models)
         )
         row = found.one_or_none()
-        if row is None:
+        if row is None or (deleted and await self._is_purged(model_id)):
             raise ModelNotFoundError
         model: Model = row[0]
         tags, entries = row[1:]
@@ -132,6 +133,11 @@ class SqlModelRepository:
             model.tags, model.metadata = set(tags or ()), dict(entries or {})
             self._before[model] = set(model.tags), dict(model.metadata)
         return model
+
+    async def _is_purged(self, model_id: ModelId) -> bool:
+        # A statement of its own: the collection held the row's lock until this could be seen.
+        statement = select(exists().where(purged_models.c.model_id == model_id))
+        return bool(await self._session.scalar(statement))
 
     async def is_name_taken(self, name: ModelName) -> bool:
         found = await self._session.scalar(
