@@ -25,6 +25,7 @@ from tests.stage import MODELS, Stage, staged
 MOVES: Final = 100
 READERS, READS = 8, 25
 AT_ONCE: Final = 16
+TRIES, PAUSE_SECONDS = 60, 0.5
 ALIAS: Final = "production"
 TICK: Final = timedelta(microseconds=1)
 CLOCK_SECONDS: Final = 0.001
@@ -78,6 +79,7 @@ class Storm:
 
     moves: list[Done] = field(default_factory=list)
     reads: list[Done] = field(default_factory=list)
+    refused: int = 0
 
 
 async def _move_and_ask(pair: Pair) -> list[Finding]:
@@ -111,6 +113,7 @@ def _judge_moves(storm: Storm, moves: Sequence[Move]) -> list[Finding]:
     pairs = list(itertools.pairwise(moves))
     return [
         (len(acknowledged) == MOVES, f"{MOVES} moves at once answered {dict(statuses)}"),
+        (True, f"{storm.refused} told to come again"),
         (told.keys() == acknowledged.keys(), f"{len(moves)} in the history"),
         ([move.sequence for move in moves] == list(range(1, len(moves) + 1)), "no gap"),
         (all(one.at < next_.at for one, next_ in pairs), "no two at one time"),
@@ -149,14 +152,19 @@ async def _blow(stage: Stage, alias: str, versions: Sequence[str]) -> Storm:
     apis = itertools.cycle(stage.pair.apis)
 
     async def move(version: str) -> None:
-        api, sent = next(apis), time.time()
-        async with stage.crowd.put(
-            f"{api.url}{alias}", json={"version": version}, headers=stage.admin
-        ) as answer:
-            await answer.read()
-            storm.moves.append(
-                Done(sent=sent, answered=time.time(), status=answer.status, version=version)
-            )
+        """Go on asking where the queue for the alias is too long, as 503 says one may."""
+        sent, status = time.time(), 0
+        for _ in range(TRIES):
+            async with stage.crowd.put(
+                f"{next(apis).url}{alias}", json={"version": version}, headers=stage.admin
+            ) as answer:
+                await answer.read()
+                status = answer.status
+            if status != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            storm.refused += 1
+            await asyncio.sleep(PAUSE_SECONDS)
+        storm.moves.append(Done(sent=sent, answered=time.time(), status=status, version=version))
 
     async def read_on() -> None:
         count = 0
