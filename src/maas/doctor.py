@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from maas.shared.infrastructure.database import app_arguments, system_arguments
-from maas.shared.infrastructure.migrations import migration_head
+from maas.shared.infrastructure.migrations import known_revisions
 from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.infrastructure.settings import FLAT_NAMES, Settings
 
@@ -145,7 +145,7 @@ async def _examine_database(
 
 
 async def _check_migrations(connection: "asyncpg.Connection[asyncpg.Record]") -> Finding:
-    head = migration_head()
+    head = known_revisions().head
     try:
         current = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.PostgresError:

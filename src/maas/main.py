@@ -9,7 +9,6 @@ from importlib.metadata import version
 from types import FrameType
 
 import structlog
-from alembic.script import ScriptDirectory
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +27,7 @@ from maas.model.interface import router as models
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
-from maas.shared.infrastructure.migrations import migration_config, migration_head
+from maas.shared.infrastructure.migrations import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
@@ -244,9 +243,7 @@ def _postgres_probe(platform: Platform) -> health.Probe:
 
     During an upgrade the schema moves first, and the old code goes on serving on it.
     """
-    head = migration_head()
-    scripts = ScriptDirectory.from_config(migration_config())
-    older = {script.revision for script in scripts.walk_revisions()} - {head}
+    older = known_revisions().older
 
     async def probe() -> Status:
         row = await platform.database.fetchrow("SELECT version_num FROM alembic_version")

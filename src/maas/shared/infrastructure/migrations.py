@@ -1,5 +1,7 @@
 """Where the migrations lie, in a checkout as in an installed wheel, and which is the newest."""
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -21,13 +23,26 @@ def migration_config() -> Config:
     return config
 
 
-def migration_head() -> str:
-    """Tell which revision the database must be at for this code to serve."""
-    head = ScriptDirectory.from_config(migration_config()).get_current_head()
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """What the database may be at: the head, or one of those before it, which are too old."""
+
+    head: str
+    older: frozenset[str]
+
+
+@cache
+def known_revisions() -> Revisions:
+    """Tell which revision the database must be at for this code to serve.
+
+    Read once a process: every migration is a module to be imported.
+    """
+    scripts = ScriptDirectory.from_config(migration_config())
+    head = scripts.get_current_head()
     if head is None:
         message = "no migrations came with this installation"
         raise RuntimeError(message)
-    return head
+    return Revisions(head, frozenset(each.revision for each in scripts.walk_revisions()) - {head})
 
 
 def migrate() -> None:
