@@ -16,6 +16,7 @@ _CHECKED = frozenset(
         *("$ref", "type", "properties", "required", "additionalProperties", "items", "anyOf"),
         *("oneOf", "enum", "const", "pattern", "format", "minLength", "maxLength"),
         *("minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum"),
+        *("maxProperties", "propertyNames"),
     }
 )
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -119,7 +120,10 @@ def _of_object(document: Schema, schema: Schema, value: dict[str, Any], at: str)
     for name in schema.get("required", ()):
         if name not in value:
             yield f"{at}: lacks {name}"
+    if len(value) > schema.get("maxProperties", len(value)):
+        yield f"{at}: {len(value)} entries are not allowed"
     for name, item in value.items():
+        yield from complaints(document, schema.get("propertyNames", {}), name, f"{at}: {name!r}")
         inner = known.get(name, more)
         if inner is False:
             yield f"{at}: {name} is not in the schema"

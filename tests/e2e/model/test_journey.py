@@ -46,6 +46,7 @@ class TestJourney:
             "sha256": SHA256.hexdigest(),
             "media_type": "application/octet-stream",
             "created_at": None,
+            "facts": None,
         }
         assert moved.json()["status"] == "ready"
         assert (moved.json()["file_count"], moved.json()["size"]) == (1, len(CONTENT))
