@@ -19,7 +19,7 @@ from yarl import URL
 
 from maas.client.credentials import Access, is_loopback
 from maas.client.errors import ClientError, RefusedError, StrangeAnswerError, TransientError
-from maas.client.patience import Patience, say_nothing
+from maas.client.patience import LONGEST_WISH_SECONDS, Patience, say_nothing
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,13 +36,16 @@ PAGE_ITEMS: Final = 200
 
 FIRST_ERROR: Final = 400
 UNAUTHORIZED: Final = 401
-CONFLICT: Final = 409
 KEY_REFUSED: Final = (
     "The key is not accepted: it was revoked, has expired, or is another server's. Sign in with "
     "`maas login`, or give a good one."
 )
 
-_BUSY: Final = frozenset({408, 423, 425, 429, 502, 503, 504})
+_BUSY: Final = frozenset({408, 423, 425, 502, 503, 504})
+_WHEN_TOLD: Final = frozenset({409, 429})
+"""Of the moment where they name a time: so is the first of two same requests, still at work."""
+
+_LASTING: Final = frozenset({"blob-corrupt"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -295,12 +298,18 @@ async def _check(answer: aiohttp.ClientResponse, *, is_keyed: bool) -> None:
     if status < FIRST_ERROR:
         return
     problem, retry_after = await _read_problem(answer), _retry_after(answer)
-    # A 409 that names a time is the first of two same requests, still at work.
-    if status in _BUSY or (status == CONFLICT and retry_after is not None):
+    if _is_passing(status, problem.code, retry_after):
         reason = problem.title or f"the server answers {status}"
         raise TransientError(reason[:MAX_SHOWN_CHARS], retry_after=retry_after)
     text = KEY_REFUSED if status == UNAUTHORIZED and is_keyed else _spell(status, problem)
     raise RefusedError(status=status, code=problem.code, text=text)
+
+
+def _is_passing(status: int, code: str, retry_after: float | None) -> bool:
+    """Tell whether a refusal is of the moment; a spent quota is not, nor what is damaged."""
+    if status in _WHEN_TOLD:
+        return retry_after is not None and retry_after <= LONGEST_WISH_SECONDS
+    return status in _BUSY and code not in _LASTING
 
 
 async def _read_problem(answer: aiohttp.ClientResponse) -> _Problem:

@@ -35,6 +35,11 @@ class Bar:
         self._board.move(self._task, done - self._done)
         self._done = done
 
+    def resume(self, done: int) -> None:
+        """Begin with what is through already, which tells nothing of the line's speed."""
+        self._board.restart(self._task, done)
+        self._done = done
+
     def moved(self, size: int) -> None:
         self.set(self._done + size)
 
@@ -90,6 +95,13 @@ class Board:
         """Have a bar for all files together, of so many bytes."""
         self._total = self._progress.add_task("[bold]all together[/]", total=size)
 
+    def totals(self) -> tuple[int, int]:
+        """Tell how many bytes are through, of how many."""
+        for task in self._progress.tasks:
+            if task.id == self._total:
+                return int(task.completed), int(task.total or 0)
+        return 0, 0
+
     def line(self, text: str) -> None:
         """Print a line that stays."""
         self._progress.console.print(escape(one_line(text)), highlight=False, soft_wrap=True)
@@ -110,6 +122,12 @@ class Board:
         self._progress.advance(task, size)
         if self._total is not None:
             self._progress.advance(self._total, size)
+
+    def restart(self, task: TaskID, done: int) -> None:
+        """Set a bar anew, and the one of all files with it."""
+        if self._total is not None:
+            self._progress.reset(self._total, completed=self.totals()[0] + done)
+        self._progress.reset(task, completed=done)
 
     def describe(self, task: TaskID, name: str, text: str) -> None:
         more = f" [dim]{escape(one_line(text))}[/]" if text else ""

@@ -90,7 +90,8 @@ class Download:
             descriptor = file.fileno()
             with self.landing.explained(self.part):
                 os.ftruncate(descriptor, self.file.size)
-            self.bar.set(self.file.size - sum(each.stop - each.at for each in stretches))
+            self.bar.set(0)
+            self.bar.resume(self.file.size - sum(each.stop - each.at for each in stretches))
             notes = _Notes(lambda: self._note(stretches))
             try:
                 await run_all(

@@ -39,7 +39,7 @@ class Patience:
         """Wait before the next try.
 
         Raises:
-            LineBrokenError: it failed too often, or the server wants to be left alone for long.
+            LineBrokenError: it failed too often.
         """
         self.failures += 1
         if self.failures >= self.max_failures:
@@ -48,10 +48,7 @@ class Patience:
             raise LineBrokenError(message) from exc
         pause = min(self.first_pause_seconds * 2 ** (self.failures - 1), LONGEST_PAUSE_SECONDS)
         if exc.retry_after is not None:
-            if exc.retry_after > LONGEST_WISH_SECONDS:
-                message = f"The server asks to be left alone for {exc.retry_after:.0f} s."
-                raise LineBrokenError(message) from exc
-            pause = max(pause, exc.retry_after)
+            pause = max(pause, min(exc.retry_after, LONGEST_WISH_SECONDS))
         self.notice(f"{exc.reason}; trying again in {pause:.0f} s")
         await asyncio.sleep(pause)
 

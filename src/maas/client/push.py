@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maas.client.api import Api
 from maas.client.board import Board, spell_size
-from maas.client.errors import ClientError
+from maas.client.errors import ClientError, RefusedError
 from maas.client.folder import LocalFile, Survey, digest_of, in_thread, survey
 from maas.client.groups import run_all
 from maas.client.push_state import PushState, open_push_state
@@ -17,6 +17,7 @@ from maas.client.uploads import Uploader, UploadSizes
 
 FIRST_VERSION = "1.0.0"
 MAX_NAMED = 5
+UNDER_WAY = "uploads-under-way"
 OPEN = frozenset({"pending", "uploading"})
 
 _NUMBERED = re.compile(r"(?P<head>v?(?:\d{1,9}\.){0,5})(?P<last>\d{1,9})")
@@ -217,7 +218,16 @@ class _Push:
         """Make the version ready, if it is to be and is not yet."""
         if not options.is_ready or self.version.status not in OPEN:
             return self.version.status if self.version.status not in OPEN else "uploading"
-        ready = await self.registry.make_ready(self.model, self.version.version)
+        try:
+            ready = await self.registry.make_ready(self.model, self.version.version)
+        except RefusedError as exc:
+            if exc.code == UNDER_WAY:
+                raise ClientError(
+                    f"All files are there, but {self.model.name} {self.version.version} is not "
+                    "ready: somebody else's upload is under way, or one that a broken line left "
+                    "behind, which ends by itself within a day. Run the same command again then."
+                ) from None
+            raise
         return ready.status
 
 

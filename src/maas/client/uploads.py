@@ -173,7 +173,8 @@ class Uploader:
     async def _send_rest(self, file: LocalFile, location: str, offset: int, bar: Bar) -> bool:
         """Send what is missing; tell whether all of it is there, or the upload is gone."""
         patience = self.api.patience(bar.warn)
-        bar.set(offset)
+        bar.set(0)
+        bar.resume(offset)
         while offset < file.size:
             try:
                 there: int | None = await self._send_stretch(file, location, offset, bar)

@@ -206,13 +206,15 @@ class TestBrokenLine:
     async def test_hours_are_not_waited(
         self, registry: FakeRegistry, board: Board, folder: Path
     ) -> None:
-        async def busy(request: web.Request) -> web.StreamResponse:
-            return problem(429, "rate-limited", "Too many", **{"Retry-After": "86400"})
+        async def spent(request: web.Request) -> web.StreamResponse:
+            return problem(429, "quota-exceeded", "Spent", **{"Retry-After": "86400"})
 
-        registry.lie("GET", "/api/v1/models", busy)
+        registry.lie("GET", "/api/v1/models", spent)
 
-        with pytest.raises(LineBrokenError, match="left alone for 86400 s"):
+        with pytest.raises(RefusedError, match=r"Spent, it says\. \[quota-exceeded\]"):
             await send(registry, board, folder)
+
+        assert len(registry.asked) == 1
 
 
 class TestRefusals:
@@ -244,6 +246,21 @@ class TestRefusals:
 
         with pytest.raises(RefusedError, match=r"model\.safetensors was refused\. The header"):
             await send(registry, board, folder)
+
+    async def test_an_upload_left_behind_is_told_and_the_rest_stays(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        async def under_way(request: web.Request) -> web.StreamResponse:
+            return problem(409, "uploads-under-way", "Files are still being uploaded")
+
+        registry.lie("POST", ".*/transition", under_way)
+        with pytest.raises(ClientError, match="ends by itself within a day"):
+            await send(registry, board, folder)
+        registry.lies.clear()
+
+        done = await send(registry, board, folder)
+
+        assert (done.version, done.status, done.sent) == ("1.0.0", "ready", 0)
 
     async def test_a_key_that_is_no_good_is_told(
         self, registry: FakeRegistry, board: Board, folder: Path
