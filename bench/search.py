@@ -76,7 +76,7 @@ FILL_MODELS = f"""
     FROM generate_series(1, {MODELS}) n, (SELECT id FROM accounts LIMIT 1) creator, LATERAL (SELECT
         ('{{llama,qwen,gemma,mistral,phi,falcon,yi,glm}}'::text[])[1 + n % 8] AS family) made;
 """  # noqa: S608  likewise
-INDEXES = ("ix_accounts_search", "ix_models_search")
+INDEXES = ("ix_accounts_search", "ix_models_words")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
