@@ -33,3 +33,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Name a folder to pull into, which is not there yet."""
+    return tmp_path / "here"
