@@ -46,7 +46,7 @@ class Cursor:
     """A place in a file, and some bytes from there on; it only moves forward.
 
     What is skipped is not fetched. Steps grow while everything is read, and begin small again
-    after a jump, for then a header of a few bytes is likely to be all that is wanted.
+    after a long jump, for then a header of a few bytes is likely to be all that is wanted.
 
     Raises:
         LyingHeaderError: from any method, if the file ends before what it announced.
@@ -143,5 +143,6 @@ class Cursor:
         if at <= len(self._data):
             self._at = at
         else:
+            if at - len(self._data) > self._step:
+                self._step = FIRST_STEP_BYTES
             self._base, self._data, self._at = self._base + at, b"", 0
-            self._step = FIRST_STEP_BYTES

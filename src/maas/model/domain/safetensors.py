@@ -17,6 +17,7 @@ MAX_FORMAT_BYTES = 100_000_000
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 100_000
+MAX_NAME_BYTES = 65_536
 MAX_DIMENSIONS = 64
 _LENGTH_BYTES = 8
 
@@ -109,8 +110,11 @@ class _Header:
         return found
 
     def _name(self) -> str:
+        found = self._expect(_NAME)
+        if found.end(1) - found.start(1) > MAX_NAME_BYTES:
+            raise BoundReachedError
         try:
-            text = self._expect(_NAME)[1].decode()
+            text = found[1].decode()
         except UnicodeDecodeError:
             raise _lie("a name in it is not UTF-8") from None
         return str(json.loads(text)) if "\\" in text else text[1:-1]
