@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tests.acceptance import (
+    artifacts,
     budgets,
     canaries,
     chaos,
@@ -24,12 +25,14 @@ from tests.acceptance import (
     journey,
     keys,
     planted,
+    registry,
     revocation,
     speed,
     starting,
     suites,
     tour,
     trail,
+    weights,
 )
 from tests.acceptance.verdict import Check, Verdict
 
@@ -227,6 +230,54 @@ CHECKS = [
         name="full disk",
         promise="the same for an upload that does not fit",
         run=hostile.fill_the_disk,
+    ),
+    Check(
+        name="5 GiB on disk",
+        promise="up and down with memory growth within 64 MiB, and the same bytes stored once",
+        run=artifacts.five_gib_on_disk,
+        is_slow=True,
+    ),
+    Check(
+        name="5 GiB on S3",
+        promise="the same on an S3-speaking server",
+        run=artifacts.five_gib_on_s3,
+        is_slow=True,
+    ),
+    Check(
+        name="upload under kill -9",
+        promise="the API is killed in mid-upload: a tus client resumes where it was",
+        run=artifacts.killed_in_mid_upload,
+    ),
+    Check(
+        name="collection under kill -9",
+        promise="what nobody refers to is freed, what anybody does is kept, whenever it is killed",
+        run=artifacts.collected_under_kills,
+    ),
+    Check(
+        name="files that will not do",
+        promise="wrong hash, short body, traversal, lying header, zip bomb: refused, nothing left",
+        run=artifacts.refused_files,
+    ),
+    Check(
+        name="real weights",
+        promise="pushed by the CLI, read, found by what is in them, pulled byte for byte",
+        run=weights.there_and_back,
+    ),
+    Check(
+        name="weights on a bad line",
+        promise="push and pull go on where they were cut off",
+        run=weights.broken_lines,
+    ),
+    Check(
+        name="aliases at any time",
+        promise="100 moves at once: a total order, and the version told for each moment of it",
+        run=registry.tells_any_moment,
+    ),
+    Check(
+        name="speed of the registry",
+        promise="get, list and create beside MLflow's server; any search of a million in 100 ms",
+        run=registry.stands_beside_mlflow,
+        is_slow=True,
     ),
     Check(
         name="bench",
