@@ -71,9 +71,6 @@ class Api:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
-            ),
             headers={
                 **({"Authorization": f"Bearer {self.access.key}"} if self.access.key else {}),
                 "User-Agent": f"maas-cli/{version('maas-platform')}",
@@ -107,6 +104,9 @@ class Api:
         Raises:
             StrangeAnswerError: that is another server, which must not see the key.
         """
+        if location.startswith(f"{API}/"):
+            # A proxy may have put a path of its own before ours.
+            return self.url(location)
         try:
             found = self.access.url.join(URL(location, encoded=True))
         except ValueError:
@@ -124,8 +124,11 @@ class Api:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         data: Any = None,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, once; the answer is open for the length of the block.
+
+        Nobody may say nothing for longer than `silence_seconds` once it is sent.
 
         Raises:
             TransientError: the line broke, at any point of the block, or the server is busy.
@@ -144,6 +147,9 @@ class Api:
                 data=data,
                 proxy=self._proxy,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_SECONDS, sock_read=silence_seconds
+                ),
             ) as answer:
                 self._is_reached = True
                 await _check(answer, is_keyed=bool(self.access.key))

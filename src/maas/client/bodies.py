@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from maas.client.api import Api
+from maas.client.api import CONNECT_SECONDS, Api
 from maas.client.errors import ClientError, TransientError
 from maas.client.folder import LocalFile
 
 CHUNK_BYTES = 512 * 1024
-STALL_SECONDS = 60.0
 SETTLE_SECONDS = 300.0
 """The server may have to put all of it on its disk before it answers."""
 
@@ -24,6 +23,7 @@ class Body:
     start: int
     stop: int
     moved: Callable[[int], None]
+    stall_seconds: float
     fault: OSError | None = field(default=None, init=False)
     """What went wrong on our side, which aiohttp would take for a broken line."""
 
@@ -43,7 +43,7 @@ class Body:
                     if not chunk:
                         return
                     left -= len(chunk)
-                    deadline.reschedule(clock() + STALL_SECONDS)
+                    deadline.reschedule(clock() + self.stall_seconds)
                     yield chunk
                     self.moved(len(chunk))
         except OSError as exc:
@@ -59,16 +59,20 @@ async def send_body(
     """Send a body once, and return the answer, which is read to its end.
 
     Raises:
-        TransientError: the line broke, or took nothing for a minute.
+        TransientError: the line broke, or took nothing for too long.
         RefusedError: the server refused.
         ClientError: the file cannot be read, or changed.
     """
     sent = {**headers, "Content-Length": str(body.size)}
     try:
         async with (
-            asyncio.timeout(STALL_SECONDS) as deadline,
+            asyncio.timeout(CONNECT_SECONDS + body.stall_seconds) as deadline,
             api.request(
-                method, api.own_url(location), headers=sent, data=body.chunks(deadline)
+                method,
+                api.own_url(location),
+                headers=sent,
+                data=body.chunks(deadline),
+                silence_seconds=SETTLE_SECONDS,
             ) as answer,
         ):
             await answer.read()

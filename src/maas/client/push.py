@@ -13,7 +13,7 @@ from maas.client.folder import LocalFile, Survey, digest_of, in_thread, survey
 from maas.client.groups import run_all
 from maas.client.push_state import PushState, open_push_state
 from maas.client.registry import MAX_FILES, Registry, RemoteFile, RemoteModel, RemoteVersion
-from maas.client.uploads import Uploader, UploadSizes
+from maas.client.uploads import Uploader, UploadPace
 
 FIRST_VERSION = "1.0.0"
 MAX_NAMED = 5
@@ -34,7 +34,7 @@ class PushOptions:
     with_hidden: bool
     with_links: bool
     parallel: int
-    sizes: UploadSizes = field(default_factory=UploadSizes)
+    pace: UploadPace = field(default_factory=UploadPace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ async def push(api: Api, options: PushOptions, board: Board) -> Pushed:
         version=version,
         state=state,
         board=board,
-        sizes=options.sizes,
+        pace=options.pace,
     )
     return await work.run(found, options)
 
@@ -126,7 +126,7 @@ class _Push:
     version: RemoteVersion
     state: PushState
     board: Board
-    sizes: UploadSizes
+    pace: UploadPace
 
     async def run(self, found: Survey, options: PushOptions) -> Pushed:
         there = await self._list_there()
@@ -194,7 +194,7 @@ class _Push:
             model=self.model,
             version=self.version.version,
             state=self.state,
-            sizes=self.sizes,
+            pace=self.pace,
         )
 
     async def _end_forsaken(self, found: Survey) -> None:

@@ -46,14 +46,16 @@ class _UploadRead(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UploadSizes:
+class UploadPace:
     """Files up to `small_bytes` go in one request; of others, each carries `stretch_bytes`.
 
-    That is little enough for proxies that hold a body back.
+    That is little enough for proxies that hold a body back. A line that takes nothing for
+    `stall_seconds` is broken.
     """
 
     small_bytes: int = 16 * MIB
     stretch_bytes: int = 64 * MIB
+    stall_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Uploader:
     model: RemoteModel
     version: str
     state: PushState
-    sizes: UploadSizes
+    pace: UploadPace
 
     async def send(self, file: LocalFile, sha256: str, bar: Bar) -> None:
         """Send a file, from where an earlier try ended.
@@ -74,7 +76,7 @@ class Uploader:
             ClientError: it cannot be sent; the message names the file.
         """
         try:
-            if file.size <= self.sizes.small_bytes:
+            if file.size <= self.pace.small_bytes:
                 await self._put(file, sha256, bar)
             else:
                 await self._send_by_tus(file, sha256, bar)
@@ -91,7 +93,13 @@ class Uploader:
 
         async def attempt() -> None:
             bar.set(0)
-            body = Body(file=file, start=0, stop=file.size, moved=bar.moved)
+            body = Body(
+                file=file,
+                start=0,
+                stop=file.size,
+                moved=bar.moved,
+                stall_seconds=self.pace.stall_seconds,
+            )
             await send_body(self.api, "PUT", str(self.api.url(location)), body, headers)
 
         await patience.persist(attempt)
@@ -197,8 +205,9 @@ class Uploader:
         body = Body(
             file=file,
             start=offset,
-            stop=min(offset + self.sizes.stretch_bytes, file.size),
+            stop=min(offset + self.pace.stretch_bytes, file.size),
             moved=bar.moved,
+            stall_seconds=self.pace.stall_seconds,
         )
         headers = {
             **_TUS,

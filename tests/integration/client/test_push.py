@@ -16,14 +16,14 @@ from maas.client.errors import (
     StrangeAnswerError,
 )
 from maas.client.push import Pushed, PushOptions, push
-from maas.client.uploads import UploadSizes
+from maas.client.uploads import UploadPace
 from tests.fakes.folders import fill
 from tests.fakes.registry import KEY, FakeRegistry, problem, serving_registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 LARGE = os.urandom(700_001)
-SIZES = UploadSizes(small_bytes=1_000, stretch_bytes=200_000)
+PACE = UploadPace(small_bytes=1_000, stretch_bytes=200_000)
 FILES = {"config.json": b"{}", "weights/model.safetensors": LARGE}
 
 
@@ -42,6 +42,7 @@ async def send(
     is_ready: bool = True,
     failures: int = 4,
     key: str = KEY,
+    pace: UploadPace = PACE,
 ) -> Pushed:
     options = PushOptions(
         folder=folder,
@@ -53,7 +54,7 @@ async def send(
         with_hidden=False,
         with_links=False,
         parallel=2,
-        sizes=SIZES,
+        pace=pace,
     )
     async with registry.api(failures=failures, key=key) as api:
         return await push(api, options, board)
@@ -162,6 +163,31 @@ class TestBrokenLine:
 
         assert "weights/model.safetensors: the connection broke" in said.getvalue()
         assert "trying again in" in said.getvalue()
+
+    async def test_a_line_that_takes_nothing_is_broken(
+        self, registry: FakeRegistry, board: Board, folder: Path, said: io.StringIO
+    ) -> None:
+        # More than the system takes in for a server that does not read.
+        large = fill(folder, {"weights/model.safetensors": bytes(16_000_000)})
+        given_up = asyncio.Event()
+
+        async def stall(request: web.Request) -> web.StreamResponse:
+            await given_up.wait()
+            return web.Response(status=500)
+
+        async def let_go(request: web.Request) -> web.StreamResponse:
+            registry.lies.clear()
+            given_up.set()
+            return web.Response(headers={"Upload-Offset": "0"})
+
+        registry.lie("PATCH", "/api/v1/uploads/.*", stall)
+        registry.lie("HEAD", "/api/v1/uploads/.*", let_go)
+        pace = UploadPace(small_bytes=1_000, stretch_bytes=20_000_000, stall_seconds=0.2)
+
+        done = await send(registry, board, large, pace=pace)
+
+        assert (done.status, done.sent) == ("ready", 2)
+        assert "the line took nothing for too long" in said.getvalue()
 
     async def test_a_forgotten_upload_is_begun_anew(
         self, registry: FakeRegistry, board: Board, folder: Path
