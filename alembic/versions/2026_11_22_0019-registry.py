@@ -167,27 +167,28 @@ def _share() -> None:
     """Let other tenants read what is public or granted to them; to write, a row must be one's own.
 
     A condition on a parent is judged by the parent's own policies. The tenants are compared, or
-    somebody's own row about a foreign model would open that model. Policies are tried in the order
-    of their names: own rows never get as far as these.
+    somebody's own row about a foreign model would open that model. Policies are tried from the last
+    name to the first, so that own rows, by `own_tenant`, never get as far as `of_others`.
     """
     op.execute(
-        f"CREATE POLICY shared ON model_grants FOR SELECT TO maas_app USING (grantee_id = {MINE})"
+        "CREATE POLICY of_others ON model_grants FOR SELECT TO maas_app "
+        f"USING (grantee_id = {MINE})"
     )
     op.execute(
-        "CREATE POLICY shared ON models FOR SELECT TO maas_app USING (deleted_at IS NULL "
+        "CREATE POLICY of_others ON models FOR SELECT TO maas_app USING (deleted_at IS NULL "
         "AND (visibility = 'public' OR visibility = 'tenant' AND EXISTS ("
         "SELECT FROM model_grants g WHERE g.model_id = models.id "
         f"AND g.tenant_id = models.tenant_id AND g.grantee_id = {MINE})))"
     )
     for table in (*OF_MODELS, "model_versions"):
         op.execute(
-            f"CREATE POLICY shared ON {table} FOR SELECT TO maas_app USING (EXISTS ("
+            f"CREATE POLICY of_others ON {table} FOR SELECT TO maas_app USING (EXISTS ("
             f"SELECT FROM models m WHERE m.id = {table}.model_id "
             f"AND m.tenant_id = {table}.tenant_id))"
         )
     for table in (*OF_VERSIONS, "version_files"):
         op.execute(
-            f"CREATE POLICY shared ON {table} FOR SELECT TO maas_app USING (EXISTS ("
+            f"CREATE POLICY of_others ON {table} FOR SELECT TO maas_app USING (EXISTS ("
             f"SELECT FROM model_versions v WHERE v.id = {table}.version_id "
             f"AND v.tenant_id = {table}.tenant_id))"
         )
@@ -196,7 +197,7 @@ def _share() -> None:
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
     for table in ("version_files", "model_versions", "models"):
-        op.execute(f"DROP POLICY shared ON {table}")
+        op.execute(f"DROP POLICY of_others ON {table}")
     for table in (*OF_VERSIONS, *OF_MODELS, "model_grants"):
         op.drop_table(table)
     for column in (

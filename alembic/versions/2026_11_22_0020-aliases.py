@@ -76,7 +76,7 @@ def _guard() -> None:
         )
         # As in 0019: whoever may read a model may read where its names point.
         op.execute(
-            f"CREATE POLICY shared ON {table} FOR SELECT TO maas_app USING (EXISTS ("
+            f"CREATE POLICY of_others ON {table} FOR SELECT TO maas_app USING (EXISTS ("
             f"SELECT FROM models m WHERE m.id = {table}.model_id "
             f"AND m.tenant_id = {table}.tenant_id))"
         )

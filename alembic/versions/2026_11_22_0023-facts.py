@@ -84,7 +84,7 @@ def _guard() -> None:
     for table in OF_VERSIONS:
         # Row-level security holds in the subquery as well: it finds what the caller may read.
         op.execute(
-            f"CREATE POLICY shared ON {table} FOR SELECT TO maas_app USING (EXISTS ("
+            f"CREATE POLICY of_others ON {table} FOR SELECT TO maas_app USING (EXISTS ("
             f"SELECT FROM model_versions v WHERE v.id = {table}.version_id "
             f"AND v.tenant_id = {table}.tenant_id))"
         )
