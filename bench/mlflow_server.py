@@ -26,6 +26,9 @@ from maas.embedded.postgres import PORT, SUPERUSER
 
 VERSION: Final = "3.17.2"
 PACKAGES: Final = (f"mlflow=={VERSION}", "psycopg2-binary", "uvloop", "httptools")
+OWN_UV: Final = Path(__file__).resolve().parent.parent / ".uv" / "bin" / "uv"
+"""Where the Makefile puts one for those who have none."""
+
 NAME: Final = "mlflow"
 STOP_SECONDS: Final = 15
 READY_SECONDS: Final = 180
@@ -74,8 +77,9 @@ def install_mlflow() -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     python = folder / "bin" / "python"
-    _run("uv", "venv", "--quiet", "--python", sys.executable, str(folder))
-    _run("uv", "pip", "install", "--quiet", "--python", str(python), *PACKAGES)
+    uv = str(OWN_UV) if OWN_UV.exists() else "uv"
+    _run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
+    _run(uv, "pip", "install", "--quiet", "--python", str(python), *PACKAGES)
     finished.touch()
     return folder
 
