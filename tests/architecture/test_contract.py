@@ -93,6 +93,13 @@ POST /uploads
 GET /uploads/{upload_id}
 PATCH /uploads/{upload_id}
 DELETE /uploads/{upload_id}
+POST /models/{model_id}/restore
+PUT /models/{model_id}/tags/{tag}
+DELETE /models/{model_id}/tags/{tag}
+GET /models/{model_id}/grants
+PUT /models/{model_id}/grants/{tenant_id}
+DELETE /models/{model_id}/grants/{tenant_id}
+GET /models/{model_id}/versions/{version}/transitions
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}

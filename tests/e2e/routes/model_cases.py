@@ -31,11 +31,16 @@ def on_model(body: object = None, *, makes: str | None = None) -> Make:
     return make
 
 
-def under_model(**values: str) -> Make:
-    """Make a case of what a model has under names of the caller's own."""
+def under_model(*, put: bool = False, **values: str) -> Make:
+    """Make a case of what a model has under names of the caller's own; put there first, if so."""
 
     async def make(world: World) -> Case:
         case = await on_model()(world)
+        if put:
+            path = "/".join(("tags" if "tag" in values else "grants", *values.values()))
+            url = f"{API}/models/{case.values['model_id']}/{path}"
+            there = await world.client.put(url, headers=world.root.headers)
+            assert there.is_success, there.text
         return Case(
             caller=world.root,
             values={**case.values, **values},
@@ -164,10 +169,10 @@ MODEL_ROWS: dict[str, Make] = {
     "DELETE /models/{model_id}": on_model(),
     "POST /models/{model_id}/restore": deleted_model,
     "PUT /models/{model_id}/tags/{tag}": under_model(tag="chat"),
-    "DELETE /models/{model_id}/tags/{tag}": under_model(tag="chat"),
+    "DELETE /models/{model_id}/tags/{tag}": under_model(put=True, tag="chat"),
     "GET /models/{model_id}/grants": on_model(),
     "PUT /models/{model_id}/grants/{tenant_id}": under_model(tenant_id=str(new_id())),
-    "DELETE /models/{model_id}/grants/{tenant_id}": under_model(tenant_id=str(new_id())),
+    "DELETE /models/{model_id}/grants/{tenant_id}": under_model(put=True, tenant_id=str(new_id())),
     "GET /models/{model_id}/versions": on_model(),
     "POST /models/{model_id}/versions": on_model({"version": "1.0.0"}, makes="model_version"),
     "GET /models/{model_id}/versions/{version}": on_version(),

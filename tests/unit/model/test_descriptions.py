@@ -16,7 +16,12 @@ from maas.model.domain.metadata import (
     MetadataValue,
     Metrics,
 )
-from maas.model.domain.model import MAX_TAGS, NotModelOwnerError, TooManyTagsError
+from maas.model.domain.model import (
+    MAX_TAGS,
+    ModelTagNotFoundError,
+    NotModelOwnerError,
+    TooManyTagsError,
+)
 from maas.model.domain.source import UPLOADED, InvalidSourceError, Source
 from maas.model.domain.text import (
     MAX_CARD_BYTES,
@@ -82,7 +87,8 @@ class TestTags:
         model.tag(Tag("a"), at=LATER)
         assert (model.tags, model.revision) == ({Tag("a")}, 2)
         model.untag(Tag("a"), at=LATER)
-        model.untag(Tag("a"), at=LATER)
+        with pytest.raises(ModelTagNotFoundError):
+            model.untag(Tag("a"), at=LATER)
 
         assert (model.tags, model.revision) == (set(), 3)
 

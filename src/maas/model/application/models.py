@@ -124,10 +124,10 @@ class ModelService:
             await uow.commit()
 
     async def untag(self, model_id: ModelId, tag: Tag, *, check: CheckRevision) -> None:
-        """Have the tag off the model; a second time changes nothing.
+        """Have the tag off the model.
 
         Raises:
-            ModelNotFoundError.
+            ModelNotFoundError, ModelTagNotFoundError.
         """
         async with self.unit_of_work() as uow:
             model = await uow.models.get(model_id)
@@ -198,10 +198,10 @@ class ModelService:
         return GrantDetails.of(kept), is_new
 
     async def revoke(self, principal: Principal, model_id: ModelId, grantee_id: TenantId) -> None:
-        """Let another tenant read the model no longer; what never was is no error.
+        """Let another tenant read the model no longer.
 
         Raises:
-            ModelNotFoundError, NotModelOwnerError.
+            ModelNotFoundError, NotModelOwnerError, ModelGrantNotFoundError.
         """
         async with self.unit_of_work() as uow:
             model = await uow.models.get(model_id)

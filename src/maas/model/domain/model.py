@@ -47,6 +47,16 @@ class NotModelOwnerError(PermissionDeniedError):
         )
 
 
+class ModelTagNotFoundError(NotFoundError):
+    code = "model-tag-not-found"
+    title = "The model has no such tag"
+
+
+class ModelGrantNotFoundError(NotFoundError):
+    code = "model-grant-not-found"
+    title = "The model is not granted to this tenant"
+
+
 class TooManyTagsError(RuleViolatedError):
     code = "too-many-tags"
     title = "The model has all the tags it can have"
@@ -142,10 +152,15 @@ class Model:
         self._touch(at)
 
     def untag(self, tag: Tag, *, at: datetime) -> None:
-        """Have the tag no longer; one it does not have changes nothing."""
-        if tag in self.tags:
-            self.tags.remove(tag)
-            self._touch(at)
+        """Have the tag no longer.
+
+        Raises:
+            ModelTagNotFoundError.
+        """
+        if tag not in self.tags:
+            raise ModelTagNotFoundError
+        self.tags.remove(tag)
+        self._touch(at)
 
     def delete(self, *, at: datetime) -> None:
         """Take it out of sight; its name is free again, its versions are kept."""
@@ -200,5 +215,9 @@ class ModelRepository(Protocol):
         ...
 
     async def revoke(self, model_id: ModelId, grantee_id: TenantId) -> None:
-        """Have no such grant; one that is not there is no error."""
+        """Have the grant no longer.
+
+        Raises:
+            ModelGrantNotFoundError.
+        """
         ...

@@ -33,6 +33,7 @@ from maas.model.domain.model import (
     MAX_GRANTS,
     Model,
     ModelGrant,
+    ModelGrantNotFoundError,
     ModelNameTakenError,
     ModelNotFoundError,
     ModelRepository,
@@ -184,13 +185,17 @@ class SqlModelRepository:
         return grant, True
 
     async def revoke(self, model_id: ModelId, grantee_id: TenantId) -> None:
-        await self._session.execute(
-            delete(model_grants).where(
+        revoked = await self._session.scalar(
+            delete(model_grants)
+            .where(
                 model_grants.c.model_id == model_id,
                 model_grants.c.tenant_id == self._tenant_id,
                 model_grants.c.grantee_id == grantee_id,
             )
+            .returning(model_grants.c.grantee_id)
         )
+        if revoked is None:
+            raise ModelGrantNotFoundError
 
     async def write(self) -> None:
         """Write what changed beside the models' own rows, which are written before."""

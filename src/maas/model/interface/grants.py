@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Response
 from maas.audit.public import audited
 from maas.model.domain.model import (
     GrantToSelfError,
+    ModelGrantNotFoundError,
     ModelNotFoundError,
     NotModelOwnerError,
     TooManyGrantsError,
@@ -70,10 +71,10 @@ async def grant_model(
     status_code=204,
     dependencies=[requires("model:write")],
     summary="Let another tenant read a model no longer",
-    description="From its next request on. A grant that is not there is no error.",
+    description="From its next request on; what it has downloaded it keeps.",
 )
 @audited("model.revoked")
-@may_refuse(ModelNotFoundError, NotModelOwnerError)
+@may_refuse(ModelNotFoundError, NotModelOwnerError, ModelGrantNotFoundError)
 async def revoke_model(
     model_id: ModelIdPath, tenant_id: GranteePath, caller: Caller, models: Models
 ) -> None:

@@ -12,6 +12,7 @@ from maas.model.domain.model import (
     ModelChanges,
     ModelNameTakenError,
     ModelNotFoundError,
+    ModelTagNotFoundError,
     NotModelOwnerError,
     TooManyTagsError,
 )
@@ -160,10 +161,10 @@ async def tag_model(model_id: ModelIdPath, tag: TagPath, models: Models, if_matc
     status_code=204,
     dependencies=[requires("model:write")],
     summary="Take a tag off a model",
-    description="A tag that it does not have is no error.",
+    description="It is found by this tag no longer.",
 )
 @audited("model.untagged")
-@may_refuse(ModelNotFoundError)
+@may_refuse(ModelNotFoundError, ModelTagNotFoundError)
 async def untag_model(
     model_id: ModelIdPath, tag: TagPath, models: Models, if_match: IfMatch
 ) -> None:
