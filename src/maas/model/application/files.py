@@ -126,7 +126,7 @@ class FileService:
     async def remove(
         self, model_id: ModelId, version: VersionName, path: FilePath, *, check: CheckDigest
     ) -> None:
-        """Take a file out of a version that is still open; its bytes stay in the store.
+        """Take a file out of a version that is still open; its bytes are freed later.
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionFileNotFoundError, VersionFrozenError,

@@ -140,7 +140,7 @@ class VersionService:
         return VersionDetails.of(version)
 
     async def delete(self, model_id: ModelId, name: VersionName, *, check: CheckRevision) -> None:
-        """Delete the version and its list of files; their bytes stay in the store.
+        """Delete the version and its list of files; their bytes are freed later.
 
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionInUseError.

@@ -12,8 +12,8 @@ from maas.shared.interface.idempotency import created
 
 API = "/api/v1"
 BYTES_STAY = (
-    "The files can no longer be read, but their bytes stay in the artifact store: nothing frees "
-    "its room yet."
+    "The files can no longer be read. Bytes that no other file has are freed later, an hour after "
+    "this unless set otherwise: whoever downloads them now has so long."
 )
 
 

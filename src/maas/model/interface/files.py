@@ -85,7 +85,7 @@ async def list_files(
         f"`Content-Digest`, `Repr-Digest` or `{HEX_HEADER}`, if sent. Whatever goes wrong, nothing "
         "of it is kept. Answers 201 for a new path, 200 for a replaced one. `If-None-Match: *` "
         "takes new paths only, `If-Match` existing ones only, `*` whatever their bytes are. Of a "
-        "replaced file the bytes stay in the store, as of a deleted one."
+        "replaced file the bytes are freed later, as of a deleted one."
     ),
     status_code=201,
     responses={
