@@ -19,6 +19,7 @@ from maas.worker import create_worker
 from tests.architecture.inspection import ROOT, SOURCE, list_actions
 
 NOTHING: Final = "changes nothing anybody did"
+AS_CLIENT: Final = "asks the API, whose routes leave their events"
 
 TASKS: Final = {
     "audit.flush": "moves events into the log, which is the trail itself",
@@ -43,6 +44,12 @@ COMMANDS: Final = {
     "up": "admin.created",
     "migrate": "admin.created",
     "admin create": "admin.created",
+    "login": AS_CLIENT,
+    "logout": AS_CLIENT,
+    "model alias": AS_CLIENT,
+    "model ls": NOTHING,
+    "model pull": AS_CLIENT,
+    "model push": AS_CLIENT,
     "serve": NOTHING,
     "worker": NOTHING,
     "beat": NOTHING,

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from maas.model.interface import files, pace
+from maas.model.interface import bodies, pace
 from tests.e2e.model.test_sockets import MAX_FILE_BYTES, Wire, port, settings, wire
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -15,7 +15,7 @@ __all__ = ("port", "settings", "wire")
 async def test_an_upload_that_falls_silent_ends(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(bodies, "UPLOAD_SECONDS", 0.3)
 
     reader, writer = await wire.send("Content-Length: 9", b"x")
     first = await asyncio.wait_for(reader.readline(), 5)
