@@ -45,7 +45,10 @@ T = TypeVar("T")
 
 FIRST_REACH: Final = 1_000
 GROWTH: Final = 8
-PATIENCE: Final = timedelta(milliseconds=500)
+QUICK_SECONDS: Final = 0.03
+"""A look that took longer is not followed by a longer one."""
+
+PATIENCE: Final = timedelta(milliseconds=300)
 """How long a page of what no index answers is looked for, before it is given as it is."""
 
 FACETED: Final = 2_000
@@ -161,17 +164,22 @@ class PostgresRegistrySearch:
         await connection.execute(_PLAN)
         rows, reach, began = list[Position](), self._first_reach, time.monotonic()
         while True:
-            found = await listed.look_through(connection, after, reach, limit - len(rows))
-            rows += found.rows
-            if len(rows) >= limit or found.edge is None:
-                return _Found(rows)
-            after = found.edge
+            asked = time.monotonic()
+            for lead in listed.leads:
+                # Whatever it keeps to, a look finds all that fits as far as it goes.
+                found = await listed.look_through(connection, after, reach, limit - len(rows), lead)
+                rows += found.rows
+                if len(rows) >= limit or found.edge is None:
+                    return _Found(rows)
+                after = found.edge
+            is_quick = time.monotonic() - asked < QUICK_SECONDS
             picked = await listed.pick(connection, after, CANDIDATES * reach, limit - len(rows))
             if picked is not None:
                 return _Found(rows + picked)
             if time.monotonic() - began > self._patience:
                 return _Found(rows, stopped=after)
-            reach *= GROWTH
+            if is_quick:
+                reach = min(GROWTH * reach, max(reach, listed.farthest))
 
 
 async def _count(connection: PooledConnection, listed: Listed) -> int:

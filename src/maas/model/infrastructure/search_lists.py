@@ -44,6 +44,8 @@ _PICK: Final = """
         WHERE few.are_few AND {conditions}
         ORDER BY k.at {direction}, k.id {direction} LIMIT {limit}) found ON true
 """
+# These have an index each, in the order of the list.
+_LEADS: Final = ("architecture", "quantisation", "status", "framework")
 _OWN_KEYS: Final = "SELECT c.id, c.at FROM c"
 _KEYS_OF_MODELS: Final = "SELECT DISTINCT c.model_id AS id, c.model_at AS at FROM c"
 
@@ -57,8 +59,21 @@ class LookedThrough:
 
 
 class Listed(Protocol):
+    farthest: int
+    """One look goes no further: it would hold a connection for too long."""
+
+    @property
+    def leads(self) -> Sequence[str | None]:
+        """What each look through the list may keep to, by turns; `None` is all of the list."""
+        ...
+
     async def look_through(
-        self, connection: PooledConnection, after: Position | None, reach: int, limit: int
+        self,
+        connection: PooledConnection,
+        after: Position | None,
+        reach: int,
+        limit: int,
+        lead: str | None,
     ) -> LookedThrough: ...
 
     async def pick(
@@ -85,6 +100,7 @@ class _List:
     table: str
     row: str
     row_id: str
+    farthest = 64_000
 
     def __init__(self, caller: Principal, wanted: RegistryFilter, order: Order) -> None:
         self._caller = caller
@@ -107,10 +123,14 @@ class _List:
     def _sorted(self, row: str) -> str:
         return f"ORDER BY {row}.created_at {self._direction}, {row}.{self.row_id} {self._direction}"
 
-    def _rows(self, after: Position | None, reach: int, arguments: Arguments) -> str:
+    def _rows(
+        self, after: Position | None, reach: int, arguments: Arguments, lead: str | None = None
+    ) -> str:
         """Read so many rows of the list, from where the last page ended."""
+        leading = getattr(self._wanted, lead) if lead is not None else None
         conditions = [
             *self._base(arguments),
+            *([] if lead is None else [f"{self.row}.{lead} = {arguments.put(leading)}"]),
             *beyond(self.row, self.row_id, after, self._order, arguments),
         ]
         return (
@@ -118,11 +138,20 @@ class _List:
             f" {self._sorted(self.row)} LIMIT {reach}"
         )
 
+    @property
+    def leads(self) -> Sequence[str | None]:
+        return (None,)
+
     async def look_through(
-        self, connection: PooledConnection, after: Position | None, reach: int, limit: int
+        self,
+        connection: PooledConnection,
+        after: Position | None,
+        reach: int,
+        limit: int,
+        lead: str | None,
     ) -> LookedThrough:
         arguments = Arguments()
-        rows = self._rows(after, reach, arguments)
+        rows = self._rows(after, reach, arguments, lead)
         key = f"{self.row}.created_at AS at, {self.row}.{self.row_id} AS id"
         query = (
             f"SELECT {key} FROM ({rows}) {self.row} WHERE {joined(self._fits(arguments))}"  # noqa: S608  likewise
@@ -133,7 +162,7 @@ class _List:
             return LookedThrough(found, found[-1])
         arguments = Arguments()
         edge = await connection.fetchrow(
-            f"SELECT {key} FROM ({self._rows(after, reach, arguments)}) {self.row}"  # noqa: S608  likewise
+            f"SELECT {key} FROM ({self._rows(after, reach, arguments, lead)}) {self.row}"  # noqa: S608  likewise
             f" {self._sorted(self.row)} OFFSET {reach - 1} LIMIT 1",
             *arguments.values,
         )
@@ -197,6 +226,11 @@ class VersionList(_List):
 
     table, row, row_id = "version_search s", "s", "version_id"
 
+    @property
+    @override
+    def leads(self) -> Sequence[str | None]:
+        return [name for name in _LEADS if getattr(self._wanted, name) is not None] or (None,)
+
     @override
     def _base(self, arguments: Arguments) -> list[str]:
         return [f"s.tenant_id = {arguments.put(self._caller.tenant_id)}", "s.is_live"]
@@ -224,6 +258,12 @@ class ModelList(_List):
     """The tenant's models: those that are not deleted, or those that are; or what others share."""
 
     table, row, row_id = "models m", "m", "id"
+
+    def __init__(self, caller: Principal, wanted: RegistryFilter, order: Order) -> None:
+        super().__init__(caller, wanted, order)
+        if is_about_versions(wanted):
+            # Of each model all versions may have to be looked at.
+            self.farthest = 1_000
 
     @property
     def is_whole(self) -> bool:
@@ -254,9 +294,11 @@ class ModelList(_List):
         return [f"m.tenant_id = {tenant}", f"m.deleted_at {state}", *seen]
 
     @override
-    def _rows(self, after: Position | None, reach: int, arguments: Arguments) -> str:
+    def _rows(
+        self, after: Position | None, reach: int, arguments: Arguments, lead: str | None = None
+    ) -> str:
         if not self._wanted.is_shared:
-            return super()._rows(after, reach, arguments)
+            return super()._rows(after, reach, arguments, lead)
         tenant = arguments.put(self._caller.tenant_id)
         last = joined(["m.deleted_at IS NULL", *beyond("m", "id", after, self._order, arguments)])
         ordered = f"{self._sorted('m')} LIMIT {reach}"

@@ -54,6 +54,15 @@ for _last in (("created_at", "version_id"), ("size",), ("parameters",), ("contex
         *(_rows[name] for name in _last),
         postgresql_where=_rows.is_live,
     )
+for _lead in ("status", "framework", "architecture", "quantisation"):
+    Index(
+        f"ix_version_search_tenant_id_{_lead}_created_at",
+        _rows.tenant_id,
+        _rows[_lead],
+        _rows.created_at,
+        _rows.version_id,
+        postgresql_where=_rows.is_live,
+    )
 Index(
     "ix_version_search_words",
     func.registry_words(

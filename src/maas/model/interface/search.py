@@ -94,7 +94,12 @@ async def _wanted_models(
     *,
     shared: Annotated[
         bool,
-        Query(description="Other tenants' models instead: public, or granted to this tenant."),
+        Query(
+            description=(
+                "Other tenants' models instead: public, or granted to this tenant. They are found "
+                "by what is said of the model alone, not by their versions."
+            )
+        ),
     ] = False,
     deleted: Annotated[
         bool, Query(description="Deleted models instead; needs `model:delete`.")
