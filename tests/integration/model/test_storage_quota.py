@@ -1,18 +1,21 @@
 """Storage is held before the first byte, charged with the file, and given back when it goes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from typing_extensions import override
 
+from maas.audit.public import AuditScope
 from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
 from maas.model.infrastructure.charges import book_due
+from maas.model.infrastructure.collection import open_ledger
 from maas.shared.domain.ids import new_id
 from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.infrastructure.quota_expiry import expire_holds
@@ -166,6 +169,17 @@ class TestGivingBack:
         assert await balance(superuser, quota) == (0, 0)
 
 
+class Silent:
+    """Writes no events."""
+
+    async def write(
+        self,
+        connection: Superuser,  # noqa: ARG002  the port's
+        scopes: Sequence[AuditScope],
+    ) -> None:
+        assert not scopes
+
+
 class Deaf(PostgresBudgets):
     """Holds what it is asked to, and is never told more: its process is dead by then."""
 
@@ -261,6 +275,21 @@ class TestUploads:
 
         await book_due(settings.database, sending.registry.budgets)
 
+        assert await balance(superuser, quota) == (0, 0)
+
+    async def test_an_upload_that_expires_holds_nothing(
+        self, sending: Sending, superuser: Superuser, quota: UUID, settings: Settings
+    ) -> None:
+        upload = await sending.begin()
+        await sending.send(upload, CONTENT[:PART_BYTES])
+        later = SystemClock().now() + timedelta(days=2)
+        async with open_ledger(settings.database, events=Silent()) as ledger:
+            assert ledger is not None
+            ended = await ledger.end_uploads(expired_before=later)
+
+        await book_due(settings.database, sending.registry.budgets)
+
+        assert ended == 1
         assert await balance(superuser, quota) == (0, 0)
 
     async def test_what_is_put_together_is_charged_for_once(
