@@ -392,5 +392,5 @@ class TestSearch:
             plans[role] = "\n".join(row[0] for row in rows)
         await transaction.rollback()
 
-        assert "ix_models_search" in plans["maas_owner"]
-        assert "ix_models_search" not in plans["maas_app"]
+        assert "ix_models_words" in plans["maas_owner"]
+        assert "ix_models_words" not in plans["maas_app"]
