@@ -287,7 +287,8 @@ def _settings_of(platform: Platform) -> dict[str, str]:
 
 
 def _objects(parts: Path) -> set[Path]:
-    return {path for path in parts.rglob("*") if path.is_file()}
+    # Folders go while it looks, which `rglob` would not take.
+    return {Path(folder) / name for folder, _, names in os.walk(parts) for name in names}
 
 
 def _size_of(folder: Path) -> int:
