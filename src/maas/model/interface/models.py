@@ -91,8 +91,8 @@ async def get_model(model_id: UUID, request: Request, response: Response) -> Mod
     summary="Change what is said about a model",
     description=(
         "Only what is sent changes; a new name leaves the id, and so every link, as it is. Owner "
-        "and visibility are for the owner to set, or for holders of `model:manage`; what the model "
-        "is handed to is not checked."
+        "and visibility are for the owner to set, or for holders of `model:manage`; whom the "
+        "model is handed to is not checked."
     ),
 )
 @audited("model.updated")
