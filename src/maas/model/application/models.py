@@ -68,9 +68,8 @@ class ModelService:
             tags=set(new.tags),
             metadata={} if new.metadata is None else dict(new.metadata.entries),
         )
+        # Whether the name is taken, the commit tells: looking before would be one more round trip.
         async with self.unit_of_work() as uow:
-            if await uow.models.is_name_taken(model.name):
-                raise ModelNameTakenError
             uow.models.add(model)
             details = ModelDetails.of(model)
             current_scope().change(MODEL, model.id, after=_trail(model))

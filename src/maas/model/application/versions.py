@@ -18,7 +18,6 @@ from maas.model.domain.version import (
     NEEDS_FILES,
     ModelVersion,
     VersionChanges,
-    VersionTakenError,
 )
 from maas.model.public import ModelId, VersionId, VersionStatus
 from maas.shared.domain.clock import Clock
@@ -52,8 +51,6 @@ class VersionService:
         now = self.clock.now()
         async with self.unit_of_work() as uow:
             await uow.models.get(model_id)
-            if await uow.versions.is_name_taken(model_id, new.name):
-                raise VersionTakenError
             await _check_source(uow, new.source)
             version = ModelVersion(
                 id=VersionId(new_id()),

@@ -257,14 +257,6 @@ class SqlVersionRepository:
             self._before[version] = dict(version.metadata), dict(version.metrics)
         return version
 
-    async def is_name_taken(self, model_id: ModelId, name: VersionName) -> bool:
-        found = await self._session.scalar(
-            select(
-                exists().where(model_versions.c.model_id == model_id, model_versions.c.name == name)
-            )
-        )
-        return bool(found)
-
     async def is_readable(self, model_id: ModelId, name: VersionName) -> bool:
         found = await self._session.scalar(
             select(
