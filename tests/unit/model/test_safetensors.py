@@ -12,7 +12,13 @@ from safetensors import SafetensorError, deserialize
 
 from maas.model.domain.facts import Facts, LyingHeaderError
 from maas.model.domain.reading import BoundReachedError, read
-from maas.model.domain.safetensors import MAX_HEADER_BYTES, MAX_TENSORS, read_safetensors
+from maas.model.domain.safetensors import (
+    MAX_HEADER_BYTES,
+    MAX_NAME_BYTES,
+    MAX_NOTES,
+    MAX_TENSORS,
+    read_safetensors,
+)
 from tests.factories.weights import WEIGHTS, fetcher, make_safetensors, safetensors_header
 
 SOUND = make_safetensors()
@@ -121,6 +127,25 @@ class TestRefusals:
 
         with pytest.raises(BoundReachedError):
             facts_of(make_safetensors({}, header=f"{{{names}}}".encode()))
+
+    @pytest.mark.parametrize("letter", [b"a", b"\\n", b"\\u0041"])
+    def test_a_longer_name_is_not_read(self, letter: bytes) -> None:
+        name = letter * (MAX_NAME_BYTES // len(letter) + 1)
+
+        with pytest.raises(BoundReachedError):
+            facts_of(make_safetensors({}, header=b'{"' + name + b'":{}}'))
+
+    @pytest.mark.parametrize("letter", [b"a", b"\\n", b"\\u0041", b"a\\n"])
+    def test_a_note_may_be_long(self, letter: bytes) -> None:
+        header = b'{"__metadata__":{"a":"' + letter * 100_000 + b'"}}'
+
+        assert facts_of(make_safetensors({}, header=header)).tensor_count == 0
+
+    @pytest.mark.parametrize(("count", "is_read"), [(MAX_NOTES, True), (MAX_NOTES + 1, False)])
+    def test_more_notes_are_not_read(self, *, count: int, is_read: bool) -> None:
+        header = {"__metadata__": {str(number): "" for number in range(count)}}
+
+        assert is_taken(make_safetensors({}, header=header)) is is_read
 
 
 HOSTILE = st.sampled_from(

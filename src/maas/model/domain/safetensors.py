@@ -17,15 +17,20 @@ MAX_FORMAT_BYTES = 100_000_000
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 100_000
+MAX_NOTES = 10_000
 MAX_NAME_BYTES = 65_536
 MAX_DIMENSIONS = 64
 _LENGTH_BYTES = 8
 
 _BLANK = rb"[ \t\n\r]*+"
-_TEXT = rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"'
+_CHARACTERS = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))'
+_TEXT = re.compile(b'"' + _CHARACTERS + b"{0,16384}+")
+# No other thread runs while an expression is matched, and so a long text is passed in pieces.
+_MORE = re.compile(_CHARACTERS + b"{1,16384}+")
+_QUOTE = re.compile(b'"')
+_COLON = re.compile(_BLANK + b":" + _BLANK)
 _OPENING = re.compile(rb"\{" + _BLANK)
 _CLOSING = re.compile(rb"\}" + _BLANK)
-_NAME = re.compile(b"(" + _TEXT + b")" + _BLANK + b":" + _BLANK)
 _MEMBER = re.compile(
     rb'"(dtype|shape|data_offsets)"'
     + _BLANK
@@ -36,9 +41,7 @@ _MEMBER = re.compile(
     + rb"([,}])"
     + _BLANK
 )
-_NOTE = re.compile(
-    _TEXT + _BLANK + b":" + _BLANK + _TEXT + _BLANK + rb"(?:,(?=" + _BLANK + rb'")|(?=\}))' + _BLANK
-)
+_AFTER_NOTE = re.compile(_BLANK + rb"(?:,(?=" + _BLANK + rb'")|(?=\}))' + _BLANK)
 _AFTER = re.compile(rb"([,}])" + _BLANK)
 _BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -109,20 +112,35 @@ class _Header:
             raise _lie("its header is not JSON of the form the format has")
         return found
 
+    def _pass_text(self) -> None:
+        self._expect(_TEXT)
+        while not self._passes(_QUOTE):
+            self._expect(_MORE)
+
     def _name(self) -> str:
-        found = self._expect(_NAME)
-        if found.end(1) - found.start(1) > MAX_NAME_BYTES:
+        start = self._at
+        self._pass_text()
+        if self._at - start > MAX_NAME_BYTES:
             raise BoundReachedError
+        quoted = self._text[start : self._at]
+        self._expect(_COLON)
         try:
-            text = found[1].decode()
+            text = quoted.decode()
         except UnicodeDecodeError:
             raise _lie("a name in it is not UTF-8") from None
         return str(json.loads(text)) if "\\" in text else text[1:-1]
 
     def _skip_notes(self) -> None:
         self._expect(_OPENING)
+        notes = 0
         while not self._passes(_CLOSING):
-            self._expect(_NOTE)
+            if notes == MAX_NOTES:
+                raise BoundReachedError
+            notes += 1
+            self._pass_text()
+            self._expect(_COLON)
+            self._pass_text()
+            self._expect(_AFTER_NOTE)
 
     def _read_tensor(self) -> None:
         self._expect(_OPENING)
