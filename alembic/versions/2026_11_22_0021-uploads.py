@@ -2,8 +2,8 @@
 
 A hold on storage that outlives its lease books nothing: bytes count once a file refers to them.
 That moment leaves a row in `storage_bookings`, in the same transaction, and so does the moment in
-which the file goes. Whoever finds such a row tells the quotas, once however often it tries, in the order
-in which the rows came.
+which the file goes. Whoever finds such a row tells the quotas, once however often it tries, in
+the order in which the rows came.
 
 What the triggers write is the owner's doing: a charge may go with its file, and the file with its
 version, whoever removes that.
