@@ -31,6 +31,9 @@ BY_WORDS = f"""
     SET enable_seqscan = off SET enable_indexscan = off SET enable_indexonlyscan = off
 """
 
+# As many as a model may have: with more, put there by whatever else, a row could not be changed.
+MOST_ALIASES = 1_000
+
 OF_MODEL = "{0}.tenant_id, {0}.framework, {0}.task, {0}.licence, {0}.visibility, {0}.owner_id"
 MODEL_WORDS = f"registry_words({OF_MODEL.format('m')})"
 VERSION_WORDS = (
@@ -122,7 +125,8 @@ def _add_words() -> None:
                     'parameters=' || public.registry_power(parameters),
                     'context=' || public.registry_power(context_length)]
                 || string_to_array('tag=' || array_to_string(tags, E'\\x1ftag='), E'\\x1f')
-                || string_to_array('alias=' || array_to_string(aliases, E'\\x1falias='), E'\\x1f'),
+                || string_to_array('alias=' || array_to_string(aliases[1:{MOST_ALIASES}],
+                    E'\\x1falias='), E'\\x1f'),
                 NULL));
         END $$
     """)

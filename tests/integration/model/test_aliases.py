@@ -15,11 +15,12 @@ from maas.model.domain.alias import (
     AliasName,
     AliasNotFoundError,
     AliasNotThenError,
+    TooManyAliasesError,
     VersionAliasedError,
     VersionNotReadyError,
 )
 from maas.model.domain.model import Model, ModelNotFoundError
-from maas.model.domain.text import VersionName
+from maas.model.domain.text import Tag, VersionName
 from maas.model.infrastructure.alias_queries import PostgresAliasQueries
 from maas.shared.domain.page import PageRequest, TextPageRequest
 from maas.shared.domain.principal import Principal
@@ -130,6 +131,60 @@ class TestManyAtOnce:
             assert await queries.get_move_at(principal, model.id, PRODUCTION, at) == then
         with pytest.raises(AliasNotThenError):
             await queries.get_move_at(principal, model.id, PRODUCTION, moves[0].at - TICK)
+
+
+class TestTooMany:
+    async def test_of_many_at_once_no_more_than_allowed_are_added(
+        self,
+        aliases: AliasService,
+        queries: PostgresAliasQueries,
+        principal: Principal,
+        model: Model,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("maas.model.application.aliases.MAX_ALIASES", 3)
+
+        async def add(number: int) -> None:
+            name, version = AliasName(f"a{number}"), VersionName(VERSIONS[number])
+            async with acting_as(principal):
+                await aliases.point(principal, model.id, name, version, reason=None, check=anything)
+
+        done = await asyncio.gather(*map(add, range(8)), return_exceptions=True)
+
+        assert sum(error is None for error in done) == 3
+        assert sum(isinstance(error, TooManyAliasesError) for error in done) == 5
+        listed = await queries.list_aliases(principal, model.id, TextPageRequest())
+        assert len(listed.items) == 3
+        # One that points somewhere moves on, and one that goes makes room.
+        name = AliasName(listed.items[0].alias)
+        async with acting_as(principal):
+            await aliases.point(
+                principal, model.id, name, VersionName("9"), reason=None, check=anything
+            )
+            await aliases.delete(principal, model.id, name, check=anything)
+        await point(aliases, principal, model, "9")
+
+    async def test_a_model_can_be_changed_however_many_it_has(
+        self,
+        registry: Registry,
+        principal: Principal,
+        model: Model,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        await superuser.execute(
+            """
+            UPDATE version_search SET aliases = ARRAY(
+                SELECT lpad(number::text, 64, 'x') FROM generate_series(1, 20000) number)
+            WHERE version = '1'
+            """
+        )
+
+        async with acting_as(principal):
+            await registry.models.tag(model.id, Tag("of-many"), check=anything)
+
+        row = await superuser.fetchrow("SELECT tags FROM version_search WHERE version = '1'")
+        assert row is not None
+        assert "of-many" in row["tags"]
 
 
 class TestDeleted:

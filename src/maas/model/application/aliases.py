@@ -8,7 +8,7 @@ from typing import Protocol, Self, TypeAlias
 from maas.audit.public import ChangeValue, current_scope
 from maas.model.application.ports import ModelUnitOfWork
 from maas.model.application.trail import MODEL_ALIAS
-from maas.model.domain.alias import Alias, AliasName
+from maas.model.domain.alias import MAX_ALIASES, Alias, AliasName, TooManyAliasesError
 from maas.model.domain.text import Reason, VersionName
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.ids import AccountId
@@ -125,7 +125,7 @@ class AliasService:
         What changes nothing is in the trail all the same: one event, without changes.
 
         Raises:
-            ModelNotFoundError, VersionNotFoundError, VersionNotReadyError.
+            ModelNotFoundError, VersionNotFoundError, VersionNotReadyError, TooManyAliasesError.
         """
         async with self.unit_of_work() as uow:
             # Locked, so that it is not archived meanwhile; before the alias, for which others wait.
@@ -134,6 +134,8 @@ class AliasService:
             current_scope().resource(MODEL_ALIAS, _alias_id(alias))
             before = _trail(alias)
             check(alias.revision)
+            if before is None and await uow.aliases.count(model_id) >= MAX_ALIASES:
+                raise TooManyAliasesError
             move = alias.point_at(
                 target, reason=reason, by=principal.account_id, at=await uow.aliases.now()
             )

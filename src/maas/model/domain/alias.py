@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from typing_extensions import override
 
@@ -15,6 +15,9 @@ from maas.shared.domain.ids import AccountId, TenantId
 
 POINTED_AT: frozenset[VersionStatus] = frozenset({"ready", "deprecated"})
 """What an alias may point at: files that never change."""
+
+MAX_ALIASES: Final = 1_000
+"""Of one model, that point somewhere; all of a version are words of its one row for searches."""
 
 _TICK = timedelta(microseconds=1)
 _NAME = re.compile(r"[A-Za-z0-9._+-]{1,64}")
@@ -53,6 +56,14 @@ class VersionNotReadyError(RuleViolatedError):
         super().__init__(
             f"The version is {status}: an alias points at one that is ready or deprecated."
         )
+
+
+class TooManyAliasesError(RuleViolatedError):
+    code = "too-many-aliases"
+    title = "The model has all the aliases it can have"
+
+    def __init__(self) -> None:
+        super().__init__(f"A model has at most {MAX_ALIASES} aliases: delete some first.")
 
 
 class VersionAliasedError(RuleViolatedError):
@@ -179,6 +190,13 @@ class AliasRepository(Protocol):
         """Load the alias, locked, so that its moves come one after the other.
 
         One that is not there yet is made, and points nowhere.
+        """
+        ...
+
+    async def count(self, model_id: ModelId) -> int:
+        """Tell how many of the model point somewhere; nobody counts them until the commit.
+
+        Whoever adds one asks, so there is never one more than was allowed.
         """
         ...
 

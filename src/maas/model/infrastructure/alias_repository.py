@@ -35,6 +35,21 @@ class SqlAliasRepository:
         )
         return found.one()
 
+    async def count(self, model_id: ModelId) -> int:
+        await self._session.execute(
+            select(
+                func.pg_advisory_xact_lock(
+                    func.hashtextextended(f"maas.model_aliases {model_id}", 0)
+                )
+            )
+        )
+        found = await self._session.scalar(
+            select(func.count())
+            .select_from(model_aliases)
+            .where(model_aliases.c.model_id == model_id, model_aliases.c.version_id.is_not(None))
+        )
+        return int(found or 0)
+
     async def now(self) -> datetime:
         # Not part of the statement that locks: that one may read the clock before it waits.
         at: datetime = (await self._session.execute(select(func.clock_timestamp()))).scalar_one()

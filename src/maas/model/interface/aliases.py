@@ -6,7 +6,12 @@ from fastapi import APIRouter, Query, Response
 
 from maas.audit.public import audited
 from maas.model.application.aliases import AliasDetails
-from maas.model.domain.alias import AliasNotFoundError, AliasNotThenError, VersionNotReadyError
+from maas.model.domain.alias import (
+    AliasNotFoundError,
+    AliasNotThenError,
+    TooManyAliasesError,
+    VersionNotReadyError,
+)
 from maas.model.domain.model import ModelNotFoundError
 from maas.model.domain.version import VersionNotFoundError
 from maas.model.interface.alias_dependencies import Aliases, AliasNamePath, AliasReads
@@ -74,7 +79,7 @@ async def get_alias(
     responses={200: {"model": AliasRead, "description": "Moved, or where it pointed already."}},
 )
 @audited("model_alias.moved")
-@may_refuse(ModelNotFoundError, VersionNotFoundError, VersionNotReadyError)
+@may_refuse(ModelNotFoundError, VersionNotFoundError, VersionNotReadyError, TooManyAliasesError)
 async def put_alias(
     model_id: ModelIdPath,
     alias: AliasNamePath,
