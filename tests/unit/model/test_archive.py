@@ -4,6 +4,7 @@ import io
 import stat
 import struct
 import zipfile
+import zlib
 
 import pytest
 from hypothesis import given
@@ -31,17 +32,77 @@ def with_entry(old: bytes, new: bytes, content: bytes = SOUND) -> bytes:
     return content[:start] + content[start:].replace(old, new, 1)
 
 
-def make_large(count: int = 3) -> bytes:
-    """Make an archive whose directory is told about by the record for large ones."""
+def make_large(count: int = 3, *, is_full: bool = True) -> bytes:
+    """Make an archive whose directory is told about by the record for large ones.
+
+    Without `is_full` the record at the end tells it as well, as PyTorch writes it.
+    """
     content = make_zip({str(number): b"x" for number in range(count)})
-    end = content[-22:]
-    length, offset = struct.unpack_from("<LL", end, 12)
-    record = struct.pack(
-        "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, offset
+    length, offset = struct.unpack_from("<LL", content, len(content) - 10)
+    record = end64(count, length, offset)
+    numbers = (
+        (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF) if is_full else (count, count, length, offset)
     )
-    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(content) - 22, 1)
-    saturated = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 0)
-    return content[:-22] + record + locator + saturated
+    return content[:-22] + record + end(*numbers)
+
+
+def end64(
+    count: int, length: int, offset: int, *, more: bytes = b"", at: int | None = None
+) -> bytes:
+    """Write the record for large archives, and what says where it is."""
+    record = struct.pack(
+        "<4sQ2H2L4Q", b"PK\6\6", 44 + len(more), 45, 45, 0, 0, count, count, length, offset
+    )
+    at = offset + length if at is None else at
+    return record + more + struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+
+
+def end(*numbers: int, comment: int = 0) -> bytes:
+    return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *numbers, comment) + bytes(comment)
+
+
+def local(
+    name: bytes, data: bytes, *, flags: int = 0, extra: bytes = b"", known: bool = True
+) -> bytes:
+    """Write an entry as it stands before the directory."""
+    sizes = (zlib.crc32(data), len(data), len(data)) if known else (0, 0, 0)
+    head = struct.pack("<4s5H3L2H", b"PK\3\4", 20, flags, 0, 0, 0, *sizes, len(name), len(extra))
+    return head + name + extra + data
+
+
+def listed(name: bytes, data: bytes, at: int, *, comment: bytes = b"") -> bytes:
+    """Write an entry as it stands in the directory."""
+    sizes = (zlib.crc32(data), len(data), len(data))
+    lengths = (len(name), 0, len(comment), 0, 0, 0, at)
+    return struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0, *sizes, *lengths) + (
+        name + comment
+    )
+
+
+def with_directory(content: bytes, *entries: bytes, comment: int = 0) -> bytes:
+    text = b"".join(entries)
+    numbers = (len(entries), len(entries), len(text), len(content))
+    return content + text + end(*numbers, comment=comment)
+
+
+def with_hidden_directory(comment: int = 0) -> bytes:
+    """Hide a directory in a comment; only whoever looks for the record for large ones finds it."""
+    good = local(b"a", b"x")
+    content = good + local(b"../b", b"y")
+    hidden, at = listed(b"../b", b"y", len(good)), len(content) + len(listed(b"a", b"x", 0))
+    note = hidden + end64(1, len(hidden), at)
+    return with_directory(content, listed(b"a", b"x", 0, comment=note), comment=comment)
+
+
+def descriptor(data: bytes, *, code: str = "L", sign: bytes = b"PK\7\x08") -> bytes:
+    return sign + struct.pack(f"<L2{code}", zlib.crc32(data), len(data), len(data))
+
+
+def streamed(after: bytes, *, flags: int = 8, extra: bytes = b"") -> bytes:
+    """Make two entries of a stream, with this behind the first one."""
+    first = local(b"a", b"x", flags=flags, extra=extra, known=not flags) + after
+    content = first + local(b"b", b"y", flags=8, known=False) + descriptor(b"y")
+    return with_directory(content, listed(b"a", b"x", 0), listed(b"b", b"y", len(first)))
 
 
 class TestTaken:
@@ -56,6 +117,13 @@ class TestTaken:
             make_zip({"模型/权重": b"x"}),
             make_zip({"zeros": bytes(900_000)}),
             make_large(),
+            make_large(is_full=False),
+            with_directory(local(b"a", b"x"), listed(b"a", b"x", 0), comment=0xFFFF),
+            with_directory(local(b"a", b"x", extra=bytes(900)), listed(b"a", b"x", 0)),
+            streamed(descriptor(b"x")),
+            streamed(descriptor(b"x", code="Q")),
+            streamed(descriptor(b"x", sign=b"")),
+            streamed(descriptor(b"x", code="Q", sign=b""), extra=bytes(63)),
         ],
     )
     def test_what_harms_nobody(self, content: bytes) -> None:
@@ -81,6 +149,13 @@ class TestTaken:
                 entry.write(b"y" * 100)
 
         assert facts_of(pipe.content).format == "zip"
+
+    def test_entries_with_room_for_large_ones(self) -> None:
+        room = io.BytesIO()
+        with zipfile.ZipFile(room, "w") as archive, archive.open("a", "w", force_zip64=True) as it:
+            it.write(b"y" * 100)
+
+        assert facts_of(room.getvalue()).format == "zip"
 
     @pytest.mark.parametrize("name", ["archive/data.pkl", "a.PICKLE"])
     def test_a_pickle_in_it_is_told(self, name: str) -> None:
@@ -141,6 +216,64 @@ class TestRefused:
 
         with pytest.raises(ArchiveRefusedError, match="overlap"):
             facts_of(shared)
+
+    @pytest.mark.parametrize("comment", [0, 0xFFFF])
+    def test_a_directory_that_not_all_readers_find(self, comment: int) -> None:
+        content = with_hidden_directory(comment)
+
+        assert zipfile.ZipFile(io.BytesIO(content)).namelist() == ["../b"]
+        with pytest.raises(ArchiveRefusedError):
+            facts_of(content)
+
+    def test_a_record_that_not_all_readers_find(self) -> None:
+        content = local(b"a", b"x") + local(b"b", b"y")
+        text = listed(b"a", b"x", 0) + listed(b"b", b"y", 32)
+        hidden = end64(1, len(text), len(content))[:56]
+        record = end64(2, len(text), len(content), more=hidden)
+        full = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+
+        with pytest.raises(ArchiveRefusedError):
+            facts_of(content + text + record + end(*full))
+
+    @pytest.mark.parametrize("field", range(4))
+    def test_two_records_that_say_different_things(self, field: int) -> None:
+        content = make_large(is_full=False)
+        numbers = list(struct.unpack_from("<2H2L", content, len(content) - 14))
+        numbers[field] += 1
+
+        with pytest.raises(ArchiveRefusedError):
+            facts_of(content[:-22] + end(*numbers))
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            with_directory(local(b"../b", b"y") + local(b"a", b"x"), listed(b"a", b"x", 35)),
+            with_directory(local(b"a", b"x") + local(b"../b", b"y"), listed(b"a", b"x", 0)),
+            with_directory(local(b"a", b"x") + b"P", listed(b"a", b"x", 0)),
+            streamed(local(b"../b", b"")),
+            streamed(b""),
+            streamed(descriptor(b"x") + b"P"),
+            streamed(descriptor(b"y")),
+            streamed(descriptor(b"x"), flags=0),
+            streamed(descriptor(b"x"), extra=b"up\x09\0\1\0\0\0\0../b"),
+            with_directory(local(b"a", b"x", flags=8, known=False), listed(b"a", b"x", 0)),
+            with_directory(local(b"a", b"x", extra=bytes(900))[:300], listed(b"a", b"x", 0)),
+        ],
+    )
+    def test_what_readers_of_streams_would_take_otherwise(self, content: bytes) -> None:
+        with pytest.raises(ArchiveRefusedError):
+            facts_of(content)
+
+    @pytest.mark.parametrize("at", [14, 18, 22])
+    @pytest.mark.parametrize("flags", [0, 8])
+    def test_an_entry_that_is_not_what_the_directory_says(self, *, at: int, flags: int) -> None:
+        after = descriptor(b"x") if flags else b""
+        content = bytearray(streamed(after, flags=flags))
+        content[at] ^= 0x55
+
+        facts_of(streamed(after, flags=flags))
+        with pytest.raises(ArchiveRefusedError, match="does not say what is there"):
+            facts_of(bytes(content))
 
     def test_an_entry_of_no_bytes_that_says_it_is_large(self) -> None:
         content = make_zip({"a": b""}, method=zipfile.ZIP_STORED)

@@ -8,8 +8,8 @@ says it is small and is not is stopped by its own checksum, not by us.
 import re
 import stat
 from dataclasses import dataclass
-from struct import Struct
-from typing import NamedTuple
+from struct import Struct, pack
+from typing import Any, NamedTuple
 
 from maas.model.domain.facts import ArchiveRefusedError, Facts
 from maas.model.domain.reading import Reading, Span
@@ -28,14 +28,20 @@ MAX_COMMENT_BYTES = 65_535
 
 _END = Struct("<4s4H2LH")
 _END64 = Struct("<4sQ2H2L4Q")
+_END64_HEAD_BYTES = 12
+"""Of that record, what its own length does not count."""
+
 _LOCATOR = Struct("<4sLQL")
 _ENTRY = Struct("<4s6H3L5H2L")
 _LOCAL = Struct("<4s5H3L2H")
 _LOCATOR_MAGIC, _END64_MAGIC, _ENTRY_MAGIC = b"PK\x06\x07", b"PK\x06\x06", b"PK\x01\x02"
-_ENCRYPTED, _UTF8 = 0x1, 0x800
+_DESCRIPTOR_MAGIC = b"PK\x07\x08"
+_ENCRYPTED, _STREAMED, _UTF8 = 0x1, 0x8, 0x800
 _IN_64, _IN_64_SHORT = 0xFFFF_FFFF, 0xFFFF
 _ZIP64_FIELD = 1
 _UNICODE_PATH_FIELD = 0x7075
+_USUAL_EXTRA_BYTES = 128
+_MAX_DESCRIPTOR_BYTES = 24
 _DRIVE = re.compile(r"[A-Za-z]:")
 _PICKLES = (".pkl", ".pickle")
 
@@ -75,16 +81,21 @@ class _Entry:
     name: bytes
     path: str
     method: int
+    checksum: int
     packed: int
     unpacked: int
     start: int
 
 
 def _find_directory(size: int) -> Reading[_Directory]:
-    """Find the record at the very end, and the one for large archives if it points there."""
+    """Find the record at the very end, and the one for large archives if it is there.
+
+    Some readers go by that one whenever it is there, some only where the first has no room for a
+    number: so both have to say the same.
+    """
     if size < _END.size:
         raise _broken()
-    start = max(0, size - _END.size - MAX_COMMENT_BYTES)
+    start = max(0, size - _LOCATOR.size - _END.size - MAX_COMMENT_BYTES)
     tail = yield Span(start, size)
     at = tail.rfind(EMPTY)
     if at < 0 or at + _END.size > len(tail):
@@ -94,10 +105,17 @@ def _find_directory(size: int) -> Reading[_Directory]:
         raise ArchiveRefusedError("something follows its end, so that readers differ about it")
     found = _Directory(offset, length, entries)
     end = start + at
-    if _IN_64 in {length, offset} or _IN_64_SHORT in {disk, first_disk, here, entries}:
+    is_large = _IN_64 in {length, offset} or _IN_64_SHORT in {disk, first_disk, here, entries}
+    if is_large or tail[max(0, at - _LOCATOR.size) : at].startswith(_LOCATOR_MAGIC):
         found, end = yield from _find_directory64(end)
-    elif disk or first_disk or here != entries:
+    if {disk, first_disk} - {0, _IN_64_SHORT} or here != entries:
         raise ArchiveRefusedError("it is one of several parts")
+    if (
+        entries not in {found.entries, _IN_64_SHORT}
+        or length not in {found.size, _IN_64}
+        or offset not in {found.start, _IN_64}
+    ):
+        raise ArchiveRefusedError("it has two directories, so that readers differ about it")
     if found.start + found.size != end:
         raise ArchiveRefusedError("its directory is not where it should be")
     return found
@@ -108,11 +126,12 @@ def _find_directory64(end: int) -> Reading[tuple[_Directory, int]]:
         raise _broken()
     locator = yield Span(end - _LOCATOR.size, end)
     magic, disk, start, disks = _LOCATOR.unpack(locator)
-    if magic != _LOCATOR_MAGIC or start + _END64.size > end - _LOCATOR.size:
+    # Some readers look there, whatever the locator says.
+    if magic != _LOCATOR_MAGIC or start != end - _LOCATOR.size - _END64.size:
         raise _broken()
     record = yield Span(start, start + _END64.size)
-    magic, _, _, _, this, first, here, entries, length, offset = _END64.unpack(record)
-    if magic != _END64_MAGIC:
+    magic, rest, _, _, this, first, here, entries, length, offset = _END64.unpack(record)
+    if magic != _END64_MAGIC or rest != _END64.size - _END64_HEAD_BYTES:
         raise _broken()
     if disk or disks > 1 or this or first or here != entries:
         raise ArchiveRefusedError("it is one of several parts")
@@ -140,7 +159,7 @@ def _entry(text: bytes, at: int) -> tuple[_Entry, int]:
         raise _broken()
     head = _ENTRY.unpack_from(text, at)
     magic, flags, method, attributes, start = head[0], head[3], head[4], head[15], head[16]
-    packed, unpacked, name_bytes, extra_bytes, comment_bytes, disk = head[8:14]
+    checksum, packed, unpacked, name_bytes, extra_bytes, comment_bytes, disk = head[7:14]
     at += _ENTRY.size
     name, extra = text[at : at + name_bytes], text[at + name_bytes :][:extra_bytes]
     at += name_bytes + extra_bytes + comment_bytes
@@ -155,7 +174,13 @@ def _entry(text: bytes, at: int) -> tuple[_Entry, int]:
         raise ArchiveRefusedError("it is one of several parts")
     path = _decoded(name, is_utf8=bool(flags & _UTF8))
     entry = _Entry(
-        name=name, path=path, method=method, packed=packed, unpacked=unpacked, start=start
+        name=name,
+        path=path,
+        method=method,
+        checksum=checksum,
+        packed=packed,
+        unpacked=unpacked,
+        start=start,
     )
     return entry, at
 
@@ -208,21 +233,69 @@ def _check_sizes(entries: list[_Entry], size: int, limit_bytes: int) -> None:
 
 
 def _check_places(entries: list[_Entry], end: int) -> Reading[None]:
-    """See that each entry is there under the same name, and that no two share their bytes."""
-    reached = 0
+    """See that each entry is there as the directory says, and that nothing else is there.
+
+    Who reads an archive as a stream sees no directory, and takes whatever looks like an entry.
+    """
+    reached, between = 0, {b""}
     for entry in sorted(entries, key=lambda each: each.start):
         stop = entry.start + _LOCAL.size + len(entry.name)
-        if entry.start < reached or stop > end:
-            raise ArchiveRefusedError("its entries overlap, or are not where they should be")
-        head = yield Span(entry.start, stop)
-        values = _LOCAL.unpack_from(head)
-        magic, flags, method, name_bytes, extra_bytes = *values[:1], *values[2:4], *values[-2:]
-        name = head[_LOCAL.size :]
-        if (magic, method, name, name_bytes) != (MAGIC, entry.method, entry.name, len(name)):
-            raise ArchiveRefusedError("its directory does not say what is there")
+        gap = entry.start - reached
+        if not 0 <= gap <= _MAX_DESCRIPTOR_BYTES or stop > end:
+            raise _misplaced()
+        text = yield Span(reached, min(stop + _USUAL_EXTRA_BYTES, end))
+        if text[:gap] not in between:
+            raise _misplaced()
+        local = _LOCAL.unpack_from(text, gap)
+        flags, extra_bytes = local[2], local[-1]
         reached = stop + extra_bytes + entry.packed
         if flags & _ENCRYPTED or reached > end:
-            raise ArchiveRefusedError("its entries overlap, or are not where they should be")
+            raise _misplaced()
+        name, extra = text[gap + _LOCAL.size :][: len(entry.name)], text[gap + stop - entry.start :]
+        if len(extra) < extra_bytes:
+            extra += yield Span(stop + len(extra), stop + extra_bytes)
+        _check_local(entry, local, name, extra[:extra_bytes])
+        between = _descriptors(entry) if flags & _STREAMED else {b""}
+    if not 0 <= end - reached <= _MAX_DESCRIPTOR_BYTES:
+        raise _misplaced()
+    last = b"" if end == reached else (yield Span(reached, end))
+    if last not in between:
+        raise _misplaced()
+
+
+def _check_local(entry: _Entry, local: tuple[Any, ...], name: bytes, extra: bytes) -> None:
+    """Hold what is written before an entry's bytes against what the directory says of it."""
+    magic, _, flags, method, _, _, checksum, packed, unpacked, name_bytes, _ = local
+    unpacked, packed = _widened(extra, unpacked, packed)
+    said = (magic, method, name_bytes, name)
+    if said != (MAGIC, entry.method, len(entry.name), entry.name):
+        raise _contradicted()
+    # Whoever wrote a stream knew these only at the entry's end.
+    unknown = {0} if flags & _STREAMED else set()
+    if (
+        checksum not in {entry.checksum, *unknown}
+        or packed not in {entry.packed, *unknown}
+        or unpacked not in {entry.unpacked, *unknown}
+    ):
+        raise _contradicted()
+
+
+def _descriptors(entry: _Entry) -> set[bytes]:
+    """Write what follows an entry of a stream, in each form there is of it."""
+    found = [pack("<L2Q", entry.checksum, entry.packed, entry.unpacked)]
+    if max(entry.packed, entry.unpacked) <= _IN_64:
+        found.append(pack("<3L", entry.checksum, entry.packed, entry.unpacked))
+    return {sign + text for sign in (b"", _DESCRIPTOR_MAGIC) for text in found}
+
+
+def _misplaced() -> ArchiveRefusedError:
+    return ArchiveRefusedError(
+        "its entries overlap, are not where they should be, or have something between them"
+    )
+
+
+def _contradicted() -> ArchiveRefusedError:
+    return ArchiveRefusedError("its directory does not say what is there")
 
 
 def _broken() -> ArchiveRefusedError:
