@@ -142,7 +142,8 @@ def questions(principal: Principal) -> list[RegistryFilter]:
     """Draw filters, alone and together, of values that are common, rare and nowhere."""
     dice = random.Random(SEED + 1)  # noqa: S311  likewise
     choices: dict[str, Callable[[], object]] = {
-        "search": lambda: dice.choice(["llama", "ot", "1", "%", "百", "mini-1", "nowhere", "\\"]),
+        "search": lambda: dice.choice(["llama", "lla", "1", "%", "百", "mini-1", "nowhere", "\\"]),
+        "name": lambda: dice.choice([f"{word}-{dice.randrange(MODELS)}" for word in WORDS]),
         "tags": lambda: tuple(dice.sample([*TAGS, "none"], dice.randrange(1, 3))),
         "framework": lambda: dice.choice(FRAMEWORKS),
         "task": lambda: dice.choice([*TASKS[1:], "nothing"]),
@@ -381,6 +382,58 @@ class TestLists:
             if not row["deleted_at"]
             and (row["visibility"] == "public" or row["model_id"] == granted["model_id"])
         }  # fmt: skip
+
+    async def test_names_of_others_are_found_among_what_they_share(
+        self,
+        search: PostgresRegistrySearch,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        neighbours = [make_principal() for _ in range(2)]
+        name = f"llama-{neighbours[0].tenant_id}"
+        for neighbour in neighbours:
+            await fill(superuser, neighbour, models=8)
+        rows = await superuser.fetch(
+            "UPDATE models SET name = $2, visibility = 'public', deleted_at = NULL WHERE id IN"
+            " (SELECT max(id::text)::uuid FROM models WHERE tenant_id = ANY ($1)"
+            " GROUP BY tenant_id)"
+            " RETURNING id",
+            [neighbour.tenant_id for neighbour in neighbours],
+            name,
+        )
+
+        async def find(wanted: RegistryFilter) -> list[Any]:
+            return await read_all(partial(search.find_models, principal, wanted, order="newest"))
+
+        shared = await find(RegistryFilter(is_shared=True, name=name))
+        assert {model.id for model in shared} == {row["id"] for row in rows}
+        assert len(shared) == len(neighbours)
+        assert await find(RegistryFilter(name=name)) == []
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    async def test_a_name_is_found_without_a_look_at_others(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+        order: Order,
+    ) -> None:
+        await fill(superuser, principal, models=25)
+        rows = await superuser.fetch(
+            "UPDATE models SET visibility = 'tenant', deleted_at = NULL WHERE tenant_id = $1"
+            " RETURNING name",
+            principal.tenant_id,
+        )
+        names = [row["name"] for row in rows]
+        hasty = PostgresRegistrySearch(database, first_reach=2, patience=timedelta(0))
+
+        for name in (*names, "nowhere", names[0].upper(), names[0][:-1]):
+            page = await hasty.find_models(
+                principal, RegistryFilter(name=name), PageRequest(limit=2), order
+            )
+
+            assert [model.name for model in page.items] == [name] * (name in names)
+            assert page.next is None
 
     async def test_what_takes_too_long_is_gone_on_with(
         self,

@@ -22,10 +22,12 @@ class RegistryFilter:
     """What is wanted; all of it together.
 
     What is said of versions holds of one version: a model is found if it has one of which all of it
-    is true. `search` is a part of a text, in any case, without wildcards.
+    is true. `search` is a part of a text, in any case, without wildcards; `name` is all of a
+    model's name, of which a tenant has one at most.
     """
 
     search: str | None = None
+    name: str | None = None
     tags: tuple[str, ...] = ()
     framework: Framework | None = None
     task: str | None = None

@@ -17,6 +17,7 @@ MOST_POWERS: Final = 3
 
 DIRECTIONS: Final = {"newest": "DESC", "oldest": "ASC"}
 _BEYOND: Final = {"newest": "<", "oldest": ">"}
+_NAMES: Final = {"m": "name", "s": "model_name"}
 _TEXTS: Final = {"m": ("name", "description"), "s": ("model_name", "version")}
 _SAID: Final = ("framework", "task", "licence", "visibility", "owner_id")
 _OF_VERSION: Final = ("status", "architecture", "quantisation", "dtype")
@@ -92,6 +93,8 @@ def said_of_model(wanted: RegistryFilter, row: str, arguments: Arguments) -> lis
         for name in _SAID
         if (value := getattr(wanted, name)) is not None
     ]
+    if wanted.name is not None:
+        texts.append(f"{row}.{_NAMES[row]} = {arguments.put(wanted.name)}")
     if wanted.search is not None:
         pattern = arguments.put(_pattern(wanted.search))
         alike = " OR ".join(f"{row}.{column} ILIKE {pattern}" for column in _TEXTS[row])

@@ -266,6 +266,14 @@ class ModelList(_List):
             self.farthest = 1_000
 
     @property
+    @override
+    def leads(self) -> Sequence[str | None]:
+        wanted = self._wanted
+        # Names are unique, and indexed, among a tenant's own that are not deleted.
+        is_at_once = wanted.name is not None and not (wanted.is_shared or wanted.is_deleted)
+        return ("name",) if is_at_once else (None,)
+
+    @property
     def is_whole(self) -> bool:
         """Whether everything in the list is wanted."""
         return not self._fits(Arguments())

@@ -1,5 +1,6 @@
 """Finding models and versions, by what is said of them and what was read in their files."""
 
+import unicodedata
 from dataclasses import replace
 from typing import Annotated, cast
 from uuid import UUID
@@ -92,6 +93,15 @@ async def _wanted_models(
     request: Request,
     wanted: Wanted,
     *,
+    name: Annotated[
+        Search | None,
+        Query(
+            description=(
+                "All of a model's name, case included. One's own tenant has one such model at "
+                "most, others that share theirs may have several."
+            )
+        ),
+    ] = None,
     shared: Annotated[
         bool,
         Query(
@@ -107,7 +117,8 @@ async def _wanted_models(
 ) -> RegistryFilter:
     if deleted:
         await require(request, "model:delete")
-    return replace(wanted, is_shared=shared, is_deleted=deleted)
+    exact = None if name is None else unicodedata.normalize("NFC", name)
+    return replace(wanted, name=exact, is_shared=shared, is_deleted=deleted)
 
 
 async def _search(request: Request) -> RegistrySearch:
