@@ -139,6 +139,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         idempotency=idempotency,
         clock=clock,
         budgets=user.budgets,
+        members=user.members,
         recorder=audit.recorder,
         database_settings=settings.database,
         storage=settings.storage,

@@ -43,7 +43,7 @@ from maas.shared.infrastructure.settings import (
     StorageSettings,
 )
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
-from maas.user.public import Budgets
+from maas.user.public import Budgets, Members
 
 COLLECT_SECONDS: Final = 25.0
 """After so long nothing new is begun; a task has 43 seconds, and a slow store its share of them."""
@@ -67,6 +67,7 @@ def build_model(
     idempotency: IdempotencyPort,
     clock: Clock,
     budgets: Budgets,
+    members: Members,
     recorder: EventRecorder,
     database_settings: DatabaseSettings,
     storage: StorageSettings,
@@ -76,7 +77,7 @@ def build_model(
         return SqlModelUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
     queries = PostgresModelQueries(database)
-    models = ModelService(unit_of_work=unit_of_work, clock=clock)
+    models = ModelService(unit_of_work=unit_of_work, members=members, clock=clock)
     versions = VersionService(unit_of_work=unit_of_work, clock=clock)
     objects, transfers = open_objects(storage, data_dir), TransferSlots()
     artifacts = PartedArtifactStore(objects, part_bytes=storage.part_bytes)

@@ -1,4 +1,4 @@
-"""What other contexts may know of identity and access: built-in roles, and who pays for a call."""
+"""What other contexts may know of identity and access: roles, members, and who pays for a call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -245,6 +245,14 @@ class QuotaUnavailableError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("The database of quotas did not answer in time; try again.")
+
+
+class Members(Protocol):
+    """Who is of a tenant."""
+
+    async def is_active(self, tenant_id: TenantId, account_id: AccountId) -> bool:
+        """Tell whether it is a member or a service account of the tenant that may act now."""
+        ...
 
 
 class Budgets(Protocol):

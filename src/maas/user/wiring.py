@@ -51,6 +51,7 @@ from maas.user.infrastructure.mail_queue import (
     forget_addresses,
     open_mail_queue,
 )
+from maas.user.infrastructure.members import PostgresMembers
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
@@ -72,6 +73,7 @@ class UserContext:
     accounts: AccountService
     state: Mapping[str, object]
     budgets: PostgresBudgets
+    members: PostgresMembers
     hasher: Argon2Hasher
     key_uses: KeyUses
 
@@ -199,6 +201,7 @@ def build_user(
         ),
         accounts=accounts,
         budgets=budgets,
+        members=PostgresMembers(database),
         hasher=hasher,
         key_uses=key_uses,
         state={

@@ -99,6 +99,33 @@ class TestSharing:
         assert {answer.json()["code"] for answer in (opened, granted)} == {"not-model-owner"}
         assert listed.json()["items"] == []
 
+    @pytest.mark.usefixtures("bob")
+    async def test_it_is_handed_only_to_who_is_of_the_tenant_and_may_act(
+        self,
+        api: httpx.AsyncClient,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        made = await api.post("models", json=MODEL)
+        path = f"models/{made.json()['id']}"
+        bobs_id = await superuser.fetchval("SELECT id::text FROM accounts WHERE username = 'bob'")
+        robot = await api.post("admin/service-accounts", json={"name": "ci", "roles": ["user"]})
+        assert robot.status_code == 201, robot.text
+
+        async def hand_to(owner: str) -> tuple[int, str]:
+            answer = await api.put(path, json={"owner_id": owner})
+            return answer.status_code, answer.json().get("code") or answer.json()["owner_id"]
+
+        refused = (409, "owner-not-member")
+        assert await hand_to(str(new_id())) == refused
+        assert await hand_to(bobs_id) == (200, bobs_id)
+        assert await hand_to(robot.json()["id"]) == (200, robot.json()["id"])
+        await superuser.execute(
+            "UPDATE memberships SET status = 'suspended' WHERE account_id = $1::uuid", bobs_id
+        )
+        assert await hand_to(bobs_id) == refused
+        kept = await api.put(path, json={"owner_id": robot.json()["id"], "task": "x"})
+        assert kept.status_code == 200, kept.text
+
     async def test_grants_are_made_told_and_taken_back(self, api: httpx.AsyncClient) -> None:
         made = await api.post("models", json=MODEL)
         grants = f"models/{made.json()['id']}/grants"

@@ -63,6 +63,20 @@ class NoIdempotency:
         """Keep no answer."""
 
 
+@dataclass
+class FakeMembers:
+    """All are members but who has left."""
+
+    left: set[AccountId] = field(default_factory=set)
+
+    async def is_active(
+        self,
+        tenant_id: TenantId,  # noqa: ARG002  the port's
+        account_id: AccountId,
+    ) -> bool:
+        return account_id not in self.left
+
+
 @dataclass(kw_only=True)
 class Registry:
     """The services, and what a test looks at or breaks."""
@@ -71,6 +85,7 @@ class Registry:
     folder: Path
     budgets: PostgresBudgets
     audit: FakeAudit = field(default_factory=FakeAudit)
+    members: FakeMembers = field(default_factory=FakeMembers)
     unit_of_work: type[SqlModelUnitOfWork] = SqlModelUnitOfWork
     part_bytes: int = PART_BYTES
     transfers: TransferSlots = field(default_factory=TransferSlots)
@@ -91,7 +106,9 @@ class Registry:
 
     @property
     def models(self) -> ModelService:
-        return ModelService(unit_of_work=self.make_unit_of_work, clock=SystemClock())
+        return ModelService(
+            unit_of_work=self.make_unit_of_work, members=self.members, clock=SystemClock()
+        )
 
     @property
     def versions(self) -> VersionService:

@@ -16,6 +16,7 @@ from maas.model.domain.model import (
     ModelNameTakenError,
     ModelNotFoundError,
     NotModelOwnerError,
+    OwnerNotMemberError,
 )
 from maas.model.domain.source import Source, SourceNotFoundError
 from maas.model.domain.text import Tag, VersionName
@@ -305,6 +306,25 @@ class TestWriting:
             await registry.models.revise(colleague, model.id, check=check, visibility="public")
 
         assert (await registry.queries.get_model(principal, model.id)).visibility == "public"
+
+
+class TestHandedOver:
+    async def test_an_owner_who_has_left_keeps_nothing_from_being_changed(
+        self, registry: Registry, principal: Principal, colleague: Principal
+    ) -> None:
+        model = await make_shared(registry, principal, "tenant")
+        registry.members.left |= {principal.account_id, colleague.account_id}
+
+        async with acting_as(principal):
+            with pytest.raises(OwnerNotMemberError):
+                await registry.models.revise(
+                    principal, model.id, check=check, owner_id=colleague.account_id
+                )
+            kept = await registry.models.revise(
+                principal, model.id, check=check, owner_id=principal.account_id, framework="onnx"
+            )
+
+        assert (kept.owner_id, kept.framework) == (principal.account_id, "onnx")
 
 
 class TestKept:

@@ -16,12 +16,14 @@ from maas.model.domain.model import (
     ModelChanges,
     ModelGrant,
     ModelNameTakenError,
+    OwnerNotMemberError,
 )
 from maas.model.domain.text import Description, Label, ModelCard, ModelName, Tag
 from maas.model.public import MANAGE_MODELS, Framework, ModelId, Visibility
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.domain.principal import Principal
+from maas.user.public import Members
 
 _DECIDED_BY_OWNER = frozenset({"visibility", "owner_id"})
 
@@ -42,6 +44,7 @@ class NewModel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelService:
     unit_of_work: Callable[[], ModelUnitOfWork]
+    members: Members
     clock: Clock
 
     async def register(self, principal: Principal, new: NewModel) -> ModelDetails:
@@ -91,6 +94,7 @@ class ModelService:
         Raises:
             ModelNotFoundError, ModelNameTakenError.
             NotModelOwnerError: the owner or visibility is not for the caller to set.
+            OwnerNotMemberError: who is to own it is not of the tenant, or may not act.
         """
         async with self.unit_of_work() as uow:
             model = await uow.models.get(model_id)
@@ -99,6 +103,12 @@ class ModelService:
             before = _trail(model)
             if not _DECIDED_BY_OWNER.isdisjoint(changes):
                 _check_decider(principal, model)
+            owner_id = changes.get("owner_id", model.owner_id)
+            # An owner who has left stays until another is named: all else can be changed.
+            if owner_id != model.owner_id and not await self.members.is_active(
+                model.tenant_id, owner_id
+            ):
+                raise OwnerNotMemberError
             name = changes.get("name", model.name)
             if name != model.name and await uow.models.is_name_taken(name):
                 raise ModelNameTakenError

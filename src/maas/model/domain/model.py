@@ -47,6 +47,16 @@ class NotModelOwnerError(PermissionDeniedError):
         )
 
 
+class OwnerNotMemberError(RuleViolatedError):
+    code = "owner-not-member"
+    title = "Whom the model is handed to is not of the tenant"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A model is owned by an active member or service account of its tenant: name one."
+        )
+
+
 class ModelTagNotFoundError(NotFoundError):
     code = "model-tag-not-found"
     title = "The model has no such tag"

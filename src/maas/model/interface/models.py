@@ -14,6 +14,7 @@ from maas.model.domain.model import (
     ModelNotFoundError,
     ModelTagNotFoundError,
     NotModelOwnerError,
+    OwnerNotMemberError,
     TooManyTagsError,
 )
 from maas.model.interface.answers import API, created_with_etag
@@ -91,12 +92,12 @@ async def get_model(model_id: UUID, request: Request, response: Response) -> Mod
     summary="Change what is said about a model",
     description=(
         "Only what is sent changes; a new name leaves the id, and so every link, as it is. Owner "
-        "and visibility are for the owner to set, or for holders of `model:manage`; whom the "
-        "model is handed to is not checked."
+        "and visibility are for the owner to set, or for holders of `model:manage`; the "
+        "new owner is an active member or service account of the tenant."
     ),
 )
 @audited("model.updated")
-@may_refuse(ModelNotFoundError, ModelNameTakenError, NotModelOwnerError)
+@may_refuse(ModelNotFoundError, ModelNameTakenError, NotModelOwnerError, OwnerNotMemberError)
 async def update_model(
     model_id: ModelIdPath,
     body: ModelUpdate,
