@@ -1,6 +1,7 @@
 """Storage is held before the first byte, charged with the file, and given back when it goes."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,9 +12,10 @@ from maas.audit.public import AuditScope
 from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
+from maas.model.domain.resumable import UploadPayerError
 from maas.model.infrastructure.charges import book_due
 from maas.model.infrastructure.collection import open_ledger
-from maas.shared.domain.ids import new_id
+from maas.shared.domain.ids import ApiKeyId, new_id
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
@@ -306,6 +308,23 @@ class TestUploads:
 
         assert held == (0, SIZE)
         assert await balance(superuser, quota) == (SIZE, 0)
+
+    async def test_only_parts_of_one_payer_are_put_together(
+        self, sending: Sending, superuser: Superuser, quota: UUID
+    ) -> None:
+        keyed = replace(sending.principal, api_key_id=ApiKeyId(new_id()))
+        with_key = Sending(sending.registry, sending.draft, keyed)
+        first = await sending.begin(10, partial=True)
+        second = await with_key.begin(SIZE - 10, partial=True)
+        await sending.send(first, CONTENT[:10])
+        await with_key.send(second, CONTENT[10:])
+
+        for one in (sending, with_key):
+            with pytest.raises(UploadPayerError):
+                await one.concatenate(first, second)
+
+        assert (await sending.look(first)).kind == (await sending.look(second)).kind == "partial"
+        assert await balance(superuser, quota) == (0, SIZE)
 
     async def test_going_on_renews_the_lease(self, sending: Sending, superuser: Superuser) -> None:
         upload = await sending.begin()

@@ -76,6 +76,7 @@ class UploadRepository(Protocol):
 
         Raises:
             UploadNotFoundError, UploadUnfinishedError: of one of the partial uploads.
+            UploadPayerError: the final upload's payer is not who pays for all of them.
         """
         ...
 

@@ -174,7 +174,7 @@ class UploadService:
         """Make a file of partial uploads, in this order; asked again, it is the same.
 
         Raises:
-            UploadNotFoundError, UploadUnfinishedError: of one of them.
+            UploadNotFoundError, UploadUnfinishedError, UploadPayerError: of one of them.
             FileTooLargeError, TooManyUploadsError, ModelNotFoundError, VersionNotFoundError,
                 VersionFrozenError, TooManyFilesError, FilePathConflictError: as `create`.
         """

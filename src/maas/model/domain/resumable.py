@@ -94,6 +94,17 @@ class UploadUnfinishedError(RuleViolatedError):
         )
 
 
+class UploadPayerError(RuleViolatedError):
+    code = "upload-of-another-key"
+    title = "A part of it is held for somebody else"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Storage for a partial upload is charged to whoever began it: put parts together with "
+            "the API key, or the kind of sign-in, that they were begun with."
+        )
+
+
 class TooManyUploadsError(TooManyRequestsError):
     code = "too-many-uploads"
     title = "Too many uploads are under way"

@@ -18,6 +18,7 @@ from maas.model.domain.resumable import (
     UploadEndedError,
     UploadId,
     UploadNotFoundError,
+    UploadPayerError,
     UploadUnfinishedError,
 )
 from maas.model.domain.text import VersionName
@@ -128,6 +129,8 @@ class SqlUploadRepository:
             for row in found.values()
         ):
             raise UploadUnfinishedError
+        if any(read_payer(row._mapping) != final.payer for row in found.values()):  # noqa: SLF001  public, in spite of its name
+            raise UploadPayerError
         length = sum(row.length for row in found.values())
         count = sum(row.part_count for row in found.values())
         whole = _with_bytes(final, length=length, part_count=count)

@@ -32,6 +32,7 @@ from maas.model.domain.resumable import (
     UploadInPiecesError,
     UploadNotFoundError,
     UploadOffsetError,
+    UploadPayerError,
     UploadTakenOverError,
     UploadUnfinishedError,
 )
@@ -146,6 +147,7 @@ async def describe_uploads(uploads: Uploads) -> Response:
     *_ADDING,
     TooManyUploadsError,
     UploadUnfinishedError,
+    UploadPayerError,
     InvalidVersionNameError,
     InvalidFilePathError,
     InvalidDigestError,
