@@ -9,7 +9,8 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from maas.model.application.models import NewModel
-from maas.model.application.queries import ModelDetails, ModelFilter, VersionDetails
+from maas.model.application.queries import ModelDetails, VersionDetails
+from maas.model.application.search import RegistryFilter
 from maas.model.application.versions import NewVersion
 from maas.model.domain.blob import Blob, Digest, Part
 from maas.model.domain.file import FilePath
@@ -25,6 +26,7 @@ from maas.model.domain.text import (
     VersionName,
 )
 from maas.model.domain.version import ModelVersion, VersionTakenError
+from maas.model.infrastructure.search import PostgresRegistrySearch
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.ids import new_id
 from maas.shared.domain.page import PageRequest
@@ -33,21 +35,6 @@ from maas.shared.infrastructure.database import Database
 from tests.integration.model.conftest import Registry, acting_as, make_principal
 
 pytestmark = pytest.mark.integration
-
-TENANT = "01900000-0000-7000-8000-000000000001"
-MANY_MODELS = f"""
-    SET LOCAL maas.tenant_id = '{TENANT}';
-    INSERT INTO models (id, tenant_id, name, framework, visibility, owner_id, created_by,
-                        created_at, updated_at, revision)
-    SELECT gen_random_uuid(), '{TENANT}', 'model-' || md5(n::text), 'other', 'tenant',
-           gen_random_uuid(), gen_random_uuid(), clock_timestamp(), clock_timestamp(), 1
-    FROM generate_series(1, 20000) n;
-    ANALYZE models
-"""
-SEARCH_PLAN = f"""
-    EXPLAIN SELECT * FROM models WHERE deleted_at IS NULL AND tenant_id = '{TENANT}'
-    AND search_grams(name, description) @@ '''dea'' & ''eef'''
-"""
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -290,24 +277,6 @@ class TestTenants:
         with pytest.raises(asyncpg.PostgresError):
             await database.fetchrow("SELECT * FROM models")
 
-    @pytest.mark.usefixtures("model")
-    async def test_a_strangers_search_finds_nothing(
-        self, registry: Registry, principal: Principal
-    ) -> None:
-        stranger = make_principal()
-        wanted, page = ModelFilter(search="org/name"), PageRequest(include_total=True)
-
-        own = await registry.queries.list_models(principal, wanted, page)
-        foreign = await registry.queries.list_models(stranger, wanted, page)
-
-        assert (len(own.items), own.total) == (1, 1)
-        assert (foreign.items, foreign.total) == ([], 0)
-
-    @pytest.mark.usefixtures("model")
-    async def test_the_search_wants_a_tenant(self, database: Database) -> None:
-        with pytest.raises(asyncpg.PostgresError):
-            await database.fetchrow("SELECT * FROM model_search('a', NULL, NULL, NULL, NULL, 9)")
-
     async def test_a_deleted_model_hides_its_versions(
         self, registry: Registry, model: Model, principal: Principal
     ) -> None:
@@ -353,44 +322,9 @@ class TestSearch:
     async def test_a_part_is_found_as_it_is_written(
         self, registry: Registry, principal: Principal, q: str, expected: set[str]
     ) -> None:
-        found = await registry.queries.list_models(
-            principal, ModelFilter(search=q), PageRequest(include_total=True)
+        found = await PostgresRegistrySearch(registry.database).find_models(
+            principal, RegistryFilter(search=q), PageRequest(include_total=True), "newest"
         )
 
         assert {model.name for model in found.items} == expected
         assert found.total == len(expected)
-
-    @pytest.mark.usefixtures("names")
-    async def test_filters_and_pages_hold_in_a_search(
-        self, registry: Registry, principal: Principal
-    ) -> None:
-        none = await registry.queries.list_models(
-            principal, ModelFilter(search="e", framework="onnx"), PageRequest()
-        )
-        first = await registry.queries.list_models(
-            principal, ModelFilter(search="e"), PageRequest(limit=2)
-        )
-        second = await registry.queries.list_models(
-            principal, ModelFilter(search="e"), PageRequest(limit=2, after=first.next)
-        )
-
-        assert none.items == []
-        assert len({model.id for model in first.items + second.items}) == 4
-        assert second.next is None
-
-    async def test_the_owners_search_uses_the_index_and_the_application_cannot(
-        self, superuser: "asyncpg.Connection[asyncpg.Record]"
-    ) -> None:
-        plans = {}
-        transaction = superuser.transaction()
-        await transaction.start()
-        await superuser.execute(MANY_MODELS)
-        for role in ("maas_owner", "maas_app"):
-            await superuser.execute(f"SET LOCAL ROLE {role}")
-            rows = await superuser.fetch(SEARCH_PLAN)
-            await superuser.execute("RESET ROLE")
-            plans[role] = "\n".join(row[0] for row in rows)
-        await transaction.rollback()
-
-        assert "ix_models_words" in plans["maas_owner"]
-        assert "ix_models_words" not in plans["maas_app"]

@@ -194,15 +194,6 @@ class StoredFile:
     blob: Blob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFilter:
-    """`search` is a part of name or description, in any case, without wildcards."""
-
-    framework: Framework | None = None
-    task: str | None = None
-    search: str | None = None
-
-
 class ModelQueries(Protocol):
     """What a caller may see: the own tenant's, what is public, and what is granted to the tenant.
 
@@ -211,12 +202,6 @@ class ModelQueries(Protocol):
 
     async def get_model(self, principal: Principal, model_id: ModelId) -> ModelDetails:
         """Raises ModelNotFoundError."""
-        ...
-
-    async def list_models(
-        self, principal: Principal, wanted: ModelFilter, page: PageRequest
-    ) -> Page[ModelSummary]:
-        """List the models of the caller's own tenant."""
         ...
 
     async def list_grants(

@@ -2,14 +2,14 @@
 
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 from maas.model.application.aliases import AliasDetails, AliasMoveDetails
 from maas.model.domain.alias import AliasName, AliasNotFoundError, AliasNotThenError
 from maas.model.domain.model import ModelNotFoundError
-from maas.model.infrastructure.visibility import readable, reader
+from maas.model.infrastructure.queries import HAS_MODEL, cut_page, number_after, numbered
+from maas.model.infrastructure.visibility import reader
 from maas.model.public import ModelId
-from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
+from maas.shared.domain.page import Page, PageRequest, TextPageRequest, TextPosition
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database, PooledConnection
 
@@ -22,10 +22,6 @@ _MOVE: Final = """
 """
 _OF_ALIAS: Final = "a.model_id = $1 AND a.alias = $2"
 
-IS_READABLE: Final = f"""
-    SELECT 1 FROM models m WHERE m.id = $1 AND m.deleted_at IS NULL
-      AND {readable(tenant="$2", account="$3", manager="$4::boolean")}
-"""  # noqa: S608  no input in it
 GET_ALIAS: Final = f"""
     SELECT {_ALIAS} FROM model_aliases a
     WHERE a.model_id = $1 AND a.name = $2 AND a.version_id IS NOT NULL
@@ -78,15 +74,13 @@ class PostgresAliasQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_ALIASES, model_id)
-        shown = [AliasDetails(**row) for row in rows[: page.limit]]
-        last = TextPosition(shown[-1].alias) if len(rows) > page.limit else None
-        return Page(items=shown, next=last, total=total)
+        aliases = [AliasDetails(**row) for row in rows]
+        return cut_page(aliases, page.limit, total, lambda last: TextPosition(last.alias))
 
     async def list_moves(
         self, caller: Principal, model_id: ModelId, name: AliasName, page: PageRequest
     ) -> Page[AliasMoveDetails]:
-        # The id in the cursor of this list is a move's number.
-        after = None if page.after is None else min(page.after.id.int, 2**31 - 1)
+        after = number_after(page)
         async with self._database.tenant(caller.tenant_id) as connection:
             await _check_readable(connection, caller, model_id)
             rows = await connection.fetch(LIST_MOVES, model_id, name.value, after, page.limit + 1)
@@ -95,11 +89,8 @@ class PostgresAliasQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_MOVES, model_id, name.value)
-        shown = [AliasMoveDetails(**row) for row in rows[: page.limit]]
-        next_ = None
-        if len(rows) > page.limit:
-            next_ = Position(at=shown[-1].at, id=UUID(int=shown[-1].sequence))
-        return Page(items=shown, next=next_, total=total)
+        moves = [AliasMoveDetails(**row) for row in rows]
+        return cut_page(moves, page.limit, total, lambda last: numbered(last.at, last.sequence))
 
     async def get_move_at(
         self, caller: Principal, model_id: ModelId, name: AliasName, at: datetime
@@ -116,7 +107,7 @@ class PostgresAliasQueries:
 async def _check_readable(
     connection: PooledConnection, caller: Principal, model_id: ModelId
 ) -> None:
-    if await connection.fetchval(IS_READABLE, model_id, *reader(caller)) is None:
+    if await connection.fetchval(HAS_MODEL, model_id, *reader(caller)) is None:
         raise ModelNotFoundError
 
 

@@ -1,6 +1,8 @@
 """Reads of the registry: raw asyncpg, each in a read-only transaction of its tenant."""
 
 import json
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -10,7 +12,6 @@ from maas.model.application.queries import (
     FileDetails,
     GrantDetails,
     ModelDetails,
-    ModelFilter,
     ModelSummary,
     SourceDetails,
     StoredFile,
@@ -30,7 +31,8 @@ from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
 
-T = TypeVar("T", ModelSummary, VersionDetails)
+T = TypeVar("T")
+P = TypeVar("P", Position, TextPosition)
 
 _READABLE = readable(tenant="$2", account="$3", manager="$4")
 _LIVE = f"m.id = $1 AND m.deleted_at IS NULL AND {_READABLE}"
@@ -47,25 +49,6 @@ ARRAY(SELECT t.tag FROM model_tags t WHERE t.model_id = m.id AND t.tenant_id = m
 """What a `ModelSummary` is made of, from `models m`."""
 
 GET_MODEL = f"SELECT {SUMMARY_COLUMNS}, m.card FROM models m WHERE {_LIVE}"  # noqa: S608  no input in it
-
-_LISTED = """
-m.tenant_id = $1 AND m.deleted_at IS NULL AND (m.visibility <> 'private' OR m.owner_id = $2 OR $3)
-  AND ($4::text IS NULL OR m.framework = $4) AND ($5::text IS NULL OR m.task = $5)
-"""
-
-LIST_MODELS = f"""
-SELECT {SUMMARY_COLUMNS} FROM models m
-WHERE {_LISTED} AND ($6::timestamptz IS NULL OR (m.created_at, m.id) < ($6, $7::uuid))
-ORDER BY m.created_at DESC, m.id DESC LIMIT $8
-"""  # noqa: S608  no input in it
-
-COUNT_MODELS = f"SELECT count(*) FROM models m WHERE {_LISTED}"  # noqa: S608  no input in it
-
-SEARCH_MODELS = f"""
-SELECT {SUMMARY_COLUMNS} FROM model_search($6, $4, $5, $7, $8, $9) m WHERE {_LISTED}
-"""  # noqa: S608  no input in it
-
-COUNT_FOUND_MODELS = "SELECT model_search_count($1, $2, $3)"
 
 LIST_GRANTS = """
 SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM model_grants g
@@ -143,7 +126,7 @@ WHERE {_LIVE} AND v.name = $5 AND f.path = $6 ORDER BY p.index
 """  # noqa: S608  no input in it
 
 _MODEL_SCOPE = 4
-_MAX_REVISION = 2**31 - 1
+_MAX_NUMBER = 2**31 - 1
 
 
 class PostgresModelQueries:
@@ -159,24 +142,6 @@ class PostgresModelQueries:
             raise ModelNotFoundError
         return ModelDetails(**_with_metadata(row))
 
-    async def list_models(
-        self, principal: Principal, wanted: ModelFilter, page: PageRequest
-    ) -> Page[ModelSummary]:
-        after = _keyset(page)
-        scope: tuple[object, ...] = (*reader(principal), wanted.framework, wanted.task)
-        async with self._database.tenant(principal.tenant_id) as connection:
-            if wanted.search is None:
-                rows = await connection.fetch(LIST_MODELS, *scope, *after, page.limit + 1)
-                count, counted = COUNT_MODELS, scope
-            else:
-                rows = await connection.fetch(
-                    SEARCH_MODELS, *scope, wanted.search, *after, page.limit + 1
-                )
-                count = COUNT_FOUND_MODELS
-                counted = (wanted.search, wanted.framework, wanted.task)
-            total = await connection.fetchval(count, *counted) if page.include_total else None
-        return _page([summary_of(row) for row in rows], page, total)
-
     async def list_grants(
         self, principal: Principal, model_id: ModelId, page: PageRequest
     ) -> Page[GrantDetails]:
@@ -187,10 +152,9 @@ class PostgresModelQueries:
             rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
             total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
         grants = [GrantDetails(**row) for row in rows]
-        shown = grants[: page.limit]
-        is_more = len(grants) > page.limit
-        last = Position(at=shown[-1].created_at, id=shown[-1].tenant_id) if is_more else None
-        return Page(items=shown, next=last, total=total)
+        return cut_page(
+            grants, page.limit, total, lambda last: Position(at=last.created_at, id=last.tenant_id)
+        )
 
     async def get_version(
         self, principal: Principal, model_id: ModelId, version: VersionName
@@ -214,26 +178,26 @@ class PostgresModelQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_VERSIONS, *scope)
-        return _page([version_of(row) for row in rows], page, total)
+        versions = [version_of(row) for row in rows]
+        return cut_page(
+            versions, page.limit, total, lambda last: Position(at=last.created_at, id=last.id)
+        )
 
     async def list_transitions(
         self, principal: Principal, model_id: ModelId, version: VersionName, page: PageRequest
     ) -> Page[TransitionDetails]:
         scope = (model_id, *reader(principal), version.value)
-        # A position holds an id; the revision is one, as far as a page is concerned.
-        before = None if page.after is None else min(page.after.id.int, _MAX_REVISION)
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await connection.fetch(LIST_TRANSITIONS, *scope, before, page.limit + 1)
+            rows = await connection.fetch(
+                LIST_TRANSITIONS, *scope, number_after(page), page.limit + 1
+            )
             if not rows:
                 await _explain(connection, scope)
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_TRANSITIONS, *scope)
         steps = [TransitionDetails(**row) for row in rows]
-        shown = steps[: page.limit]
-        is_more = len(steps) > page.limit
-        last = Position(at=shown[-1].at, id=UUID(int=shown[-1].revision)) if is_more else None
-        return Page(items=shown, next=last, total=total)
+        return cut_page(steps, page.limit, total, lambda last: numbered(last.at, last.revision))
 
     async def list_files(
         self, principal: Principal, model_id: ModelId, version: VersionName, page: TextPageRequest
@@ -248,9 +212,7 @@ class PostgresModelQueries:
             if page.include_total:
                 total = await connection.fetchval(COUNT_FILES, *scope)
         files = [_file(row) for row in rows]
-        shown = files[: page.limit]
-        last = TextPosition(shown[-1].path) if len(files) > page.limit else None
-        return Page(items=shown, next=last, total=total)
+        return cut_page(files, page.limit, total, lambda last: TextPosition(last.path))
 
     async def get_file(
         self, principal: Principal, model_id: ModelId, version: VersionName, path: FilePath
@@ -265,6 +227,24 @@ class PostgresModelQueries:
 
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+def cut_page(
+    items: list[T], limit: int, total: int | None, position: Callable[[T], P]
+) -> Page[T, P]:
+    """Cut off the one item that was read to see whether more follow."""
+    shown = items[:limit]
+    return Page(items=shown, next=position(shown[-1]) if len(items) > limit else None, total=total)
+
+
+def numbered(at: datetime, number: int) -> Position:
+    """Name a place in a list that is sorted by a number: a position has room for an id."""
+    return Position(at=at, id=UUID(int=number))
+
+
+def number_after(page: PageRequest) -> int | None:
+    """Tell which number the page before ended with, whatever the cursor says."""
+    return None if page.after is None else min(page.after.id.int, _MAX_NUMBER)
 
 
 def summary_of(row: asyncpg.Record) -> ModelSummary:
@@ -312,14 +292,6 @@ def _with_metadata(row: asyncpg.Record) -> dict[str, Any]:
 
 def _keyset(page: PageRequest) -> tuple[object, object]:
     return (None, None) if page.after is None else (page.after.at, page.after.id)
-
-
-def _page(items: list[T], page: PageRequest, total: int | None) -> Page[T]:
-    """Cut off the one row that was read to see whether more follow."""
-    shown = items[: page.limit]
-    last = shown[-1] if len(items) > page.limit else None
-    after = None if last is None else Position(at=last.created_at, id=last.id)
-    return Page(items=shown, next=after, total=total)
 
 
 def _blob(rows: list[asyncpg.Record]) -> Blob:
