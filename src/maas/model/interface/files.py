@@ -1,6 +1,5 @@
 """Files of a version, streamed up and down."""
 
-import re
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -30,7 +29,13 @@ from maas.model.domain.version import (
     VersionNotFoundError,
 )
 from maas.model.interface.answers import API, BYTES_STAY
-from maas.model.interface.bodies import OCTETS, body_of
+from maas.model.interface.bodies import (
+    OCTETS,
+    announced_size,
+    body_of,
+    check_plain,
+    media_type_or_default,
+)
 from maas.model.interface.dependencies import (
     FilePathPath,
     Files,
@@ -48,10 +53,6 @@ from maas.shared.interface.pagination import PageRead, TextPaging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.public import QuotaExceededError, QuotaUnavailableError
-
-MAX_MEDIA_TYPE_CHARS = 127
-
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 
 router = APIRouter(
     prefix="/models/{model_id}/versions/{version}/files", tags=["models"], route_class=StrictRoute
@@ -126,10 +127,11 @@ async def upload_file(
     request: Request,
     response: Response,
 ) -> FileRead:
+    _check_whole(request.headers)
     incoming = IncomingFile(
         path=path,
-        media_type=_media_type(request.headers),
-        size=_announced_size(request.headers),
+        media_type=media_type_or_default(request.headers.get("content-type", "")),
+        size=announced_size(request.headers),
         digests=announced_digests(request.headers),
         body=body_of(request),
         check=conditions.check,
@@ -201,17 +203,7 @@ async def delete_file(
     await files.remove(model_id, version, path, check=conditions.check)
 
 
-def _announced_size(headers: Headers) -> int | None:
-    """Refuse what is not a whole file as it is; tell its size, if the headers do."""
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaError("Send the file as it is, without Content-Encoding.")
+def _check_whole(headers: Headers) -> None:
+    check_plain(headers)
     if "content-range" in headers:
         raise UnsupportedMediaError("Send the whole file at once, without Content-Range.")
-    size = headers.get("content-length", "")
-    return int(size) if size.isdecimal() else None
-
-
-def _media_type(headers: Headers) -> str:
-    value = headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_fit = len(value) <= MAX_MEDIA_TYPE_CHARS and _MEDIA_TYPE.fullmatch(value)
-    return value if is_fit else DEFAULT_MEDIA_TYPE

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from maas.model.application.uploads import WantedFile
 from maas.model.domain.blob import Digest
-from maas.model.domain.file import DEFAULT_MEDIA_TYPE, FilePath
+from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import (
     MAX_CONCATENATED,
     InvalidUploadError,
@@ -24,6 +24,7 @@ from maas.model.domain.resumable import (
     UploadId,
 )
 from maas.model.domain.text import VersionName
+from maas.model.interface.bodies import bare_media_type, check_plain, media_type_or_default
 from maas.model.public import ModelId
 from maas.shared.domain.errors import (
     PreconditionFailedError,
@@ -43,8 +44,6 @@ MAX_CONCAT_CHARS: Final = 56 * 1024
 _VERSION_HEADERS: Final = ((b"tus-resumable", VERSION.encode()), (b"tus-version", VERSION.encode()))
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _KEY: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
-_MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
-_MAX_MEDIA_TYPE_CHARS: Final = 127
 
 
 class TusVersionError(PreconditionFailedError):
@@ -116,11 +115,9 @@ def check_chunk_type(headers: Headers) -> None:
     Raises:
         UnsupportedMediaError: it says what to send.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != CHUNK_MEDIA_TYPE:
+    if bare_media_type(headers.get("content-type", "")) != CHUNK_MEDIA_TYPE:
         raise UnsupportedMediaError(f"Send bytes as `Content-Type: {CHUNK_MEDIA_TYPE}`.")
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaError("Send the bytes as they are, without Content-Encoding.")
+    check_plain(headers)
 
 
 def has_chunk(headers: Headers) -> bool:
@@ -188,14 +185,12 @@ def wanted_file(metadata: dict[str, str]) -> WantedFile:
         version, path = metadata["version"], metadata["path"]
     except (KeyError, ValueError):
         raise _wrong("Upload-Metadata", "has `model_id`, `version` and `path`") from None
-    media_type = metadata.get("media_type", DEFAULT_MEDIA_TYPE).strip().lower()
-    is_fit = len(media_type) <= _MAX_MEDIA_TYPE_CHARS and _MEDIA_TYPE.fullmatch(media_type)
     announced = metadata.get("sha256")
     return WantedFile(
         model_id=model_id,
         version=VersionName(version),
         path=FilePath(path),
-        media_type=media_type if is_fit else DEFAULT_MEDIA_TYPE,
+        media_type=media_type_or_default(metadata.get("media_type", "")),
         sha256=None if announced is None else Digest.from_hex(announced),
     )
 
