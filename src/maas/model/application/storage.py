@@ -93,16 +93,20 @@ class Room:
             self.holds.append(hold)
 
     async def keep(self) -> None:
-        """Begin the leases anew, well before they end."""
+        """Begin the leases anew once a third of their time is over."""
         now = self.clock.now()
         if now - self.renewed_at < self.lease / 3:
             return
         self.renewed_at = now
+        await self.renew()
+
+    async def renew(self) -> None:
+        """Begin the leases anew now."""
         for hold in self.holds:
             try:
                 await self.budgets.progress(hold, NOTHING)
             except QuotaUnavailableError:
-                # There are two more tries before the lease ends, and what is booked late is exact.
+                # There are more tries before the lease ends, and what is booked late is exact.
                 _log.warning("storage_lease_not_renewed", hold_id=str(hold.id))
 
     async def fill(

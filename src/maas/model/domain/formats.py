@@ -137,19 +137,12 @@ async def refusing_pickle(
     Raises:
         PickleRefusedError: it does, and nothing was passed on.
     """
+    chunks = aiter(body)
     head = bytearray()
-    is_checked = False
-    async for chunk in body:
-        if is_checked:
-            yield chunk
-            continue
+    while len(head) < SNIFFED_BYTES and (chunk := await anext(chunks, None)) is not None:
         head += chunk
-        if len(head) >= SNIFFED_BYTES:
-            if is_pickle(bytes(head[:SNIFFED_BYTES])) and not await unless():
-                raise PickleRefusedError
-            is_checked = True
-            yield bytes(head)
-    if not is_checked:
-        if is_pickle(bytes(head)) and not await unless():
-            raise PickleRefusedError
-        yield bytes(head)
+    if is_pickle(bytes(head[:SNIFFED_BYTES])) and not await unless():
+        raise PickleRefusedError
+    yield bytes(head)
+    async for chunk in chunks:
+        yield chunk

@@ -167,7 +167,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a version changed its status, on one line."""
+    """Why a version changed its status, or an alias was moved, on one line."""
 
     value: str
 

@@ -28,7 +28,8 @@ FOLDER = "artifacts"
 PARTS = "parts"
 MARK = ".corrupt"
 MAX_BUFFERED_BYTES = 1024**3
-"""What the buffers of all uploads of a process may take, and those of all downloads as well.
+"""What the buffers of a process may take: of files in one request, of resumable uploads, and of
+downloads, each.
 
 With parts of 16 MiB that is 32 large files at once each way, twice what one caller may have.
 """

@@ -14,7 +14,12 @@ from maas.model.domain.file import FilePath
 from maas.model.infrastructure.upload_tables import file_charges, storage_bookings
 from maas.model.public import VersionId
 from maas.shared.domain.ids import AccountId, ApiKeyId, TenantId
-from maas.shared.infrastructure.database import Database, PooledConnection, system_arguments
+from maas.shared.infrastructure.database import (
+    TENANT_SETTING,
+    Database,
+    PooledConnection,
+    system_arguments,
+)
 from maas.shared.infrastructure.settings import DatabaseSettings
 from maas.user.public import (
     Amounts,
@@ -141,7 +146,7 @@ async def _change(budgets: Budgets, payer: Payer, row: asyncpg.Record, size: int
 
 async def act_in(connection: PooledConnection, tenant_id: TenantId) -> None:
     """Let row-level security show this tenant for the rest of the transaction."""
-    await connection.execute("SELECT set_config('maas.tenant_id', $1, true)", str(tenant_id))
+    await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, str(tenant_id))
 
 
 def payer_columns(payer: Payer) -> dict[str, Any]:

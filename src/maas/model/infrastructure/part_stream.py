@@ -16,11 +16,10 @@ from maas.model.application.ports import (
 )
 from maas.model.application.upload_ports import RunningDigest, StoredPart
 from maas.model.domain.blob import Digest, Part
+from maas.model.infrastructure.artifacts import MAX_BUFFERED_BYTES, PARTS
 from maas.model.infrastructure.buffers import MemoryBudget, new_buffer
 from maas.model.infrastructure.object_store import DurableObjects
 from maas.shared.domain.errors import SlowRequestError
-
-MAX_BUFFERED_BYTES: Final = 1024**3
 
 _BROKEN: Final = (BodyCutOffError, SlowRequestError)
 """What ends a body before its time; what came until then is good."""
@@ -48,7 +47,7 @@ class ObjectPartStream:
         whole: RunningDigest | None,
     ) -> AsyncGenerator[StoredPart, None]:
         part_bytes = max(1, min(self._part_bytes, limit_bytes))
-        folder = f"parts/{upload_id}"
+        folder = f"{PARTS}/{upload_id}"
         with self._memory.growing() as grow:
             cutting = _Cutting(body, part_bytes=part_bytes, limit_bytes=limit_bytes, grow=grow)
             storing: asyncio.Task[StoredPart] | None = None

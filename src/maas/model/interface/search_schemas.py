@@ -1,6 +1,7 @@
 """What searches of the registry give."""
 
 from collections.abc import Sequence
+from typing import Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
@@ -91,7 +92,7 @@ class FacetsRead(ReadModel):
     quantisation: list[FacetCountRead]
 
     @classmethod
-    def of(cls, facets: Facets) -> "FacetsRead":
+    def of(cls, facets: Facets) -> Self:
         return cls(
             models=facets.models,
             are_models_complete=facets.are_models_complete,
