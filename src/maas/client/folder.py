@@ -18,7 +18,6 @@ from maas.model.domain.file import FilePath, InvalidFilePathError
 T = TypeVar("T")
 
 READ_BYTES = 1024 * 1024
-MAX_NAMED = 5
 
 _FRAMEWORKS = {
     ".gguf": "gguf",

@@ -82,9 +82,8 @@ class Uploader:
                 await self._send_by_tus(file, sha256, bar)
         except RefusedError as exc:
             file.check_unchanged()
-            exc.args = (f"{file.path} was refused. {exc.message}",)
-            exc.message = str(exc.args[0])
-            raise
+            text = f"{file.path} was refused. {exc.message}"
+            raise RefusedError(status=exc.status, code=exc.code, text=text) from None
 
     async def _put(self, file: LocalFile, sha256: str, bar: Bar) -> None:
         location = file_path(self.model, self.version, str(file.path))
