@@ -64,9 +64,11 @@ def run(connection: Connection) -> None:
 async def online() -> None:
     connect = owner_arguments(load_database_settings())
     engine = create_async_engine("postgresql+asyncpg://", connect_args=connect)
-    async with engine.connect() as connection:
-        await connection.run_sync(run)
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+    finally:
+        await engine.dispose()
 
 
 if context.is_offline_mode():

@@ -1,4 +1,12 @@
-"""What is said of models and versions beside their names, and who else may read them."""
+"""What is said of models and versions beside their names, and who else may read them.
+
+Processes of the version before go on meanwhile and know nothing of the new columns: defaults and
+triggers say for them who owns a model, what a version's files are together, and the checksum that
+is fixed once they are. Two things stay as these processes leave them: their moves of a version are
+not in its history, and the private models of others are not hidden by them.
+"""
+
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,70 +31,195 @@ SOURCE = (
     "AND num_nonnulls(source_model_id, source_version) = 0 "
     "ELSE false END"
 )
+CHECKS = {
+    "ck_models_visibility": ("models", "visibility IN ('private', 'tenant', 'public')"),
+    "ck_model_versions_source": ("model_versions", SOURCE),
+    "ck_model_versions_checksum": ("model_versions", "octet_length(checksum) = 32"),
+}
+FILLED = ("models", "model_versions", "version_files")
+# A version has up to a thousand files.
+MODELS_AT_ONCE, VERSIONS_AT_ONCE = 1_000, 500
+
+TOTALS = "count(*)::integer AS file_count, coalesce(sum(size), 0)::bigint AS size"
+CHECKSUM = r"""
+    sha256(string_agg(convert_to(path, 'UTF8') || '\x00'::bytea
+        || convert_to(encode(sha256, 'hex') || E'\n', 'UTF8'), ''::bytea ORDER BY path COLLATE "C"))
+"""
+TRIGGERS = {
+    "model_gets_owner": (
+        "models",
+        "BEFORE INSERT",
+        "WHEN (NEW.owner_id IS NULL)",
+        "NEW.owner_id := NEW.created_by; RETURN NEW;",
+    ),
+    "version_gets_checksum": (
+        "model_versions",
+        "BEFORE UPDATE OF status",
+        "WHEN (NEW.status = 'ready' AND NEW.checksum IS NULL)",
+        f"""
+        SELECT {CHECKSUM} INTO NEW.checksum FROM public.version_files WHERE version_id = NEW.id;
+        RETURN NEW;
+        """,
+    ),
+    # Whoever writes the right totals itself did so before, and its version is left alone. Files of
+    # a version that is past its upload go only when they are collected, and its totals stay.
+    "version_gets_totals": (
+        "version_files",
+        "AFTER INSERT OR DELETE OR UPDATE OF size",
+        "",
+        f"""
+        IF TG_OP = 'DELETE' THEN of_version := OLD.version_id;
+        ELSE of_version := NEW.version_id; END IF;
+        UPDATE public.model_versions v SET file_count = f.file_count, size = f.size
+        FROM (SELECT {TOTALS} FROM public.version_files WHERE version_id = of_version) f
+        WHERE v.id = of_version AND v.status IN ('pending', 'uploading')
+            AND (v.file_count, v.size) IS DISTINCT FROM (f.file_count, f.size);
+        RETURN NULL;
+        """,
+    ),
+}
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '1s'")
-    # The owner is bound by row-level security as well, and none of its policies lets it change.
-    for table in ("models", "model_versions", "version_files"):
-        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
-    _widen_models()
-    _widen_versions()
-    for table in ("models", "model_versions", "version_files"):
-        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    # All of it may run again where it was cut short: nothing here can be rolled back.
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '1s'")
+        _widen()
+        _add_triggers()
+        # The owner is bound by row-level security as well, and none of its policies lets it change.
+        for table in FILLED:
+            op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+        _fill_models()
+        _fill_versions()
+        for table in FILLED:
+            op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        _check()
+        op.execute("RESET lock_timeout")
+    _lock("models, model_versions, version_files")
     _add_tables()
     _guard()
     _share()
 
 
-def _widen_models() -> None:
-    op.add_column("models", sa.Column("card", sa.Text))
-    op.add_column(
-        "models", sa.Column("visibility", sa.Text, nullable=False, server_default="tenant")
-    )
-    op.add_column("models", sa.Column("owner_id", sa.Uuid))
-    op.execute("UPDATE models SET owner_id = created_by")
-    op.alter_column("models", "visibility", server_default=None)
-    op.alter_column("models", "owner_id", nullable=False)
-    op.create_check_constraint(
-        "ck_models_visibility", "models", "visibility IN ('private', 'tenant', 'public')"
-    )
-
-
-def _widen_versions() -> None:
-    op.add_column(
-        "model_versions", sa.Column("file_count", sa.Integer, nullable=False, server_default="0")
-    )
-    op.add_column(
-        "model_versions", sa.Column("size", sa.BigInteger, nullable=False, server_default="0")
-    )
-    op.add_column("model_versions", sa.Column("checksum", sa.LargeBinary))
-    op.add_column(
-        "model_versions",
-        sa.Column("source_kind", sa.Text, nullable=False, server_default="uploaded"),
-    )
-    op.add_column("model_versions", sa.Column("source_model_id", sa.Uuid))
-    op.add_column("model_versions", sa.Column("source_version", sa.Text))
-    op.add_column("model_versions", sa.Column("source_url", sa.Text))
-    op.execute(r"""
-        UPDATE model_versions v SET file_count = f.file_count, size = f.size,
-            checksum = CASE WHEN v.status IN ('ready', 'deprecated', 'archived')
-                            THEN sha256(f.listing) END
-        FROM (
-            SELECT version_id, count(*) AS file_count, sum(size) AS size, string_agg(
-                convert_to(path, 'UTF8') || '\x00'::bytea
-                || convert_to(encode(sha256, 'hex') || E'\n', 'UTF8'),
-                ''::bytea ORDER BY path COLLATE "C") AS listing
-            FROM version_files GROUP BY version_id
-        ) f
-        WHERE f.version_id = v.id
+def _lock(tables: str) -> None:
+    """Take all tables at once, or wait with none: others lock them in this order and in that."""
+    op.execute("SET LOCAL lock_timeout = '200ms'")
+    op.execute(f"""
+        DO $$ BEGIN
+            FOR attempt IN 1..100 LOOP
+                BEGIN
+                    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    PERFORM pg_sleep(random() / 10);
+                END;
+            END LOOP;
+            RAISE lock_not_available USING MESSAGE = 'others keep {tables} locked';
+        END $$
     """)
-    for column in ("file_count", "size", "source_kind"):
-        op.alter_column("model_versions", column, server_default=None)
-    op.create_check_constraint("ck_model_versions_source", "model_versions", SOURCE)
-    op.create_check_constraint(
-        "ck_model_versions_checksum", "model_versions", "octet_length(checksum) = 32"
-    )
+    op.execute("SET LOCAL lock_timeout = '1s'")
+
+
+def _widen() -> None:
+    """Add columns with constant defaults, which writes no row. The defaults stay."""
+    op.execute("""
+        ALTER TABLE models ADD COLUMN IF NOT EXISTS card text,
+            ADD COLUMN IF NOT EXISTS visibility text NOT NULL DEFAULT 'tenant',
+            ADD COLUMN IF NOT EXISTS owner_id uuid
+    """)
+    op.execute("""
+        ALTER TABLE model_versions
+            ADD COLUMN IF NOT EXISTS file_count integer NOT NULL DEFAULT 0,
+            ADD COLUMN IF NOT EXISTS size bigint NOT NULL DEFAULT 0,
+            ADD COLUMN IF NOT EXISTS checksum bytea,
+            ADD COLUMN IF NOT EXISTS source_kind text NOT NULL DEFAULT 'uploaded',
+            ADD COLUMN IF NOT EXISTS source_model_id uuid,
+            ADD COLUMN IF NOT EXISTS source_version text,
+            ADD COLUMN IF NOT EXISTS source_url text
+    """)
+
+
+def _add_triggers() -> None:
+    """Say what a process of before leaves out. They run as who writes, in its tenant."""
+    for name, (table, event, condition, body) in TRIGGERS.items():
+        op.execute(f"""
+            CREATE OR REPLACE FUNCTION {name}() RETURNS trigger
+            LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+            DECLARE
+                of_version uuid;
+            BEGIN
+                {body}
+            END $$
+        """)
+        op.execute(f"REVOKE ALL ON FUNCTION {name}() FROM PUBLIC")
+        op.execute(
+            f"CREATE OR REPLACE TRIGGER {name} {event} ON {table} "
+            f"FOR EACH ROW {condition} EXECUTE FUNCTION {name}()"
+        )
+
+
+def _fill_models() -> None:
+    for after, last in _slices("models", MODELS_AT_ONCE):
+        op.execute(
+            "UPDATE models SET owner_id = created_by "
+            f"WHERE id > '{after}' AND id <= '{last}' AND owner_id IS NULL"
+        )
+
+
+def _fill_versions() -> None:
+    """Count and hash the files. Who changes some holds their version, and is waited for first."""
+    for after, last in _slices("model_versions", VERSIONS_AT_ONCE):
+        op.execute(f"""
+            DO $$ BEGIN
+                PERFORM FROM model_versions WHERE id > '{after}' AND id <= '{last}'
+                ORDER BY id FOR NO KEY UPDATE;
+                UPDATE model_versions v SET file_count = f.file_count, size = f.size,
+                    checksum = f.checksum
+                FROM (
+                    SELECT o.id, t.file_count, t.size,
+                        CASE WHEN o.status IN ('ready', 'deprecated', 'archived')
+                             THEN t.checksum END AS checksum
+                    FROM model_versions o CROSS JOIN LATERAL (
+                        SELECT {TOTALS}, {CHECKSUM} AS checksum
+                        FROM version_files WHERE version_id = o.id
+                    ) t WHERE o.id > '{after}' AND o.id <= '{last}'
+                ) f
+                WHERE v.id = f.id AND (v.file_count, v.size, v.checksum)
+                    IS DISTINCT FROM (f.file_count, f.size, f.checksum);
+            END $$
+        """)
+
+
+def _slices(table: str, rows: int) -> Iterator[tuple[str, str]]:
+    """Cut a table into stretches of ids, each to be filled, and let go of, by itself."""
+    after = "00000000-0000-0000-0000-000000000000"
+    while True:
+        last = (
+            op.get_bind()
+            .exec_driver_sql(
+                "SELECT max(id::text) FROM "
+                f"(SELECT id FROM {table} WHERE id > '{after}' ORDER BY id LIMIT {rows}) slice"
+            )
+            .scalar()
+        )
+        if last is None:
+            return
+        yield after, last
+        after = last
+
+
+def _check() -> None:
+    """Hold new rows to the rules at once, and look at the old ones while others write."""
+    for name, (table, rule) in {
+        **CHECKS,
+        "ck_models_owner_id": ("models", "owner_id IS NOT NULL"),
+    }.items():
+        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
+        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK ({rule}) NOT VALID")
+        op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+    # What has been validated need not be looked for again.
+    op.execute("ALTER TABLE models ALTER owner_id SET NOT NULL")
+    op.execute("ALTER TABLE models DROP CONSTRAINT ck_models_owner_id")
 
 
 def _add_tables() -> None:
@@ -209,13 +342,16 @@ def _decide(function: str, table: str, is_it: str) -> None:
 
 
 def downgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '1s'")
+    _lock("models, model_versions, version_files")
     for table in ("version_files", "model_versions", "models"):
         op.execute(f"DROP POLICY of_others ON {table}")
     for table in (*OF_VERSIONS, *OF_MODELS, "model_grants"):
         op.drop_table(table)
     for function in ("version_is_read", "model_is_read", "model_is_granted"):
         op.execute(f"DROP FUNCTION {function}(uuid, uuid)")
+    for name, (table, *_rest) in TRIGGERS.items():
+        op.execute(f"DROP TRIGGER {name} ON {table}")
+        op.execute(f"DROP FUNCTION {name}()")
     for column in (
         "source_url",
         "source_version",

@@ -17,7 +17,7 @@ MINE = "current_setting('maas.tenant_id')::uuid"
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '1s'")
+    _lock("models, model_versions")
     op.create_table(
         "model_aliases",
         sa.Column("model_id", sa.Uuid, nullable=False),
@@ -64,6 +64,25 @@ def upgrade() -> None:
         unique=True,
     )
     _guard()
+
+
+def _lock(tables: str) -> None:
+    """Take all tables at once, or wait with none: others lock them in this order and in that."""
+    op.execute("SET LOCAL lock_timeout = '200ms'")
+    op.execute(f"""
+        DO $$ BEGIN
+            FOR attempt IN 1..100 LOOP
+                BEGIN
+                    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    PERFORM pg_sleep(random() / 10);
+                END;
+            END LOOP;
+            RAISE lock_not_available USING MESSAGE = 'others keep {tables} locked';
+        END $$
+    """)
+    op.execute("SET LOCAL lock_timeout = '1s'")
 
 
 def _guard() -> None:

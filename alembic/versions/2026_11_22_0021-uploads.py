@@ -109,7 +109,7 @@ def payer() -> list[sa.Column]:
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '1s'")
+    _lock("model_versions, version_files, quota_holds")
     _create_uploads()
     _create_charges()
     # Whoever makes a hold names what it used when it reports progress, and not before.
@@ -117,6 +117,25 @@ def upgrade() -> None:
     for script in (GIVE_BACK, RELEASE, BOOK, *TRIGGERS):
         op.execute(script)
     _guard()
+
+
+def _lock(tables: str) -> None:
+    """Take all tables at once, or wait with none: others lock them in this order and in that."""
+    op.execute("SET LOCAL lock_timeout = '200ms'")
+    op.execute(f"""
+        DO $$ BEGIN
+            FOR attempt IN 1..100 LOOP
+                BEGIN
+                    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    PERFORM pg_sleep(random() / 10);
+                END;
+            END LOOP;
+            RAISE lock_not_available USING MESSAGE = 'others keep {tables} locked';
+        END $$
+    """)
+    op.execute("SET LOCAL lock_timeout = '1s'")
 
 
 def _create_uploads() -> None:

@@ -16,6 +16,9 @@ branch_labels = None
 depends_on = None
 
 TABLES = ("freed_blobs", "doomed_parts", "collection_progress", "purged_models")
+DELETED_INDEX = "ix_models_deleted_at"
+NOW = sa.text("clock_timestamp()")
+SLICE = 2_000
 
 
 def at(name: str, **options: object) -> sa.Column:
@@ -23,21 +26,88 @@ def at(name: str, **options: object) -> sa.Column:
 
 
 def upgrade() -> None:
+    # All of it may run again where it was cut short: nothing here can be rolled back.
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '1s'")
+        _add_freed_blobs()
+        _note_what_is_freed()
+        _note_what_was_there()
+        # Building one waits for transactions that are older, and nobody waits for it meanwhile.
+        op.execute("SET lock_timeout = 0")
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {DELETED_INDEX}")
+        op.execute(
+            f"CREATE INDEX CONCURRENTLY {DELETED_INDEX} ON models (deleted_at) "
+            "WHERE deleted_at IS NOT NULL"
+        )
+        op.execute("RESET lock_timeout")
+    _lock("models, blob_parts, upload_parts")
+    _add_tables()
+    _doom_what_uploads_leave()
+    _keep_doomed_parts_out()
+    _guard()
+
+
+def _lock(tables: str) -> None:
+    """Take all tables at once, or wait with none: others lock them in this order and in that."""
+    op.execute("SET LOCAL lock_timeout = '200ms'")
+    op.execute(f"""
+        DO $$ BEGIN
+            FOR attempt IN 1..100 LOOP
+                BEGIN
+                    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    PERFORM pg_sleep(random() / 10);
+                END;
+            END LOOP;
+            RAISE lock_not_available USING MESSAGE = 'others keep {tables} locked';
+        END $$
+    """)
     op.execute("SET LOCAL lock_timeout = '1s'")
-    now = sa.text("clock_timestamp()")
+
+
+def _add_freed_blobs() -> None:
     op.create_table(
         "freed_blobs",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
         sa.Column("sha256", sa.LargeBinary, nullable=False),
-        at("freed_at", server_default=now),
+        at("freed_at", server_default=NOW),
         sa.PrimaryKeyConstraint("id", name="pk_freed_blobs"),
+        if_not_exists=True,
     )
-    op.create_index("ix_freed_blobs_freed_at_id", "freed_blobs", ["freed_at", "id"])
-    op.create_index("ix_freed_blobs_sha256_freed_at", "freed_blobs", ["sha256", "freed_at"])
+    for columns in (["freed_at", "id"], ["sha256", "freed_at"]):
+        name = f"ix_freed_blobs_{'_'.join(columns)}"
+        op.create_index(name, "freed_blobs", columns, if_not_exists=True)
+
+
+def _note_what_was_there() -> None:
+    """Note all blobs, for some lost their last file before; the others are let go when looked at.
+
+    Slice by slice, each for itself: what comes meanwhile is noted when it is freed.
+    """
+    after = ""
+    while after is not None:
+        after = (
+            op.get_bind()
+            .exec_driver_sql(f"""
+                WITH slice AS MATERIALIZED (
+                    SELECT sha256 FROM blobs WHERE sha256 > decode('{after}', 'hex')
+                    ORDER BY sha256 LIMIT {SLICE}
+                ), noted AS (
+                    INSERT INTO freed_blobs (sha256) SELECT sha256 FROM slice s
+                    WHERE NOT EXISTS (SELECT FROM freed_blobs f WHERE f.sha256 = s.sha256)
+                )
+                SELECT max(encode(sha256, 'hex')) FROM slice
+            """)
+            .scalar()
+        )
+
+
+def _add_tables() -> None:
     op.create_table(
         "doomed_parts",
         sa.Column("key", sa.Text, nullable=False),
-        at("doomed_at", server_default=now),
+        at("doomed_at", server_default=NOW),
         sa.PrimaryKeyConstraint("key", name="pk_doomed_parts"),
     )
     op.create_table(
@@ -51,7 +121,7 @@ def upgrade() -> None:
         "purged_models",
         sa.Column("model_id", sa.Uuid, nullable=False),
         sa.Column("tenant_id", sa.Uuid, nullable=False),
-        at("purged_at", server_default=now),
+        at("purged_at", server_default=NOW),
         sa.Column("has_files", sa.Boolean, nullable=False, server_default=sa.true()),
         sa.PrimaryKeyConstraint("model_id", name="pk_purged_models"),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name="fk_purged_models_model_id"),
@@ -62,23 +132,11 @@ def upgrade() -> None:
         ["model_id"],
         postgresql_where=sa.text("has_files"),
     )
-    op.create_index(
-        "ix_models_deleted_at",
-        "models",
-        ["deleted_at"],
-        postgresql_where=sa.text("deleted_at IS NOT NULL"),
-    )
-    _note_what_is_freed()
-    _doom_what_uploads_leave()
-    _keep_doomed_parts_out()
-    _guard()
-    # Whatever lost its last file before there was a trigger; the others are let go when looked at.
-    op.execute("INSERT INTO freed_blobs (sha256) SELECT sha256 FROM blobs")
 
 
 def _note_what_is_freed() -> None:
     op.execute("""
-        CREATE FUNCTION version_files_freed() RETURNS trigger
+        CREATE OR REPLACE FUNCTION version_files_freed() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
             IF TG_OP = 'DELETE' OR OLD.sha256 <> NEW.sha256 THEN
@@ -87,8 +145,9 @@ def _note_what_is_freed() -> None:
             RETURN NULL;
         END $$
     """)
+    op.execute("REVOKE ALL ON FUNCTION version_files_freed() FROM PUBLIC")
     op.execute("""
-        CREATE TRIGGER freed AFTER DELETE OR UPDATE OF sha256 ON version_files
+        CREATE OR REPLACE TRIGGER freed AFTER DELETE OR UPDATE OF sha256 ON version_files
         FOR EACH ROW EXECUTE FUNCTION version_files_freed()
     """)
 
@@ -129,7 +188,7 @@ def _keep_doomed_parts_out() -> None:
             CREATE TRIGGER alive AFTER INSERT ON {table} REFERENCING NEW TABLE AS added
             FOR EACH STATEMENT EXECUTE FUNCTION parts_alive()
         """)
-    for function in ("version_files_freed()", "upload_parts_left()", "parts_alive()"):
+    for function in ("upload_parts_left()", "parts_alive()"):
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
 
 
@@ -152,6 +211,6 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER freed ON version_files")
     for function in ("parts_alive()", "upload_parts_left()", "version_files_freed()"):
         op.execute(f"DROP FUNCTION {function}")
-    op.drop_index("ix_models_deleted_at", table_name="models")
+    op.drop_index(DELETED_INDEX, table_name="models")
     for table in reversed(TABLES):
         op.drop_table(table)

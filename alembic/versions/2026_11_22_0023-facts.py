@@ -31,7 +31,7 @@ def facts() -> list[sa.Column]:
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '1s'")
+    _lock("model_versions, version_files")
     op.create_table(
         "version_file_facts",
         sa.Column("version_id", sa.Uuid, nullable=False),
@@ -70,6 +70,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", name="pk_model_settings"),
     )
     _guard()
+
+
+def _lock(tables: str) -> None:
+    """Take all tables at once, or wait with none: others lock them in this order and in that."""
+    op.execute("SET LOCAL lock_timeout = '200ms'")
+    op.execute(f"""
+        DO $$ BEGIN
+            FOR attempt IN 1..100 LOOP
+                BEGIN
+                    LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+                    RETURN;
+                EXCEPTION WHEN lock_not_available THEN
+                    PERFORM pg_sleep(random() / 10);
+                END;
+            END LOOP;
+            RAISE lock_not_available USING MESSAGE = 'others keep {tables} locked';
+        END $$
+    """)
+    op.execute("SET LOCAL lock_timeout = '1s'")
 
 
 def _guard() -> None:

@@ -2,6 +2,8 @@
 
 Without a tenant: `blobs` and `blob_parts`, for equal bytes are kept once for everybody; only rows
 of `version_files` lead to them. Everything else here is under row-level security.
+
+The server's defaults are for processes of the version before, which do not know these columns.
 """
 
 from typing import Any
@@ -89,7 +91,7 @@ models = Table(
     Column("deleted_at", DateTime(timezone=True)),
     Column("revision", Integer, nullable=False),
     Column("card", ValueText(ModelCard)),
-    Column("visibility", Text, nullable=False),
+    Column("visibility", Text, nullable=False, server_default="tenant"),
     Column("owner_id", Uuid, nullable=False),
     CheckConstraint("visibility IN ('private', 'tenant', 'public')", name="visibility"),
 )
@@ -122,10 +124,10 @@ model_versions = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("file_count", Integer, nullable=False),
-    Column("size", BigInteger, nullable=False),
+    Column("file_count", Integer, nullable=False, server_default="0"),
+    Column("size", BigInteger, nullable=False, server_default="0"),
     Column("checksum", DigestBytes),
-    Column("source_kind", Text, nullable=False),
+    Column("source_kind", Text, nullable=False, server_default="uploaded"),
     Column("source_model_id", Uuid),
     Column("source_version", ValueText(VersionName)),
     Column("source_url", ValueText(SourceUrl)),
