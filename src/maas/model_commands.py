@@ -107,11 +107,16 @@ def pull(
     is_forced: Annotated[
         bool, typer.Option("--force", help="Replace other files of the same names.")
     ] = False,
+    with_hidden: Annotated[
+        bool, typer.Option("--hidden", help="Pull also names that begin with a dot.")
+    ] = False,
     parallel: Parallel = 4,
     url: Url = None,
     key_file: KeyFile = None,
 ) -> None:
     """Pull a version into a folder; without version and alias, the newest that is ready.
+
+    NAME is a model of your own tenant; another tenant's goes by its id, as `ls --shared` has it.
 
     Each file is compared with its SHA-256, and appears under its name only when it is whole. If the
     line breaks, run it again: it goes on where it ended.
@@ -122,6 +127,7 @@ def pull(
         folder=folder,
         version=version,
         is_forced=is_forced,
+        with_hidden=with_hidden,
         parallel=parallel,
     )
     done = _run(url, key_file, lambda api, board: pull_module.pull(api, options, board))
@@ -163,11 +169,19 @@ def ls(
     given = {key: value for key, value in filters.items() if value is not None}
     listing = load("maas.client.listing")
     if name is None:
-        rows = _run(url, key_file, lambda api, _: listing.list_models(api, limit=limit, **given))
+        rows = _run(
+            url,
+            key_file,
+            lambda api, _: listing.list_models(api, limit=limit, keeps_all=as_json, **given),
+        )
     elif given:
         raise fail("filters are for the list of models: leave them out, or NAME", code=2)
     else:
-        rows = _run(url, key_file, lambda api, _: listing.list_versions(api, name, limit=limit))
+        rows = _run(
+            url,
+            key_file,
+            lambda api, _: listing.list_versions(api, name, limit=limit, keeps_all=as_json),
+        )
     _print_rows(rows, as_json=as_json)
 
 
@@ -210,9 +224,9 @@ def alias(
         url,
         key_file,
         lambda api, _: (
-            listing.list_moves(api, name, alias_name, **wanted)
+            listing.list_moves(api, name, alias_name, keeps_all=as_json, **wanted)
             if at or with_history
-            else listing.list_aliases(api, name, alias_name)
+            else listing.list_aliases(api, name, alias_name, keeps_all=as_json)
         ),
     )
     _print_rows(rows, as_json=as_json)
@@ -253,7 +267,7 @@ async def _with_api(
 
 def _print_rows(rows: Any, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(rows.raw, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(spell_json(rows.raw) + "\n")
         return
     table = Table(box=None, header_style="bold")
     for title in rows.titles:
@@ -264,6 +278,14 @@ def _print_rows(rows: Any, *, as_json: bool) -> None:
     output.print(table, highlight=False, width=None if output.is_terminal else MAX_COLUMNS)
     if rows.note:
         errors.print(f"[dim]{escape(_one_line(rows.note))}[/]", highlight=False)
+
+
+def spell_json(value: object) -> str:
+    """Spell JSON for a terminal: what would steer it, or hide, is spelled out as JSON has it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(
+        each if each == "\n" or each.isprintable() else json.dumps(each)[1:-1] for each in text
+    )
 
 
 def say(text: str) -> None:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,11 +54,14 @@ class Asked:
 class FakeRegistry:
     """It has lists of what goes wrong next; past their ends nothing does.
 
+    `shared` are other tenants' models.
+
     `cuts` says after how many bytes files break off, up by tus or down; `put_cuts`, those that come
     up in one request. `lies` are handlers by method and path, instead of the honest ones.
     """
 
     models: dict[str, str] = field(default_factory=dict)
+    shared: list[dict[str, str]] = field(default_factory=list)
     versions: dict[tuple[str, str], Version] = field(default_factory=dict)
     aliases: dict[tuple[str, str], str] = field(default_factory=dict)
     uploads: dict[str, Upload] = field(default_factory=dict)
@@ -122,6 +125,7 @@ class FakeRegistry:
         return [
             ("GET", r"/models", self._list_models),
             ("POST", r"/models", self._create_model),
+            ("GET", r"/models/([^/]+)", self._get_model),
             ("GET", r"/models/([^/]+)/versions", self._list_versions),
             ("POST", r"/models/([^/]+)/versions", self._create_version),
             ("GET", version, self._get_version),
@@ -140,11 +144,26 @@ class FakeRegistry:
         ]
 
     async def _list_models(self, request: web.Request) -> web.StreamResponse:
-        wanted = request.query.get("q", "")
-        found = [self._model(name) for name in self.models if wanted in name]
-        if "shared" in request.query:
-            found = []
+        own = [self._model(name) for name in self.models]
+        models: Sequence[dict[str, Any]] = self.shared if "shared" in request.query else own
+        named = request.query.get("name")
+        found = [model for model in models if named in {None, model["name"]}]
         return web.json_response({"items": found, "next_cursor": None})
+
+    def share(self, name: str, *, tenant: str) -> str:
+        """Have a ready version of a model of another tenant's; return the model's id."""
+        made = str(UUID(int=next(self._numbers)))
+        model = {"id": made, "name": name, "framework": "other", "tenant_id": tenant}
+        self.shared.append(model)
+        self.versions[made, "1.0.0"] = Version(status="ready", files={"evil": b"evil"})
+        return made
+
+    async def _get_model(self, _: web.Request, model: str) -> web.StreamResponse:
+        own: list[dict[str, Any]] = [self._model(name) for name in self.models]
+        for found in (*own, *self.shared):
+            if found["id"] == model:
+                return web.json_response(found)
+        return problem(404, "model-not-found", "No such model")
 
     async def _create_model(self, request: web.Request) -> web.StreamResponse:
         name = (await request.json())["name"]

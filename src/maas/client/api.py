@@ -6,7 +6,7 @@ bounded, and what it calls itself is checked before it is used.
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final, Self, TypeVar
@@ -25,6 +25,10 @@ M = TypeVar("M", bound=BaseModel)
 
 API: Final = "/api/v1"
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+MAX_LIST_BYTES: Final = 32 * 1024 * 1024
+"""Of all pages of a list together; what is kept of them takes several times as much."""
+
+MAX_EMPTY_PAGES: Final = 200
 MAX_SHOWN_CHARS: Final = 600
 CONNECT_SECONDS: Final = 10.0
 SILENCE_SECONDS: Final = 60.0
@@ -168,9 +172,9 @@ class Api:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise TransientError(_describe(exc)) from exc
 
-    async def get(self, path: str, model: type[M], **params: str) -> M:
+    async def get(self, path: str, model: type[M], *, keeps_all: bool = False) -> M:
         """Read one thing, however often the line breaks."""
-        return await self._call("GET", path, model, params=params)
+        return await self._call("GET", path, model, keeps_all=keeps_all)
 
     async def send(
         self, method: str, path: str, model: type[M], body: Mapping[str, object] | None = None
@@ -193,24 +197,60 @@ class Api:
 
         await self.patience().persist(attempt)
 
-    async def list(self, path: str, model: type[M], *, limit: int, **params: str) -> list[M]:
-        """Read a list, page by page, up to `limit` items.
+    async def first_page(self, path: str, model: type[M], **params: str) -> list[M]:
+        """Read what the first page of a list has, which may be nothing where others follow."""
+        page, _ = await self._get_page(path, {**params, "limit": str(PAGE_ITEMS)})
+        return [validate(model, item) for item in page.items]
+
+    async def list(
+        self, path: str, model: type[M], *, limit: int, keeps_all: bool = False, **params: str
+    ) -> list[M]:
+        """Read a list, page by page, up to `limit` items; see `each`."""
+        items = self.each(path, model, limit=limit, keeps_all=keeps_all, **params)
+        return [item async for item in items]
+
+    async def each(
+        self, path: str, model: type[M], *, limit: int, keeps_all: bool = False, **params: str
+    ) -> AsyncGenerator[M, None]:
+        """Read a list as far as it is wanted, up to `limit` items.
+
+        `keeps_all` keeps also what `model` has no name for.
 
         Raises:
-            StrangeAnswerError: the pages go round in a circle.
+            StrangeAnswerError: the pages do not end.
+            ClientError: they are too long.
         """
-        items: list[M] = []
         asked = {**params, "limit": str(min(limit, PAGE_ITEMS))}
         seen: set[str] = set()
+        size = given = empty = 0
         while True:
-            page = await self.get(path, _Page, **asked)
-            items += [validate(model, item) for item in page.items]
-            if page.next_cursor is None or len(items) >= limit:
-                return items[:limit]
-            if page.next_cursor in seen or not page.items:
+            page, page_bytes = await self._get_page(path, asked)
+            size += page_bytes
+            if size > MAX_LIST_BYTES:
+                message = (
+                    f"The server's list is too long: more than {MAX_LIST_BYTES:,} bytes. Ask for "
+                    "less of it, with --limit or a filter."
+                )
+                raise ClientError(message)
+            for item in page.items[: limit - given]:
+                yield validate(model, item, keeps_all=keeps_all)
+            given += len(page.items)
+            # A search that takes long gives what it has found so far, be it nothing.
+            empty += not page.items
+            if page.next_cursor is None or given >= limit:
+                return
+            if page.next_cursor in seen or empty > MAX_EMPTY_PAGES:
                 raise StrangeAnswerError("its pages do not end")
             seen.add(page.next_cursor)
             asked["cursor"] = page.next_cursor
+
+    async def _get_page(self, path: str, params: Mapping[str, str]) -> "tuple[_Page, int]":
+        async def attempt() -> bytes:
+            async with self.request("GET", self.url(path), params=params) as answer:
+                return await _read_bounded(answer)
+
+        text = await self.patience().persist(attempt)
+        return validate(_Page, _read_text(text, path)), len(text)
 
     async def _call(
         self,
@@ -218,9 +258,9 @@ class Api:
         path: str,
         model: type[M],
         *,
-        params: Mapping[str, str] | None = None,
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        keeps_all: bool = False,
     ) -> M:
         sent = dict(headers or {})
         data = None
@@ -229,12 +269,11 @@ class Api:
             data = json.dumps(body).encode()
 
         async def attempt() -> object:
-            async with self.request(
-                method, self.url(path), headers=sent, params=params, data=data
-            ) as answer:
+            async with self.request(method, self.url(path), headers=sent, data=data) as answer:
                 return await read_json(answer)
 
-        return validate(model, await self.patience().persist(attempt))
+        answer = await self.patience().persist(attempt)
+        return validate(model, answer, keeps_all=keeps_all)
 
 
 class _Page(BaseModel):
@@ -260,20 +299,24 @@ async def read_json(answer: aiohttp.ClientResponse) -> object:
     Raises:
         StrangeAnswerError: it is not, or far too long.
     """
+    return _read_text(await _read_bounded(answer), answer.url.path)
+
+
+def _read_text(text: bytes, place: str) -> object:
     try:
-        return json.loads(await _read_bounded(answer))
+        return json.loads(text)
     except (ValueError, RecursionError):
-        raise StrangeAnswerError(f"{answer.method} {answer.url.path} gave no JSON") from None
+        raise StrangeAnswerError(f"{place} gave no JSON") from None
 
 
-def validate(model: type[M], value: object) -> M:
-    """Read what an answer says.
+def validate(model: type[M], value: object, *, keeps_all: bool = False) -> M:
+    """Read what an answer says; what the model has no name for is kept only on demand.
 
     Raises:
         StrangeAnswerError: it lacks something, or has it in another form.
     """
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, extra="allow" if keeps_all else None)
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "all of it"

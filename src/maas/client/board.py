@@ -1,5 +1,6 @@
 """What a transfer shows while it runs: bars in a terminal, a line for each file elsewhere."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from rich.progress import (
 from maas.terminal import printable
 
 NAME_CHARS = 40
+MAX_NAMED = 5
 
 
 class Bar:
@@ -149,3 +151,9 @@ def spell_size(size: int) -> str:
 def _label(name: str) -> str:
     text = one_line(name)
     return escape(text if len(text) <= NAME_CHARS else f"…{text[1 - NAME_CHARS :]}")
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Name the first of them, and how many others there are."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -41,16 +42,21 @@ class Body:
                 while left:
                     chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
                     if not chunk:
-                        return
+                        break
                     left -= len(chunk)
-                    deadline.reschedule(clock() + self.stall_seconds)
+                    _move(deadline, clock() + self.stall_seconds)
                     yield chunk
                     self.moved(len(chunk))
         except OSError as exc:
             self.fault = exc
             raise
-        finally:
-            deadline.reschedule(clock() + SETTLE_SECONDS)
+        _move(deadline, clock() + SETTLE_SECONDS)
+
+
+def _move(deadline: asyncio.Timeout, to: float) -> None:
+    # Bodies are read in a task of aiohttp's, which may run on when the block has been left.
+    with suppress(RuntimeError):
+        deadline.reschedule(to)
 
 
 async def send_body(

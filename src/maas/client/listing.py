@@ -9,6 +9,8 @@ from maas.client.api import Api
 from maas.client.board import spell_size
 from maas.client.registry import Registry, RemoteModel, RemoteVersion
 
+_MODEL_TITLES = ("name", "framework", "task", "licence", "visibility", "updated")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
@@ -20,21 +22,23 @@ class Rows:
     note: str = ""
 
 
-async def list_models(api: Api, *, limit: int, **filters: str) -> Rows:
-    found = await Registry(api=api).list_models(limit=limit + 1, **filters)
-    models = found[:limit]
+async def list_models(api: Api, *, limit: int, keeps_all: bool = False, **filters: str) -> Rows:
+    """List models; those of other tenants with the ids by which alone they can be named."""
+    registry = Registry(api=api, keeps_all=keeps_all)
+    found = await registry.list_models(limit=limit + 1, **filters)
+    models, is_shared = found[:limit], "shared" in filters
     return Rows(
-        titles=("name", "framework", "task", "licence", "visibility", "updated"),
-        cells=[_model_cells(model) for model in models],
-        raw=[model.model_dump(mode="json") for model in models],
+        titles=(*_MODEL_TITLES, "id", "tenant") if is_shared else _MODEL_TITLES,
+        cells=[_model_cells(model) + (_whose(model) if is_shared else ()) for model in models],
+        raw=[model.raw for model in models],
         note=f"the newest {limit}; --limit or a filter shows others" if len(found) > limit else "",
     )
 
 
-async def list_versions(api: Api, name: str, *, limit: int) -> Rows:
-    registry = Registry(api=api)
+async def list_versions(api: Api, name: str, *, limit: int, keeps_all: bool = False) -> Rows:
+    registry = Registry(api=api, keeps_all=keeps_all)
     model = await registry.get_model(name)
-    found = await registry.list_versions(model)
+    found = await registry.list_versions(model, limit=limit + 1)
     aliases = await registry.list_aliases(model)
     versions = found[:limit]
     return Rows(
@@ -43,13 +47,13 @@ async def list_versions(api: Api, name: str, *, limit: int) -> Rows:
             _version_cells(version, [a.alias for a in aliases if a.version == version.version])
             for version in versions
         ],
-        raw=[version.model_dump(mode="json") for version in versions],
+        raw=[version.raw for version in versions],
         note=f"the newest {limit}; --limit shows others" if len(found) > limit else "",
     )
 
 
-async def list_aliases(api: Api, name: str, alias: str | None) -> Rows:
-    registry = Registry(api=api)
+async def list_aliases(api: Api, name: str, alias: str | None, *, keeps_all: bool = False) -> Rows:
+    registry = Registry(api=api, keeps_all=keeps_all)
     model = await registry.get_model(name)
     if alias is None:
         found = await registry.list_aliases(model)
@@ -58,17 +62,19 @@ async def list_aliases(api: Api, name: str, alias: str | None) -> Rows:
     return Rows(
         titles=("alias", "version"),
         cells=[(each.alias, each.version) for each in found],
-        raw=[each.model_dump(mode="json") for each in found],
+        raw=[each.raw for each in found],
     )
 
 
-async def list_moves(api: Api, name: str, alias: str, **at: str) -> Rows:
-    registry = Registry(api=api)
+async def list_moves(
+    api: Api, name: str, alias: str, *, keeps_all: bool = False, **at: str
+) -> Rows:
+    registry = Registry(api=api, keeps_all=keeps_all)
     found = await registry.list_moves(await registry.get_model(name), alias, **at)
     return Rows(
         titles=("from", "version", "reason"),
         cells=[(_spell(each.at), each.version or "(none)", each.reason or "") for each in found],
-        raw=[each.model_dump(mode="json") for each in found],
+        raw=[each.raw for each in found],
     )
 
 
@@ -94,6 +100,10 @@ def _model_cells(model: RemoteModel) -> tuple[str, ...]:
         model.visibility or "",
         _spell(model.updated_at),
     )
+
+
+def _whose(model: RemoteModel) -> tuple[str, ...]:
+    return str(model.id), "" if model.tenant_id is None else str(model.tenant_id)
 
 
 def _version_cells(version: RemoteVersion, aliases: Sequence[str]) -> tuple[str, ...]:

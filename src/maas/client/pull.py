@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from maas.client.api import Api
-from maas.client.board import Board, spell_size
+from maas.client.board import Board, name_some, spell_size
 from maas.client.downloads import STRETCH_BYTES, Download
 from maas.client.errors import ClientError
 from maas.client.folder import digest_stream, in_thread
@@ -27,13 +27,14 @@ class PullOptions:
     folder: Path
     version: str | None
     is_forced: bool
+    with_hidden: bool
     parallel: int
     stretch_bytes: int = STRETCH_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """What a pull did: `fetched` of `files` were not there yet."""
+    """What a pull did: `fetched` of `files` were not there yet; hidden ones left out are none."""
 
     model: str
     version: RemoteVersion
@@ -68,6 +69,8 @@ async def pull(api: Api, options: PullOptions, board: Board) -> Pulled:
         _Wanted(path=path, file=file)
         for path, file in zip(read_paths(file.path for file in files), files, strict=True)
     ]
+    if not options.with_hidden:
+        wanted = _leave_out_hidden(wanted, f"{model.name} {version.version}", board)
     with Landing(options.folder) as landing:
         work = _Pull(
             api=api,
@@ -85,6 +88,25 @@ async def pull(api: Api, options: PullOptions, board: Board) -> Pulled:
         fetched=fetched,
         size=sum(each.file.size for each in wanted),
     )
+
+
+def _leave_out_hidden(wanted: list[_Wanted], of: str, board: Board) -> list[_Wanted]:
+    """Leave out what nobody would see come, and what other programs may run or believe.
+
+    Raises:
+        ClientError: nothing else is left.
+    """
+    kept, hidden = list[_Wanted](), list[str]()
+    for each in wanted:
+        if any(name.startswith(".") for name in each.path.value.split("/")):
+            hidden.append(each.path.value)
+        else:
+            kept.append(each)
+    if hidden and not kept:
+        raise ClientError(f"{of} has no files but hidden ones; --hidden takes them too.")
+    if hidden:
+        board.line(f"{'left out':<9} {name_some(hidden)}  (hidden; --hidden takes them)")
+    return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

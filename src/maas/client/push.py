@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from maas.client.api import Api
-from maas.client.board import Board, spell_size
+from maas.client.board import Board, name_some, spell_size
 from maas.client.errors import ClientError, RefusedError
 from maas.client.folder import LocalFile, Survey, digest_of, in_thread, survey
 from maas.client.groups import run_all
@@ -16,7 +16,6 @@ from maas.client.registry import MAX_FILES, Registry, RemoteFile, RemoteModel, R
 from maas.client.uploads import Uploader, UploadPace
 
 FIRST_VERSION = "1.0.0"
-MAX_NAMED = 5
 UNDER_WAY = "uploads-under-way"
 OPEN = frozenset({"pending", "uploading"})
 
@@ -61,10 +60,10 @@ async def push(api: Api, options: PushOptions, board: Board) -> Pushed:
         message = f"A version has at most {MAX_FILES} files; {options.folder} has more."
         raise ClientError(message)
     if found.left_out:
-        board.line(f"{'left out':<9} {_name_some(found.left_out)}  (hidden; --hidden takes them)")
+        board.line(f"{'left out':<9} {name_some(found.left_out)}  (hidden; --hidden takes them)")
     registry = Registry(api=api)
     name = options.name or options.folder.resolve().name
-    model = await registry.find_own_model(name)
+    model = await registry.find_model(name)
     if model is None:
         model = await registry.create_model(name, framework=options.framework or found.framework)
         board.line(f"{'made':<9} model {model.name} ({model.framework})")
@@ -161,7 +160,7 @@ class _Push:
         if strangers:
             message = (
                 f"{self.model.name} {self.version.version} has files that the folder has not: "
-                f"{_name_some(strangers)}. Choose another version with --version, or delete them."
+                f"{name_some(strangers)}. Choose another version with --version, or delete them."
             )
             raise ClientError(message)
 
@@ -229,8 +228,3 @@ class _Push:
                 ) from None
             raise
         return ready.status
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

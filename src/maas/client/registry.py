@@ -1,7 +1,13 @@
-"""The registry as the API shows it: models by name, versions, files and aliases."""
+"""The registry as the API shows it: models by name, versions, files and aliases.
 
+A name means a model of one's own tenant and no other: any tenant may make a public model of any
+name, and a name that is gone or misspelt would lead to its bytes. Those of others go by their ids.
+"""
+
+import unicodedata
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -16,6 +22,7 @@ MAX_FILES = 1_000
 MAX_LISTED = 10_000
 MAX_FILE_BYTES = 1 << 50
 MAX_NAME_CHARS = 200
+MAX_NAMED = 5
 NOT_FOUND = 404
 
 _Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -23,13 +30,17 @@ _Version = Annotated[str, Field(pattern="^[A-Za-z0-9._+-]{1,64}$")]
 
 
 class _Remote(BaseModel):
-    """What is not named here is kept as it came, for `--json`."""
+    model_config = ConfigDict(protected_namespaces=())
 
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    @property
+    def raw(self) -> dict[str, Any]:
+        """All that was kept of it, as the API has it."""
+        return self.model_dump(mode="json") | (self.model_extra or {})
 
 
 class RemoteModel(_Remote):
     id: UUID
+    tenant_id: UUID | None = None
     name: str
     framework: str
     task: str | None = None
@@ -67,52 +78,66 @@ class RemoteMove(_Remote):
     reason: str | None = None
 
 
+R = TypeVar("R", bound=_Remote)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
+    """`keeps_all` keeps of what is listed also what is not named above, for `--json`."""
+
     api: Api
+    keeps_all: bool = False
 
     async def list_models(self, *, limit: int, **filters: str) -> list[RemoteModel]:
-        return await self.api.list(f"{API}/models", RemoteModel, limit=limit, **filters)
-
-    async def find_own_model(self, name: str) -> RemoteModel | None:
-        """Find a model of one's own tenant by its exact name, or any by its id."""
-        return await self._find_named(name)
+        return await self._list(f"{API}/models", RemoteModel, limit=limit, **filters)
 
     async def find_model(self, name: str) -> RemoteModel | None:
-        """Find a model by its exact name, in one's own tenant first, or by its id.
-
-        Raises:
-            ClientError: several other tenants share one of this name.
-        """
-        return await self._find_named(name) or await self._find_named(name, shared="true")
-
-    async def _find_named(self, name: str, **filters: str) -> RemoteModel | None:
+        """Find a model of one's own tenant by its exact name, or any that one reads by its id."""
         if (model_id := _as_id(name)) is not None:
             return await self._find(f"{API}/models/{model_id}")
-        if not 1 <= len(name) <= MAX_NAME_CHARS or has_invisible(name):
+        if (exact := _as_name(name)) is None:
             return None
-        near = await self.list_models(limit=MAX_LISTED, q=name, **filters)
-        found = [model for model in near if model.name == name]
-        if len(found) > 1:
-            ids = ", ".join(str(model.id) for model in found)
-            message = f"Several models are called {name}: give an id instead ({ids})."
-            raise ClientError(message)
-        return found[0] if found else None
+        found = await self.api.list(f"{API}/models", RemoteModel, limit=2, name=exact)
+        return next((model for model in found if model.name == exact), None)
 
     async def get_model(self, name: str) -> RemoteModel:
         model = await self.find_model(name)
         if model is None:
-            raise ClientError(f"There is no model {name} that you may read.")
+            raise ClientError(await self._spell_unknown([name]))
         return model
+
+    async def _spell_unknown(self, names: list[str]) -> str:
+        """Say that there is no such model, and which of other tenants' could be meant."""
+        if all(_as_id(name) is not None for name in names):
+            return f"There is no model {names[0]} that you may read."
+        shared = [
+            model
+            for name in names
+            if (exact := _as_name(name)) is not None
+            for model in await self.api.first_page(
+                f"{API}/models", RemoteModel, name=exact, shared="true"
+            )
+            if model.name == exact
+        ]
+        text = f"There is no model {' nor '.join(names)} in your tenant that you may read."
+        if not shared:
+            return text
+        ids = ", ".join(
+            f"{model.id} of tenant {model.tenant_id}" for model in shared[:MAX_NAMED]
+        ) + (" and others" if len(shared) > MAX_NAMED else "")
+        return (
+            f"{text} Other tenants share some of this name: if you trust one, give its id, {ids}."
+        )
 
     async def create_model(self, name: str, *, framework: str) -> RemoteModel:
         body = {"name": name, "framework": framework}
         return await self.api.send("POST", f"{API}/models", RemoteModel, body)
 
-    async def list_versions(self, model: RemoteModel) -> list[RemoteVersion]:
+    async def list_versions(
+        self, model: RemoteModel, *, limit: int = MAX_LISTED
+    ) -> list[RemoteVersion]:
         """List a model's versions, newest first."""
-        path = f"{_path(model)}/versions"
-        return await self.api.list(path, RemoteVersion, limit=MAX_LISTED)
+        return await self._list(f"{_path(model)}/versions", RemoteVersion, limit=limit)
 
     async def find_version(self, model: RemoteModel, version: str) -> RemoteVersion | None:
         path = version_path(model, version)
@@ -153,10 +178,11 @@ class Registry:
         return files
 
     async def list_aliases(self, model: RemoteModel) -> list[RemoteAlias]:
-        return await self.api.list(f"{_path(model)}/aliases", RemoteAlias, limit=MAX_LISTED)
+        return await self._list(f"{_path(model)}/aliases", RemoteAlias, limit=MAX_LISTED)
 
     async def get_alias(self, model: RemoteModel, alias: str) -> RemoteAlias:
-        return await self.api.get(_alias_path(model, alias), RemoteAlias)
+        path = _alias_path(model, alias)
+        return await self.api.get(path, RemoteAlias, keeps_all=self.keeps_all)
 
     async def set_alias(
         self, model: RemoteModel, alias: str, version: str, *, reason: str | None = None
@@ -170,7 +196,7 @@ class Registry:
     async def list_moves(self, model: RemoteModel, alias: str, **at: str) -> list[RemoteMove]:
         """List where an alias pointed, newest first; with `at`, where it did then."""
         path = f"{_alias_path(model, alias)}/history"
-        return await self.api.list(path, RemoteMove, limit=MAX_LISTED, **at)
+        return await self._list(path, RemoteMove, limit=MAX_LISTED, **at)
 
     async def resolve(
         self, reference: str, *, version: str | None = None
@@ -207,20 +233,26 @@ class Registry:
             return await self.find_version(model, target)
         if reading.version is not None:
             return await self.find_version(model, reading.version)
-        versions = await self.list_versions(model)
-        return next((version for version in versions if version.status == "ready"), None)
+        versions = self.api.each(f"{_path(model)}/versions", RemoteVersion, limit=MAX_LISTED)
+        async with aclosing(versions):
+            async for version in versions:
+                if version.status == "ready":
+                    return version
+        return None
 
     async def _spell_missing(self, readings: list[Reading]) -> str:
         for reading in readings:
             model = await self.find_model(reading.model)
             if model is None:
                 continue
-            versions = [each.version for each in await self.list_versions(model)][:10]
+            versions = [each.version for each in await self.list_versions(model, limit=10)]
             there = f"it has {', '.join(versions)}" if versions else "it has none yet"
             wanted = reading.version or "that is ready"
             return f"{model.name} has no version {wanted}; {there}."
-        names = " nor ".join(reading.model for reading in readings)
-        return f"There is no model {names} that you may read."
+        return await self._spell_unknown([reading.model for reading in readings])
+
+    async def _list(self, path: str, kind: type[R], *, limit: int, **params: str) -> list[R]:
+        return await self.api.list(path, kind, limit=limit, keeps_all=self.keeps_all, **params)
 
     async def _find(self, path: str) -> RemoteModel | None:
         try:
@@ -236,6 +268,12 @@ def _as_id(text: str) -> UUID | None:
         return UUID(text) if len(text) == 36 else None  # noqa: PLR2004  a UUID with its dashes
     except ValueError:
         return None
+
+
+def _as_name(text: str) -> str | None:
+    """Spell a name as the registry keeps it; disks may have it in another form of Unicode."""
+    name = unicodedata.normalize("NFC", text)
+    return None if not 1 <= len(name) <= MAX_NAME_CHARS or has_invisible(name) else name
 
 
 def _path(model: RemoteModel) -> str:

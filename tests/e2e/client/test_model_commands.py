@@ -147,6 +147,6 @@ async def test_keys_and_what_cannot_be_done(maas: Maas, url: str, tmp_path: Path
         *(1, 1, 1, 2, 0, 1)
     ]
     assert f"There is no key for {url}" in nobody.stderr
-    assert "There is no model nothing that you may read." in missing.stderr
+    assert "There is no model nothing in your tenant that you may read." in missing.stderr
     assert "[invalid-credentials]" in wrong.stderr
     assert f"There is no key for {url}" in gone.stderr

@@ -18,6 +18,7 @@ async def fetch(
     reference: str = "bot",
     *,
     is_forced: bool = False,
+    with_hidden: bool = False,
     parallel: int = 1,
     failures: int = 4,
 ) -> Pulled:
@@ -26,6 +27,7 @@ async def fetch(
         folder=folder,
         version=None,
         is_forced=is_forced,
+        with_hidden=with_hidden,
         parallel=parallel,
         stretch_bytes=100_000,
     )

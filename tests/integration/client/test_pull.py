@@ -1,5 +1,6 @@
 """Versions on their way down, over lines that break, from servers that lie."""
 
+import io
 import json
 from pathlib import Path
 
@@ -127,8 +128,55 @@ class TestPull:
 
         with pytest.raises(ClientError, match=r"bot has no version 9\.9\.9; it has 1\.0\.0"):
             await fetch(registry, board, here, "bot:9.9.9")
-        with pytest.raises(ClientError, match="no model cat that you may read"):
+        with pytest.raises(ClientError, match="no model cat in your tenant that you may read"):
             await fetch(registry, board, here, "cat")
+
+    async def test_a_strangers_model_is_not_taken_for_ones_own(
+        self, registry: FakeRegistry, board: Board, here: Path
+    ) -> None:
+        tenant = "01935d2e-0000-7000-8000-000000000009"
+        foreign = registry.share("acme/bot", tenant=tenant)
+
+        with pytest.raises(ClientError) as refused:
+            await fetch(registry, board, here, "acme/bot")
+        assert "There is no model acme/bot in your tenant" in refused.value.message
+        assert f"{foreign} of tenant {tenant}" in refused.value.message
+        assert contents(here) == {}
+
+        await fetch(registry, board, here, foreign)
+        assert contents(here) == {"evil": b"evil"}
+
+    async def test_a_name_has_one_spelling(
+        self, registry: FakeRegistry, board: Board, here: Path
+    ) -> None:
+        registry.add("acme/é", "1.0.0", FILES)
+
+        await fetch(registry, board, here, "acme/e\u0301")
+
+        assert contents(here) == FILES
+
+    async def test_hidden_names_are_left_out_unless_they_are_wanted(
+        self, registry: FakeRegistry, board: Board, here: Path, said: io.StringIO
+    ) -> None:
+        hidden = {".bashrc": b"evil", ".git/hooks/post-checkout": b"evil", "a/.ssh/key": b"evil"}
+        registry.add("bot", "1.0.0", FILES | hidden)
+
+        done = await fetch(registry, board, here)
+
+        assert contents(here) == FILES
+        assert done.files == len(FILES)
+        assert ".bashrc, .git/hooks/post-checkout, a/.ssh/key  (hidden; --hidden" in said.getvalue()
+
+        await fetch(registry, board, here, with_hidden=True)
+        assert contents(here) == FILES | hidden
+
+    async def test_nothing_but_hidden_names_is_told(
+        self, registry: FakeRegistry, board: Board, here: Path
+    ) -> None:
+        registry.add("bot", "1.0.0", {".gitattributes": b"*"})
+
+        with pytest.raises(ClientError, match="no files but hidden ones; --hidden takes them"):
+            await fetch(registry, board, here)
 
 
 class TestBrokenLine:
