@@ -17,7 +17,6 @@ from maas.client.landing import Landing, read_paths
 from maas.client.registry import Registry, RemoteFile, RemoteModel, RemoteVersion, file_path
 from maas.model.domain.file import FilePath
 
-MAX_NAMED = 5
 PULLABLE = frozenset({"ready", "deprecated", "archived"})
 
 
@@ -184,10 +183,9 @@ class _Pull:
             if size is not None:
                 others.append(str(each.path))
         if others and not self.options.is_forced:
-            named = ", ".join(others[:MAX_NAMED]) + (" and more" if len(others) > MAX_NAMED else "")
             message = (
-                f"{self.options.folder} has other files under the names of the version's: {named}. "
-                "--force replaces them."
+                f"{self.options.folder} has other files under the names of the version's: "
+                f"{name_some(others)}. --force replaces them."
             )
             raise ClientError(message)
         return missing

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from maas.client.api import Api
-from maas.client.board import Board, name_some, spell_size
+from maas.client.board import Bar, Board, name_some, spell_size
 from maas.client.errors import ClientError, RefusedError
 from maas.client.folder import LocalFile, Survey, digest_of, in_thread, survey
 from maas.client.groups import run_all
@@ -68,7 +68,7 @@ async def push(api: Api, options: PushOptions, board: Board) -> Pushed:
         model = await registry.create_model(name, framework=options.framework or found.framework)
         board.line(f"{'made':<9} model {model.name} ({model.framework})")
     state = open_push_state(url=str(api.access.url), model=str(model.id), folder=options.folder)
-    version = await _choose_version(registry, model, options, state)
+    version = await _choose_version(registry, model, options, state, found=found, board=board)
     work = _Push(
         registry=registry,
         model=model,
@@ -81,21 +81,67 @@ async def push(api: Api, options: PushOptions, board: Board) -> Pushed:
 
 
 async def _choose_version(
-    registry: Registry, model: RemoteModel, options: PushOptions, state: PushState
+    registry: Registry,
+    model: RemoteModel,
+    options: PushOptions,
+    state: PushState,
+    *,
+    found: Survey,
+    board: Board,
 ) -> RemoteVersion:
-    """Take the version that was asked for, the one an earlier push began, or a new one."""
+    """Take the version that was asked for, the one an earlier push began, or a new one.
+
+    A newest version that is this folder already is taken, too: whoever is not sure that a push
+    ended runs it again.
+    """
     wanted = options.version
     if wanted is None and state.version is not None:
         begun = await registry.find_version(model, state.version)
         if begun is not None and begun.status in OPEN:
             return begun
     if wanted is None:
-        wanted = _next_version(await registry.list_versions(model))
+        versions = await registry.list_versions(model)
+        if options.is_ready and versions and versions[0].status == "ready":
+            there = await registry.list_files(model, versions[0].version)
+            if await _is_all_of_it(there, found, state, board):
+                return versions[0]
+        wanted = _next_version(versions)
     version = await registry.find_version(model, wanted)
     if version is None:
         version = await registry.create_version(model, wanted)
     state.begin(version.version)
     return version
+
+
+async def _is_all_of_it(
+    there: Sequence[RemoteFile], found: Survey, state: PushState, board: Board
+) -> bool:
+    """Tell whether a version has the folder's files and no others, by their digests."""
+    local = {str(file.path): file for file in found.files}
+    if {file.path: file.size for file in there} != {
+        path: file.size for path, file in local.items()
+    }:
+        return False
+    for each in sorted(there, key=lambda file: file.size):
+        file = local[each.path]
+        bar = board.bar(str(file.path), file.size)
+        try:
+            if await _find_digest(file, state, bar) != each.sha256:
+                return False
+        finally:
+            bar.close()
+    return True
+
+
+async def _find_digest(file: LocalFile, state: PushState, bar: Bar) -> str:
+    sha256 = state.find_digest(file)
+    if sha256 is None:
+        bar.say("hashing")
+        sha256 = await in_thread(partial(digest_of, file.place))
+        file.check_unchanged()
+        state.keep_digest(file, sha256)
+        bar.say("")
+    return sha256
 
 
 def _next_version(versions: Sequence[RemoteVersion]) -> str:
@@ -168,13 +214,7 @@ class _Push:
         """Send a file, unless the version has its bytes already."""
         bar = self.board.bar(str(file.path), file.size)
         try:
-            sha256 = self.state.find_digest(file)
-            if sha256 is None:
-                bar.say("hashing")
-                sha256 = await in_thread(partial(digest_of, file.place))
-                file.check_unchanged()
-                self.state.keep_digest(file, sha256)
-                bar.say("")
+            sha256 = await _find_digest(file, self.state, bar)
             if there is not None and there.sha256 == sha256:
                 bar.set(file.size)
                 bar.close("there", spell_size(file.size))
@@ -215,8 +255,10 @@ class _Push:
 
     async def _publish(self, options: PushOptions) -> str:
         """Make the version ready, if it is to be and is not yet."""
-        if not options.is_ready or self.version.status not in OPEN:
-            return self.version.status if self.version.status not in OPEN else "uploading"
+        if self.version.status not in OPEN:
+            return self.version.status
+        if not options.is_ready:
+            return "uploading"
         try:
             ready = await self.registry.make_ready(self.model, self.version.version)
         except RefusedError as exc:

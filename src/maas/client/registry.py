@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from maas.client.api import API, Api, segment
+from maas.client.board import name_some
 from maas.client.errors import ClientError, RefusedError, StrangeAnswerError
 from maas.client.references import Reading, read_reference
 from maas.shared.domain.text import has_invisible
@@ -22,7 +23,6 @@ MAX_FILES = 1_000
 MAX_LISTED = 10_000
 MAX_FILE_BYTES = 1 << 50
 MAX_NAME_CHARS = 200
-MAX_NAMED = 5
 NOT_FOUND = 404
 
 _Hex = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -73,7 +73,7 @@ class RemoteMove(_Remote):
     """`version` is `None` where the alias was taken away."""
 
     version: str | None = None
-    previous: str | None = None
+    previous_version: str | None = None
     at: AwareDatetime
     reason: str | None = None
 
@@ -122,9 +122,7 @@ class Registry:
         text = f"There is no model {' nor '.join(names)} in your tenant that you may read."
         if not shared:
             return text
-        ids = ", ".join(
-            f"{model.id} of tenant {model.tenant_id}" for model in shared[:MAX_NAMED]
-        ) + (" and others" if len(shared) > MAX_NAMED else "")
+        ids = name_some([f"{model.id} of tenant {model.tenant_id}" for model in shared])
         return (
             f"{text} Other tenants share some of this name: if you trust one, give its id, {ids}."
         )
