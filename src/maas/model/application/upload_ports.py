@@ -7,6 +7,7 @@ from typing import Protocol, Self
 from uuid import UUID
 
 from maas.model.domain.blob import Part
+from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import ResumableUpload, UploadId
 from maas.model.public import VersionId
 from maas.shared.domain.ids import AccountId, TenantId
@@ -58,11 +59,22 @@ class PartStream(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierUpload:
+    """An upload of a file that another one is begun of, and what it holds."""
+
+    id: UploadId
+    holds: list[Hold]
+
+
 class UploadRepository(Protocol):
     """Uploads in the unit of work: what begins them, and what ends them."""
 
     async def count(self, account_id: AccountId) -> int:
-        """Tell how many uploads of the account are not done; expired ones count."""
+        """Tell how many uploads of the account are not done; expired ones count.
+
+        Nobody else counts them until the commit: of many begun at once, none is one too many.
+        """
         ...
 
     async def add(self, upload: ResumableUpload, holds: Sequence[Hold]) -> None: ...
@@ -80,11 +92,22 @@ class UploadRepository(Protocol):
         """
         ...
 
-    async def remove(self, upload_id: UploadId, account_id: AccountId) -> list[Part]:
+    async def list_earlier(
+        self, account_id: AccountId, version_id: VersionId, path: FilePath
+    ) -> list[EarlierUpload]:
+        """List what the account is uploading to this path; it stays as it is until the commit."""
+        ...
+
+    async def remove(
+        self, upload_id: UploadId, account_id: AccountId, *, is_manager: bool = False
+    ) -> list[Part]:
         """End an upload, in whatever state; tell the parts that belong to nobody now.
 
+        It is the account's own, or goes into a model that the account owns or, if it manages
+        models, may manage.
+
         Raises:
-            UploadNotFoundError: it is not there, or somebody else's.
+            UploadNotFoundError: it is not there, or not for the account to end.
         """
         ...
 
@@ -96,8 +119,8 @@ class UploadRepository(Protocol):
         """
         ...
 
-    async def is_any_under_way(self, version_id: VersionId, at: datetime) -> bool:
-        """Tell whether an upload into the version may still go on."""
+    async def list_under_way(self, version_id: VersionId, at: datetime) -> list[UploadId]:
+        """Name uploads into the version that may still go on: the first hundred."""
         ...
 
 
@@ -115,9 +138,9 @@ class UploadJournal(Protocol):
         ...
 
     async def find_final(
-        self, tenant_id: TenantId, account_id: AccountId, concat: str
+        self, tenant_id: TenantId, account_id: AccountId, concat: str, metadata: str | None
     ) -> ResumableUpload | None:
-        """Look up what was put together under this header before."""
+        """Look up what was put together before under this header, for the same file."""
         ...
 
     async def begin(
@@ -127,6 +150,12 @@ class UploadJournal(Protocol):
 
         False if the upload takes no bytes there.
         """
+        ...
+
+    async def leave(
+        self, upload: ResumableUpload, *, writer: UUID, offset: int, expires_at: datetime
+    ) -> None:
+        """Let the upload expire as if the writer, who brought nothing, had never begun."""
         ...
 
     async def add(

@@ -9,14 +9,18 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from maas.audit.public import ChangeValue, current_scope
+from maas.audit.public import ChangeValue, audit_row, audit_scope, current_scope
 from maas.model.application.finishing import finish
 from maas.model.application.ports import FileTooLargeError, ModelUnitOfWork
 from maas.model.application.storage import Room, StorageBookings
 from maas.model.application.trail import MODEL_UPLOAD
 from maas.model.application.transfers import TransferSlots
 from maas.model.application.upload_completion import Completion
-from maas.model.application.upload_ports import PartStream, RunningDigest, UploadJournal
+from maas.model.application.upload_ports import (
+    PartStream,
+    RunningDigest,
+    UploadJournal,
+)
 from maas.model.domain.blob import Digest, Part
 from maas.model.domain.file import FilePath
 from maas.model.domain.formats import PickleRefusedError, refusing_pickle
@@ -34,18 +38,21 @@ from maas.model.domain.resumable import (
     UploadTakenOverError,
 )
 from maas.model.domain.text import VersionName
-from maas.model.public import ModelId
+from maas.model.domain.version import ModelVersion
+from maas.model.public import MANAGE_MODELS, ModelId
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import MaasError
 from maas.shared.domain.ids import new_id
 from maas.shared.domain.principal import Principal
-from maas.user.public import Budgets, Payer
+from maas.user.public import Budgets, Hold, Payer, QuotaExceededError
 
 LIFETIME: Final = timedelta(hours=24)
 """An upload that nobody goes on with expires after so long."""
 
 LEASE: Final = LIFETIME + timedelta(hours=1)
 MAX_KNOWN_DIGESTS: Final = 10_000
+
+ENDED: Final = "model_upload.ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +74,14 @@ class NewUpload:
     wanted: WantedFile | None
     metadata: str | None
     concat: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What uploads have left that another one of the same file has ended."""
+
+    parts: list[Part] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +149,9 @@ class UploadService:
     ) -> ResumableUpload:
         """Begin an upload, with room held for all of it; an empty one is done at once.
 
+        It ends what else the caller is uploading to that path: the answer that told where may have
+        been lost, and then nobody could end it, while the version waits for it.
+
         If its first bytes come along and cannot be added, it has failed: nobody knows of it yet.
 
         Raises:
@@ -145,19 +163,20 @@ class UploadService:
             MaasError: as `append`, of the bytes that came along.
         """
         self._check_length(new.length)
-        room = self._room(principal)
+        room = self._room_of(Payer.of(principal))
         try:
-            await room.cover(new.length)
+            await self._cover(room, new)
             kind: UploadKind = "partial" if new.wanted is None else "whole"
             upload = self._begin(principal, new, kind=kind)
             async with self.unit_of_work() as uow:
-                upload = await self._aim(uow, upload, new.wanted)
+                upload, ended = await self._aim(uow, upload, new.wanted)
                 await uow.uploads.add(upload, room.holds)
-                current_scope().change(MODEL_UPLOAD, upload.id, after=_trail(upload))
+                _tell_begun(upload)
                 await uow.commit()
         except BaseException:
             await finish(room.release())
             raise
+        await finish(self._free(upload.payer, ended))
         if new.length == 0:
             return await self._complete(upload, hashlib.sha256())
         if chunk is None:
@@ -173,6 +192,8 @@ class UploadService:
     ) -> ResumableUpload:
         """Make a file of partial uploads, in this order; asked again, it is the same.
 
+        It ends what else the caller is uploading to that path, as `create` does.
+
         Raises:
             UploadNotFoundError, UploadUnfinishedError, UploadPayerError: of one of them.
             FileTooLargeError, TooManyUploadsError, ModelNotFoundError, VersionNotFoundError,
@@ -180,17 +201,20 @@ class UploadService:
         """
         account_id = principal.account_id
         if new.concat is not None:
-            made = await self.journal.find_final(principal.tenant_id, account_id, new.concat)
+            made = await self.journal.find_final(
+                principal.tenant_id, account_id, new.concat, new.metadata
+            )
             if made is not None:
                 current_scope().skip()
                 return made
         final = self._begin(principal, new, kind="final")
         async with self.unit_of_work() as uow:
-            final = await self._aim(uow, final, new.wanted)
+            final, ended = await self._aim(uow, final, new.wanted)
             final = await uow.uploads.concatenate(final, partials, account_id)
             self._check_length(final.length)
-            current_scope().change(MODEL_UPLOAD, final.id, after=_trail(final))
+            _tell_begun(final)
             await uow.commit()
+        await finish(self._free(final.payer, ended))
         return await self._complete(final, None)
 
     async def get(self, principal: Principal, upload_id: UploadId) -> ResumableUpload:
@@ -230,6 +254,11 @@ class UploadService:
             finally:
                 if adding.unnoted:
                     await finish(self.stream.discard([part.key for part in adding.unnoted]))
+                if adding.offset == chunk.offset:
+                    # Whoever sends nothing does not keep it from expiring.
+                    await finish(self._leave(adding))
+        if adding.offset == chunk.offset:
+            return upload
         moved = replace(upload, offset=adding.offset, expires_at=self._expiry())
         if moved.is_complete and moved.kind != "partial":
             return await self._complete(replace(moved, state="verifying"), adding.digest)
@@ -238,23 +267,72 @@ class UploadService:
     async def end(self, principal: Principal, upload_id: UploadId) -> None:
         """End an upload, and free what it holds; a file that it has become stays.
 
+        Those of others into a model are ended by its owner and by who manages models, for nobody
+        else could keep them from holding up a version.
+
         Raises:
             UploadNotFoundError.
         """
         async with self.unit_of_work() as uow:
-            parts = await uow.uploads.remove(upload_id, principal.account_id)
+            parts = await uow.uploads.remove(
+                upload_id, principal.account_id, is_manager=principal.may(MANAGE_MODELS)
+            )
             current_scope().resource(MODEL_UPLOAD, upload_id)
             await uow.commit()
         await finish(self.stream.discard([part.key for part in parts]))
 
-    def _room(self, principal: Principal) -> Room:
+    def _room_of(self, payer: Payer) -> Room:
         return Room(
             budgets=self.budgets,
             bookings=self.bookings,
             clock=self.clock,
-            payer=Payer.of(principal),
+            payer=payer,
             lease=LEASE,
         )
+
+    async def _cover(self, room: Room, new: NewUpload) -> None:
+        """Hold room for all of it; what an earlier upload of the file holds is room for this."""
+        try:
+            await room.cover(new.length)
+        except QuotaExceededError:
+            if new.wanted is None or not await self._make_room(room.payer, new.wanted, new.length):
+                raise
+            await room.cover(new.length)
+
+    async def _make_room(self, payer: Payer, wanted: WantedFile, length: int) -> bool:
+        """End earlier uploads of the file, if what they hold is enough; otherwise they go on."""
+        async with audit_scope(ENDED) as scope:
+            # Its rows are told of when they are committed; all else, by the act this is part of.
+            scope.skip()
+            async with self.unit_of_work() as uow:
+                version = await _find_version(uow, wanted)
+                ended = await self._end_earlier(uow, payer, version, wanted.path)
+                held = [hold for hold in ended.holds if hold.payer == payer]
+                if not held or sum(hold.granted.storage_bytes for hold in held) < length:
+                    return False
+                await uow.commit()
+        await finish(self._free(payer, ended))
+        return True
+
+    async def _end_earlier(
+        self, uow: ModelUnitOfWork, payer: Payer, version: ModelVersion, path: FilePath
+    ) -> _Ended:
+        ended = _Ended()
+        for earlier in await uow.uploads.list_earlier(payer.account_id, version.id, path):
+            ended.parts.extend(await uow.uploads.remove(earlier.id, payer.account_id))
+            ended.holds.extend(earlier.holds)
+            with audit_row(ENDED) as row:
+                row.resource(MODEL_UPLOAD, earlier.id)
+        return ended
+
+    async def _free(self, payer: Payer, ended: _Ended) -> None:
+        """Free at once what the collection and the bookings would free later."""
+        if ended.parts:
+            await self.stream.discard([part.key for part in ended.parts])
+        if ended.holds:
+            room = self._room_of(payer)
+            room.holds.extend(ended.holds)
+            await room.release()
 
     def _expiry(self) -> datetime:
         return self.clock.now() + LIFETIME
@@ -286,14 +364,16 @@ class UploadService:
 
     async def _aim(
         self, uow: ModelUnitOfWork, upload: ResumableUpload, wanted: WantedFile | None
-    ) -> ResumableUpload:
+    ) -> tuple[ResumableUpload, _Ended]:
         """Look up the version, which must take the file, and stays as it is until the commit."""
+        version, ended = None, _Ended()
+        if wanted is not None:
+            version = await _find_version(uow, wanted)
+            ended = await self._end_earlier(uow, upload.payer, version, wanted.path)
         if await uow.uploads.count(upload.payer.account_id) >= MAX_UPLOADS_EACH:
             raise TooManyUploadsError
-        if wanted is None:
-            return upload
-        version = await uow.versions.get(wanted.model_id, wanted.version)
-        version.check_open(wanted.path)
+        if wanted is None or version is None:
+            return upload, ended
         target = Target(
             model_id=wanted.model_id,
             version_id=version.id,
@@ -302,7 +382,7 @@ class UploadService:
             media_type=wanted.media_type,
             sha256=wanted.sha256,
         )
-        return replace(upload, target=target)
+        return replace(upload, target=target), ended
 
     async def _check_next(self, upload: ResumableUpload, chunk: Chunk) -> None:
         if upload.kind == "final" or upload.state != "uploading" or upload.offset != chunk.offset:
@@ -324,6 +404,12 @@ class UploadService:
         await self.completion.renew(upload, lease=LEASE)
         check = None if chunk.checksum is None else hashlib.new(chunk.checksum[0])
         return _Adding(upload=upload, writer=writer, offset=chunk.offset, check=check)
+
+    async def _leave(self, adding: _Adding) -> None:
+        upload = adding.upload
+        await self.journal.leave(
+            upload, writer=adding.writer, offset=adding.offset, expires_at=upload.expires_at
+        )
 
     async def _take_in(self, adding: _Adding, chunk: Chunk) -> None:
         """Store the body part by part; what this process knows of the bytes before stays known."""
@@ -388,6 +474,18 @@ class UploadService:
     ) -> ResumableUpload:
         known = None if digest is None else Digest(digest.digest())
         return await self.completion.complete(upload, known)
+
+
+async def _find_version(uow: ModelUnitOfWork, wanted: WantedFile) -> ModelVersion:
+    version = await uow.versions.get(wanted.model_id, wanted.version)
+    version.check_open(wanted.path)
+    return version
+
+
+def _tell_begun(upload: ResumableUpload) -> None:
+    """Tell the trail, beside the uploads that this one ended."""
+    with audit_row(current_scope().action) as row:
+        row.change(MODEL_UPLOAD, upload.id, after=_trail(upload))
 
 
 async def _hashing(body: AsyncIterable[bytes], check: "hashlib._Hash") -> AsyncIterator[bytes]:

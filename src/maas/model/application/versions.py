@@ -125,10 +125,10 @@ class VersionService:
             current_scope().resource(MODEL_VERSION, version.id)
             check(version.revision)
             before = _trail(version)
-            if status in NEEDS_FILES and await uow.uploads.is_any_under_way(
-                version.id, self.clock.now()
+            if status in NEEDS_FILES and (
+                under_way := await uow.uploads.list_under_way(version.id, self.clock.now())
             ):
-                raise UploadsUnderWayError
+                raise UploadsUnderWayError(under_way)
             version.move_to(status, reason=reason, by=principal.account_id, at=self.clock.now())
             if status == "archived" and (names := await uow.aliases.list_names(version.id)):
                 raise VersionAliasedError(names)

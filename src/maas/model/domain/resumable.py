@@ -1,6 +1,6 @@
 """Uploads that go on where they broke off: what is known of one, and what it may refuse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NewType, TypeAlias
@@ -127,10 +127,17 @@ class UploadsUnderWayError(RuleViolatedError):
     code = "uploads-under-way"
     title = "Files are still being uploaded"
 
-    def __init__(self) -> None:
+    def __init__(self, under_way: Sequence[UploadId]) -> None:
         super().__init__(
-            "Uploads into the version are under way: let them end, or end them, and try again."
+            "Uploads into the version are under way: let them end, or end them, and try again. The "
+            "model's owner, and whoever holds `model:manage`, may end those of others too."
         )
+        self.under_way = under_way
+
+    @property
+    @override
+    def extensions(self) -> Mapping[str, object]:
+        return {"uploads": [str(upload_id) for upload_id in self.under_way]}
 
 
 class InvalidUploadError(InvalidInputError):

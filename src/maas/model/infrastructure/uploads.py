@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from maas.model.application.upload_ports import EarlierUpload
 from maas.model.domain.blob import Digest, Part
 from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import (
@@ -23,6 +24,7 @@ from maas.model.domain.resumable import (
 )
 from maas.model.domain.text import VersionName
 from maas.model.infrastructure.charges import act_in, payer_columns, read_hold, read_payer
+from maas.model.infrastructure.tables import models
 from maas.model.infrastructure.upload_tables import (
     upload_holds,
     upload_parts,
@@ -45,11 +47,16 @@ WHERE id = $1 AND ($2::uuid IS NULL OR account_id = $2)
 """  # noqa: S608  no input in it
 FIND_FINAL: Final = f"""
 SELECT {_COLUMNS} FROM uploads WHERE tenant_id = $1 AND account_id = $2 AND concat = $3
+  AND metadata IS NOT DISTINCT FROM $4
 ORDER BY created_at DESC LIMIT 1
 """  # noqa: S608  no input in it
 BEGIN: Final = """
 UPDATE uploads SET writer = $2, expires_at = $4, updated_at = clock_timestamp()
 WHERE id = $1 AND received = $3 AND state = 'uploading' AND kind <> 'final'
+"""
+LEAVE: Final = """
+UPDATE uploads SET expires_at = $4
+WHERE id = $1 AND writer = $2 AND received = $3 AND state = 'uploading'
 """
 ADD: Final = """
 UPDATE uploads SET received = received + $4, part_count = part_count + $5,
@@ -78,6 +85,7 @@ WHERE id = $1 AND state IN ('uploading', 'verifying')
 DROP_PARTS: Final = """
 DELETE FROM upload_parts WHERE upload_id = $1 RETURNING index, key, size, part_sha256
 """
+MAX_NAMED: Final = 100
 _OPEN: Final = ("uploading", "verifying")
 DROP_HOLDS: Final = "DELETE FROM upload_holds WHERE upload_id = $1"
 
@@ -87,6 +95,11 @@ class SqlUploadRepository:
         self._session = session
 
     async def count(self, account_id: AccountId) -> int:
+        await self._session.execute(
+            select(
+                func.pg_advisory_xact_lock(func.hashtextextended(f"maas.uploads {account_id}", 0))
+            )
+        )
         found = await self._session.scalar(
             select(func.count())
             .select_from(uploads)
@@ -151,11 +164,43 @@ class SqlUploadRepository:
         await self._session.execute(delete(uploads).where(uploads.c.id.in_(partials)))
         return whole
 
-    async def remove(self, upload_id: UploadId, account_id: AccountId) -> list[Part]:
+    async def list_earlier(
+        self, account_id: AccountId, version_id: VersionId, path: FilePath
+    ) -> list[EarlierUpload]:
+        found = await self._session.scalars(
+            select(uploads.c.id)
+            .where(
+                uploads.c.version_id == version_id,
+                uploads.c.path == str(path),
+                uploads.c.account_id == account_id,
+                uploads.c.state.in_(_OPEN),
+            )
+            .order_by(uploads.c.id)
+            .with_for_update()
+        )
+        earlier = {upload_id: EarlierUpload(UploadId(upload_id), []) for upload_id in found}
+        rows = await self._session.execute(
+            select(upload_holds).where(upload_holds.c.upload_id.in_(earlier))
+        )
+        for row in rows.mappings():
+            earlier[row["upload_id"]].holds.append(read_hold(row, read_payer(row)))
+        return list(earlier.values())
+
+    async def remove(
+        self, upload_id: UploadId, account_id: AccountId, *, is_manager: bool = False
+    ) -> list[Part]:
+        into_model_of_theirs = exists().where(
+            models.c.id == uploads.c.model_id,
+            models.c.tenant_id == uploads.c.tenant_id,
+            true() if is_manager else models.c.owner_id == account_id,
+        )
         found = await self._session.scalar(
             select(uploads.c.id)
-            .where(uploads.c.id == upload_id, uploads.c.account_id == account_id)
-            .with_for_update()
+            .where(
+                uploads.c.id == upload_id,
+                or_(uploads.c.account_id == account_id, into_model_of_theirs),
+            )
+            .with_for_update(of=uploads)
         )
         if found is None:
             raise UploadNotFoundError
@@ -186,19 +231,20 @@ class SqlUploadRepository:
             delete(upload_parts).where(upload_parts.c.upload_id == upload_id)
         )
 
-    async def is_any_under_way(self, version_id: VersionId, at: datetime) -> bool:
-        found = await self._session.scalar(
-            select(
-                exists().where(
-                    uploads.c.version_id == version_id,
-                    or_(
-                        uploads.c.state == "verifying",
-                        and_(uploads.c.state == "uploading", uploads.c.expires_at > at),
-                    ),
-                )
+    async def list_under_way(self, version_id: VersionId, at: datetime) -> list[UploadId]:
+        found = await self._session.scalars(
+            select(uploads.c.id)
+            .where(
+                uploads.c.version_id == version_id,
+                or_(
+                    uploads.c.state == "verifying",
+                    and_(uploads.c.state == "uploading", uploads.c.expires_at > at),
+                ),
             )
+            .order_by(uploads.c.id)
+            .limit(MAX_NAMED)
         )
-        return bool(found)
+        return [UploadId(upload_id) for upload_id in found]
 
 
 class PostgresUploads:
@@ -217,10 +263,10 @@ class PostgresUploads:
         return read_upload(row)
 
     async def find_final(
-        self, tenant_id: TenantId, account_id: AccountId, concat: str
+        self, tenant_id: TenantId, account_id: AccountId, concat: str, metadata: str | None
     ) -> ResumableUpload | None:
         async with self._database.tenant(tenant_id) as connection:
-            row = await connection.fetchrow(FIND_FINAL, tenant_id, account_id, concat)
+            row = await connection.fetchrow(FIND_FINAL, tenant_id, account_id, concat, metadata)
         return None if row is None else read_upload(row)
 
     async def begin(
@@ -229,6 +275,12 @@ class PostgresUploads:
         async with self._writing(upload.payer.tenant_id) as connection:
             done = await connection.execute(BEGIN, upload.id, writer, offset, expires_at)
         return bool(done == "UPDATE 1")
+
+    async def leave(
+        self, upload: ResumableUpload, *, writer: UUID, offset: int, expires_at: datetime
+    ) -> None:
+        async with self._writing(upload.payer.tenant_id) as connection:
+            await connection.execute(LEAVE, upload.id, writer, offset, expires_at)
 
     async def add(
         self,

@@ -137,7 +137,8 @@ async def describe_uploads(uploads: Uploads) -> Response:
         "`path`, and may have `media_type` and `sha256` (hexadecimal). The body may be the first "
         "bytes. `Upload-Concat: partial` begins a part of a file that others come beside, and "
         "`final;` with their URLs makes one file of them, in that order, which uses them up. "
-        "`Location` is where the bytes go with PATCH."
+        "`Location` is where the bytes go with PATCH. Whatever else you are uploading to that path "
+        "of the version is ended: if no answer came, ask again."
     ),
     response_class=Response,
     openapi_extra=_CHUNK_BODY,
@@ -224,7 +225,11 @@ async def append_to_upload(
     status_code=204,
     dependencies=[requires("model:write"), SPEAKS_TUS],
     summary="End an upload, and free what it holds",
-    description="In whatever state; a file that it has become stays. Its URL is gone then.",
+    description=(
+        "In whatever state; a file that it has become stays. Its URL is gone then. Who owns a "
+        "model, or holds `model:manage`, may end any upload into it, for it keeps the version from "
+        "being ready: that refusal names them."
+    ),
 )
 @audited("model_upload.ended")
 async def end_upload(upload_id: UploadIdPath, caller: Caller, uploads: Uploads) -> None:
