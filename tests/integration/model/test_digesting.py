@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
-from maas.model.application.digesting import DigestService
+from maas.model.application.digesting import AGAIN_AT_MOST, MAX_TRIES, DigestService
 from maas.model.application.ports import ArtifactStoreUnavailableError
 from maas.model.application.upload_completion import Completion
 from maas.model.domain.blob import Digest, Part
@@ -17,10 +17,12 @@ from maas.model.infrastructure.verifying import PostgresVerifyingUploads
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
+from tests.fakes.clock import FakeClock
 from tests.fakes.recorder import make_call
-from tests.integration.model.conftest import PART_BYTES, Registry
+from tests.integration.model.conftest import PART_BYTES, Registry, make_principal
 from tests.integration.model.test_files import CONTENT, make_draft
 from tests.integration.model.test_uploads import Sending
+from tests.integration.user.charging import make_tenant
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -64,7 +66,11 @@ async def leave_verifying(sending: Sending, superuser: Connection) -> UploadId:
         await sending.concatenate(*partials)
     sending.registry = registry
     await superuser.execute("UPDATE uploads SET updated_at = updated_at - interval '1 minute'")
-    return UploadId(await superuser.fetchval("SELECT id FROM uploads WHERE kind = 'final'"))
+    return UploadId(
+        await superuser.fetchval(
+            "SELECT id FROM uploads WHERE kind = 'final' ORDER BY created_at DESC"
+        )
+    )
 
 
 class WithoutDigests(Registry):
@@ -117,6 +123,48 @@ async def test_what_cannot_be_done_now_is_left_for_later(
     assert tried
     assert await state_of(superuser, upload_id) == ("verifying", None)
     assert await digests.run_once()
+
+
+class Breaking:
+    """Digests, but not what begins with this part: an error nobody foresaw."""
+
+    def __init__(self, registry: Registry, key: str) -> None:
+        self._registry, self._key = registry, key
+
+    async def digest(self, parts: Sequence[Part]) -> Digest:
+        if parts[0].key == self._key:
+            raise TimeoutError
+        return await self._registry.store.digest(parts)
+
+
+async def test_an_upload_that_breaks_keeps_no_other_waiting_and_fails_in_the_end(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    bad = await leave_verifying(sending, superuser)
+    stranger = make_principal(await make_tenant(superuser))
+    other = Sending(
+        sending.registry,
+        await make_draft(sending.registry, stranger),
+        stranger,
+    )
+    await superuser.execute("UPDATE uploads SET updated_at = updated_at - interval '1 hour'")
+    good = await leave_verifying(other, superuser)
+    parts = await sending.registry.journal.list_parts(sending.principal.tenant_id, bad)
+    clock = FakeClock(SystemClock().now())
+    breaking = replace(digests, digester=Breaking(sending.registry, parts[0].key), clock=clock)
+
+    both = await breaking.run_once(), await breaking.run_once(), await breaking.run_once()
+
+    assert both == (True, True, False)
+    assert await state_of(superuser, good) == ("done", None)
+    assert await state_of(superuser, bad) == ("verifying", None)
+    for _ in range(MAX_TRIES - 1):
+        assert not await breaking.run_once()
+        clock.move(AGAIN_AT_MOST)
+        assert await breaking.run_once()
+    assert await state_of(superuser, bad) == ("failed", "upload-not-completed")
+    clock.move(AGAIN_AT_MOST)
+    assert not await breaking.run_once()
 
 
 async def test_nobody_else_takes_an_upload_that_is_being_digested(
