@@ -88,10 +88,33 @@ class TestPush:
         self, registry: FakeRegistry, board: Board, folder: Path
     ) -> None:
         await send(registry, board, folder)
+        fill(folder, {"config.json": b"[]"})
 
         done = await send(registry, board, folder)
 
         assert (done.version, done.sent) == ("1.0.1", 2)
+
+    async def test_the_same_folder_is_the_same_version(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        await send(registry, board, folder, alias="production")
+
+        again = await send(registry, board, folder, alias="production")
+        draft = await send(registry, board, folder, is_ready=False)
+
+        assert (again.version, again.status, again.sent) == ("1.0.0", "ready", 0)
+        assert (draft.version, draft.sent) == ("1.0.1", 2)
+        assert registry.count("POST", "/versions$") == 2
+
+    async def test_one_file_more_is_another_version(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        await send(registry, board, folder)
+        fill(folder, {"notes.txt": b""})
+
+        done = await send(registry, board, folder)
+
+        assert done.version == "1.0.1"
 
     async def test_a_ready_version_of_the_same_bytes_is_no_work(
         self, registry: FakeRegistry, board: Board, folder: Path
