@@ -12,7 +12,7 @@ from maas.audit.public import AuditScope
 from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
-from maas.model.domain.resumable import UploadPayerError
+from maas.model.domain.resumable import UploadNotFoundError, UploadPayerError
 from maas.model.infrastructure.charges import book_due
 from maas.model.infrastructure.collection import open_ledger
 from maas.shared.domain.ids import ApiKeyId, new_id
@@ -308,6 +308,31 @@ class TestUploads:
 
         assert held == (0, SIZE)
         assert await balance(superuser, quota) == (SIZE, 0)
+
+    async def test_what_is_begun_again_takes_the_room_of_the_first(
+        self, sending: Sending, superuser: Superuser, quota: UUID, settings: Settings
+    ) -> None:
+        first = await sending.begin(ROOM)
+        await sending.send(first, CONTENT)
+
+        again = await sending.begin(ROOM)
+        await book_due(settings.database, sending.registry.budgets)
+
+        assert await balance(superuser, quota) == (0, ROOM)
+        with pytest.raises(UploadNotFoundError):
+            await sending.look(first)
+        assert (await sending.look(again)).offset == 0
+
+    async def test_what_would_not_fit_all_the_same_ends_nothing(
+        self, sending: Sending, superuser: Superuser, quota: UUID
+    ) -> None:
+        first = await sending.begin(SIZE)
+
+        with pytest.raises(QuotaExceededError):
+            await sending.begin(ROOM + 1)
+
+        assert (await sending.look(first)).state == "uploading"
+        assert await balance(superuser, quota) == (0, SIZE)
 
     async def test_only_parts_of_one_payer_are_put_together(
         self, sending: Sending, superuser: Superuser, quota: UUID

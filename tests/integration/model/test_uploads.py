@@ -2,14 +2,17 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import asyncpg
 import pytest
 
+from maas.audit.public import current_scope
+from maas.model.application.known_digests import KnownDigests
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
-from maas.model.application.uploads import Chunk, KnownDigests, NewUpload, WantedFile
+from maas.model.application.uploads import Chunk, NewUpload, WantedFile
 from maas.model.domain.blob import Digest, DigestMismatchError
 from maas.model.domain.file import FilePath
 from maas.model.domain.formats import PickleRefusedError
@@ -25,6 +28,7 @@ from maas.model.domain.resumable import (
     UploadTakenOverError,
     UploadUnfinishedError,
 )
+from maas.shared.domain.ids import AccountId, new_id
 from maas.shared.domain.principal import Principal
 from tests.integration.model.conftest import MAX_FILE_BYTES, PART_BYTES, Registry, acting_as
 from tests.integration.model.test_files import (
@@ -49,12 +53,17 @@ class Sending:
     principal: Principal
 
     async def begin(
-        self, length: int = len(CONTENT), *, sha256: Digest | None = None, partial: bool = False
+        self,
+        length: int = len(CONTENT),
+        *,
+        sha256: Digest | None = None,
+        partial: bool = False,
+        path: FilePath = PATH,
     ) -> UploadId:
         wanted = WantedFile(
             model_id=self.draft.model_id,
             version=NAME,
-            path=PATH,
+            path=path,
             media_type="application/octet-stream",
             sha256=sha256,
         )
@@ -331,6 +340,98 @@ class TestConcatenation:
 
         assert sending.files() == before
         assert await sending.draft.read(FilePath(str(PATH))) == CONTENT
+
+
+class TestBegunAgain:
+    async def test_the_first_upload_is_ended(self, sending: Sending) -> None:
+        lost = await sending.begin()
+        await sending.send(lost, CONTENT[: PART_BYTES * 2])
+
+        again = await sending.begin()
+
+        assert sending.files() == 0
+        with pytest.raises(UploadNotFoundError):
+            await sending.look(lost)
+        await sending.send(again, CONTENT)
+        await sending.draft.move("ready")
+        assert await sending.draft.read() == CONTENT
+
+    async def test_whoever_is_still_sending_to_the_first_is_told(self, sending: Sending) -> None:
+        first = await sending.begin()
+        stuck, has_begun = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield bytes(PART_BYTES)
+            has_begun.set()
+            await stuck.wait()
+            yield bytes(PART_BYTES)
+
+        sender = asyncio.create_task(sending.send(first, b"", body=body(), size=None))
+        await has_begun.wait()
+        await sending.begin()
+        stuck.set()
+
+        with pytest.raises((UploadTakenOverError, UploadNotFoundError)):
+            await sender
+        assert sending.files() == 0
+
+    async def test_of_many_at_once_one_stays(
+        self, sending: Sending, superuser: "asyncpg.Connection[asyncpg.Record]"
+    ) -> None:
+        await asyncio.gather(*(sending.begin() for _ in range(5)))
+
+        assert await superuser.fetchval("SELECT count(*) FROM uploads") == 1
+
+    async def test_putting_together_ends_it_too(self, sending: Sending) -> None:
+        lost = await sending.begin()
+        part = await sending.begin(len(CONTENT), partial=True)
+        await sending.send(part, CONTENT)
+
+        final = await sending.concatenate(part)
+
+        assert final.state == "done"
+        with pytest.raises(UploadNotFoundError):
+            await sending.look(lost)
+
+    async def test_other_paths_parts_and_people_go_on(self, sending: Sending) -> None:
+        other_path = await sending.begin(path=FilePath("other"))
+        part = await sending.begin(partial=True)
+        colleague = replace(sending.principal, account_id=AccountId(new_id()))
+        theirs = Sending(sending.registry, sending.draft, colleague)
+        by_them = await theirs.begin()
+
+        await sending.begin()
+
+        assert (await sending.look(other_path)).state == "uploading"
+        assert (await sending.look(part)).state == "uploading"
+        assert (await theirs.look(by_them)).state == "uploading"
+
+    async def test_what_is_refused_ends_nothing(self, sending: Sending) -> None:
+        first = await sending.begin()
+
+        with pytest.raises(UploadNotFoundError):
+            await sending.concatenate(UploadId(new_id()))
+        with pytest.raises(FileTooLargeError):
+            await sending.begin(MAX_FILE_BYTES + 1)
+
+        assert (await sending.look(first)).state == "uploading"
+
+    async def test_it_is_in_the_trail(
+        self, sending: Sending, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[tuple[str, str | None]] = []
+
+        async def write(session: object, call: object) -> Callable[[], None]:
+            del session, call
+            told.extend((row.action, row.resource_id) for row in current_scope().rows)
+            return lambda: None
+
+        first = await sending.begin()
+        monkeypatch.setattr(sending.registry.audit, "write", write)
+
+        again = await sending.begin()
+
+        assert told == [("model_upload.ended", str(first)), ("test.acted", str(again))]
 
 
 class TestEnd:
