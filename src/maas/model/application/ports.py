@@ -168,6 +168,11 @@ class ModelUnitOfWork(Protocol):
     """One transaction over the registry.
 
     `commit()` turns a lost race for a name into `ModelNameTakenError` or `VersionTakenError`.
+
+    Locks are taken in one order, or two transactions could wait for one another: an upload's
+    claim; one model or one version; an alias, then the count of aliases; a blob; uploads by their
+    ids; rows of searches by their versions' ids, which triggers see to. Models, versions and
+    aliases are locked `FOR NO KEY UPDATE`, so that nobody who adds a row that refers to them waits.
     """
 
     models: ModelRepository

@@ -31,7 +31,7 @@ class SqlAliasRepository:
                 model_aliases.c.name == name,
                 model_aliases.c.tenant_id == self._tenant_id,
             )
-            .with_for_update()
+            .with_for_update(key_share=True)
         )
         return found.one()
 

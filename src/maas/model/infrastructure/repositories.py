@@ -104,7 +104,7 @@ _VERSION_METRICS = _entries(version_metrics, model_versions)
 
 
 class SqlModelRepository:
-    """What lies in tables beside the model's own is read with it, and written by `write`."""
+    """What lies in tables beside the model's own is read after it, and written by `write`."""
 
     def __init__(
         self, session: AsyncSession, tenant_id: TenantId | None, principal: Principal | None
@@ -116,21 +116,25 @@ class SqlModelRepository:
 
     async def get(self, model_id: ModelId, *, deleted: bool = False) -> Model:
         found = await self._session.execute(
-            select(Model, _TAGS, _MODEL_METADATA)
+            select(Model)
             .where(
                 models.c.id == model_id,
                 models.c.tenant_id == self._tenant_id,
                 true() if deleted else models.c.deleted_at.is_(None),
                 is_seen(self._principal),
             )
-            .with_for_update(of=models)
+            .with_for_update(key_share=True)
         )
-        row = found.one_or_none()
-        if row is None or (deleted and await self._is_purged(model_id)):
+        model: Model | None = found.scalar_one_or_none()
+        if model is None or (deleted and await self._is_purged(model_id)):
             raise ModelNotFoundError
-        model: Model = row[0]
-        tags, entries = row[1:]
         if model not in self._before:
+            # A statement of its own: the one that waits for the lock sees other tables as they
+            # were before it waited.
+            beside = await self._session.execute(
+                select(_TAGS, _MODEL_METADATA).select_from(models).where(models.c.id == model_id)
+            )
+            tags, entries = beside.one()
             model.tags, model.metadata = set(tags or ()), dict(entries or {})
             self._before[model] = set(model.tags), dict(model.metadata)
         return model
@@ -212,7 +216,7 @@ class SqlModelRepository:
 
 
 class SqlVersionRepository:
-    """What lies in tables beside the version's own is read with it, and written by `write`."""
+    """What lies in tables beside the version's own is read after it, and written by `write`."""
 
     def __init__(
         self, session: AsyncSession, tenant_id: TenantId | None, principal: Principal | None
@@ -230,7 +234,7 @@ class SqlVersionRepository:
             is_seen(self._principal),
         )
         statement = (
-            select(ModelVersion, _VERSION_METADATA, _VERSION_METRICS, VERSION_FACTS)
+            select(ModelVersion)
             .where(
                 model_versions.c.model_id == model_id,
                 model_versions.c.tenant_id == self._tenant_id,
@@ -240,15 +244,23 @@ class SqlVersionRepository:
             .options(selectinload(ModelVersion.files))  # type: ignore[arg-type]  # mapped imperatively
         )
         if lock:
-            statement = statement.with_for_update(of=model_versions)
-        row = (await self._session.execute(statement)).one_or_none()
-        if row is None:
+            statement = statement.with_for_update(key_share=True)
+        version = (await self._session.execute(statement)).scalar_one_or_none()
+        if version is None:
             if not await self._session.scalar(select(is_live)):
                 raise ModelNotFoundError
             raise VersionNotFoundError
-        version: ModelVersion = row[0]
-        entries, metrics, facts = row[1:]
         if version not in self._before:
+            # A statement of its own, as for models; the model may have gone meanwhile as well.
+            beside = await self._session.execute(
+                select(_VERSION_METADATA, _VERSION_METRICS, VERSION_FACTS)
+                .select_from(model_versions)
+                .where(model_versions.c.id == version.id, is_live)
+            )
+            row = beside.one_or_none()
+            if row is None:
+                raise ModelNotFoundError
+            entries, metrics, facts = row
             version.metadata = dict(entries or {})
             # A whole number comes back from JSON as one.
             version.metrics = {key: float(value) for key, value in (metrics or {}).items()}
