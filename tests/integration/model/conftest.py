@@ -12,10 +12,11 @@ from maas.audit.public import audit_scope
 from maas.model.application.arrivals import Arrivals
 from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
+from maas.model.application.known_digests import KnownDigests
 from maas.model.application.models import ModelService
 from maas.model.application.transfers import TransferSlots
 from maas.model.application.upload_completion import Completion
-from maas.model.application.uploads import KnownDigests, UploadService
+from maas.model.application.uploads import UploadService
 from maas.model.application.versions import VersionService
 from maas.model.infrastructure.artifacts import PartedArtifactStore
 from maas.model.infrastructure.charges import PostgresStorageBookings

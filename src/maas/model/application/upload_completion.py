@@ -1,7 +1,6 @@
 """From the last byte of an upload to the file it becomes."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -9,13 +8,13 @@ import structlog
 from maas.audit.public import Actor, audit_scope, find_scope
 from maas.model.application.arrivals import Arrival, Arrivals
 from maas.model.application.ports import BlobDigester, ModelUnitOfWork
-from maas.model.application.storage import NOTHING, Room, StorageBookings
+from maas.model.application.storage import Room, StorageBookings
 from maas.model.application.upload_ports import PartStream, UploadJournal
 from maas.model.domain.blob import Blob, Digest, Upload
 from maas.model.domain.resumable import ResumableUpload, UploadEndedError
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import MaasError, TooManyRequestsError, UnavailableError
-from maas.user.public import Budgets, QuotaUnavailableError
+from maas.user.public import Budgets
 
 DIGESTED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
 """Of so much a request computes the digest itself, where its bytes were not all seen in order."""
@@ -38,15 +37,10 @@ class Completion:
     bookings: StorageBookings
     clock: Clock
 
-    async def renew(self, upload: ResumableUpload, *, lease: timedelta) -> None:
+    async def renew(self, upload: ResumableUpload) -> None:
         """Begin the leases of what an upload holds anew."""
-        room = await self._room(upload, lease=lease)
-        for hold in room.holds:
-            try:
-                await self.budgets.progress(hold, NOTHING)
-            except QuotaUnavailableError:
-                # What is stored after the lease is booked late, and exactly so.
-                _log.warning("storage_lease_not_renewed", hold_id=str(hold.id))
+        room = await self._room(upload)
+        await room.renew()
 
     async def complete(self, upload: ResumableUpload, digest: Digest | None) -> ResumableUpload:
         """Make a file of a complete upload, or leave it `verifying`, to be digested apart.
@@ -104,15 +98,12 @@ class Completion:
 
         await self.arrivals.admit(arrival, also=have_it_done)
 
-    async def _room(
-        self, upload: ResumableUpload, *, lease: timedelta = timedelta(hours=1)
-    ) -> Room:
+    async def _room(self, upload: ResumableUpload) -> Room:
         holds = await self.journal.list_holds(upload.payer.tenant_id, upload.id)
         return Room(
             budgets=self.budgets,
             bookings=self.bookings,
             clock=self.clock,
             payer=upload.payer,
-            lease=lease,
             holds=holds,
         )

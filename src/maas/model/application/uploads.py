@@ -1,7 +1,6 @@
 """Files that come in pieces: begun, gone on with wherever they broke off, put together, ended."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from maas.audit.public import ChangeValue, audit_row, audit_scope, current_scope
 from maas.model.application.finishing import finish
+from maas.model.application.known_digests import KnownDigests
 from maas.model.application.ports import FileTooLargeError, ModelUnitOfWork
 from maas.model.application.storage import Room, StorageBookings
 from maas.model.application.trail import MODEL_UPLOAD
@@ -50,7 +50,6 @@ LIFETIME: Final = timedelta(hours=24)
 """An upload that nobody goes on with expires after so long."""
 
 LEASE: Final = LIFETIME + timedelta(hours=1)
-MAX_KNOWN_DIGESTS: Final = 10_000
 
 ENDED: Final = "model_upload.ended"
 
@@ -97,27 +96,6 @@ class Chunk:
     body: AsyncIterable[bytes]
 
 
-@dataclass(slots=True)
-class KnownDigests:
-    """Hashes of what this process has seen of uploads from their first byte on."""
-
-    _known: "OrderedDict[UploadId, tuple[int, RunningDigest]]" = field(default_factory=OrderedDict)
-
-    def take(self, upload_id: UploadId, offset: int) -> RunningDigest | None:
-        """Give a hash of all bytes before the offset, if there is one; it is not kept then."""
-        known = self._known.pop(upload_id, None)
-        if offset == 0:
-            return hashlib.sha256()
-        return known[1] if known is not None and known[0] == offset else None
-
-    def keep(self, upload_id: UploadId, offset: int, digest: RunningDigest | None) -> None:
-        if digest is None:
-            return
-        self._known[upload_id] = offset, digest
-        if len(self._known) > MAX_KNOWN_DIGESTS:
-            self._known.popitem(last=False)
-
-
 @dataclass(slots=True, kw_only=True)
 class _Adding:
     """One request that adds to an upload: where it is, and what is not noted yet."""
@@ -125,7 +103,7 @@ class _Adding:
     upload: ResumableUpload
     writer: UUID
     offset: int
-    check: "hashlib._Hash | None"
+    check: RunningDigest | None
     digest: RunningDigest | None = None
     unnoted: list[Part] = field(default_factory=list)
 
@@ -401,7 +379,7 @@ class UploadService:
         if not is_open:
             again = await self.journal.get(upload.payer.tenant_id, upload.id, None)
             raise again.why_not(chunk.offset)
-        await self.completion.renew(upload, lease=LEASE)
+        await self.completion.renew(upload)
         check = None if chunk.checksum is None else hashlib.new(chunk.checksum[0])
         return _Adding(upload=upload, writer=writer, offset=chunk.offset, check=check)
 
@@ -488,7 +466,7 @@ def _tell_begun(upload: ResumableUpload) -> None:
         row.change(MODEL_UPLOAD, upload.id, after=_trail(upload))
 
 
-async def _hashing(body: AsyncIterable[bytes], check: "hashlib._Hash") -> AsyncIterator[bytes]:
+async def _hashing(body: AsyncIterable[bytes], check: RunningDigest) -> AsyncIterator[bytes]:
     async for chunk in body:
         check.update(chunk)
         yield chunk

@@ -18,6 +18,7 @@ from maas.model.application.ports import (
 from maas.model.application.transfers import TooManyOwnTransfersError
 from maas.model.application.uploads import Chunk, NewUpload
 from maas.model.domain.blob import DigestMismatchError, InvalidDigestError
+from maas.model.domain.facts import ArchiveRefusedError, LyingHeaderError
 from maas.model.domain.file import InvalidFilePathError
 from maas.model.domain.formats import PickleRefusedError
 from maas.model.domain.model import ModelNotFoundError
@@ -44,7 +45,7 @@ from maas.model.domain.version import (
     VersionNotFoundError,
 )
 from maas.model.interface.answers import API
-from maas.model.interface.bodies import OCTETS, body_of
+from maas.model.interface.bodies import OCTETS, announced_size, body_of
 from maas.model.interface.dependencies import Uploads
 from maas.model.interface.tus import (
     CHECKSUMS,
@@ -89,6 +90,8 @@ _ADDING = (
     ArtifactStoreFullError,
     CorruptBlobError,
     PickleRefusedError,
+    LyingHeaderError,
+    ArchiveRefusedError,
     DigestMismatchError,
     ModelNotFoundError,
     VersionNotFoundError,
@@ -237,10 +240,9 @@ async def end_upload(upload_id: UploadIdPath, caller: Caller, uploads: Uploads) 
 
 
 def _chunk(request: Request, *, offset: int) -> Chunk:
-    announced = request.headers.get("content-length", "")
     return Chunk(
         offset=offset,
-        size=int(announced) if announced.isdecimal() else None,
+        size=announced_size(request.headers),
         checksum=checksum_in(request.headers),
         body=body_of(request),
     )
