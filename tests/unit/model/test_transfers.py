@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from starlette.types import Message
@@ -10,8 +11,11 @@ from maas.model.application.transfers import TooManyOwnTransfersError, TransferS
 from maas.model.infrastructure.buffers import MemoryBudget
 from maas.model.interface import pace as pace_module
 from maas.model.interface.pace import LEAST_BYTES, Pace, PacedResponse
+from maas.shared.domain.call import serving
 from maas.shared.domain.errors import SlowRequestError
 from maas.shared.domain.ids import AccountId, new_id
+from tests.fakes.edge import make_principal
+from tests.fakes.recorder import make_call
 
 ADA, BOB = AccountId(new_id()), AccountId(new_id())
 
@@ -48,10 +52,35 @@ class TestMemoryBudget:
             with pytest.raises(TooManyTransfersError):
                 grow(11)
             with budget.holding(1):
-                pass
+                grow(9)
 
         with budget.holding(10):
             pass
+
+    def test_who_holds_much_leaves_everybody_a_share(self) -> None:
+        budget = MemoryBudget(16)
+
+        with ExitStack() as stack:
+            hold(stack, budget, ADA, 8)
+            for account in (ADA, BOB):
+                with pytest.raises(TooManyTransfersError):
+                    hold(stack, budget, account, 3)
+            hold(stack, budget, BOB, 2)
+            with pytest.raises(TooManyTransfersError):
+                hold(stack, budget, BOB, 1)
+            hold(stack, budget, None, 6)
+
+        with ExitStack() as stack:
+            hold(stack, budget, BOB, 8)
+
+
+def hold(stack: ExitStack, budget: MemoryBudget, account: AccountId | None, size: int) -> None:
+    """Have the account hold so many bytes; no account is a task of ours."""
+    call = make_call()
+    if account is not None:
+        call.act_as(replace(make_principal(), account_id=account))
+    with serving(call):
+        stack.enter_context(budget.holding(size))
 
 
 class TestPace:
