@@ -11,6 +11,7 @@ from maas.model.domain.alias import (
     AliasName,
     AliasNotFoundError,
     InvalidAliasNameError,
+    VersionAliasedError,
     VersionNotReadyError,
 )
 from maas.model.domain.text import Reason, VersionName
@@ -110,3 +111,13 @@ class TestRemove:
     def test_of_what_points_nowhere_is_refused(self) -> None:
         with pytest.raises(AliasNotFoundError):
             make_alias().remove(by=ADA, at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("count", "named"), [(1, "`a0`"), (5, "`a4`"), (6, "`a4` and 1 more"), (1000, "and 995 more")]
+)
+def test_who_is_to_move_many_aliases_is_told_a_few(count: int, named: str) -> None:
+    error = VersionAliasedError([f"a{number}" for number in range(count)])
+
+    assert f"{named} at another version" in str(error.detail)
+    assert len(str(error.detail)) < 200

@@ -19,6 +19,7 @@ POINTED_AT: frozenset[VersionStatus] = frozenset({"ready", "deprecated"})
 MAX_ALIASES: Final = 1_000
 """Of one model, that point somewhere; all of a version are words of its one row for searches."""
 
+_NAMED: Final = 5
 _TICK = timedelta(microseconds=1)
 _NAME = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _DOTS = re.compile(r"\.{1,2}")
@@ -71,9 +72,10 @@ class VersionAliasedError(RuleViolatedError):
     title = "An alias points at the version"
 
     def __init__(self, names: list[str]) -> None:
+        named = ", ".join(f"`{name}`" for name in names[:_NAMED])
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         super().__init__(
-            f"Point {', '.join(f'`{name}`' for name in names)} at another version, or delete it, "
-            "before this one is archived."
+            f"Point {named}{more} at another version, or delete it, before this one is archived."
         )
 
 
