@@ -12,7 +12,7 @@ from maas.audit.public import Actor, AuditScope
 from maas.model.application.collection import Progress
 from maas.model.application.ports import StoredFolder
 from maas.model.application.trail import MODEL
-from maas.model.infrastructure.repositories import claim_number
+from maas.model.infrastructure.blob_repository import claim_number
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
