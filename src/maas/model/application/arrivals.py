@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -24,6 +25,9 @@ from maas.model.domain.text import VersionName
 from maas.model.public import ModelId, VersionId
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import new_id
+
+SCATTERED_TIMES: Final = 4
+"""Kept bytes are scattered if they are in so many times the parts they came in now, and a few."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +58,7 @@ class Arrival:
     upload: Upload
     room: Room
     lost: Blob | None = None
+    scattered: Blob | None = None
     facts: Facts | None = None
     is_commit_tried: bool = False
 
@@ -84,7 +89,7 @@ class Arrivals:
         if any(digest != blob.sha256 for digest in arrival.digests):
             raise DigestMismatchError
         arrival.facts = await self.facts.read(arrival.path, blob)
-        arrival.lost = await self._find_lost(blob)
+        await self._look_at_kept(arrival)
         bookings = arrival.room.split(blob.size, [new_id() for _ in arrival.room.holds])
         taken, is_kept = await self._refer(arrival, bookings, also)
         await finish(self._conclude(arrival, bookings, is_kept=is_kept))
@@ -110,17 +115,22 @@ class Arrivals:
         # If the commit stands, with parts that were there before, its bookings tell the quotas.
         await arrival.room.release()
 
-    async def _find_lost(self, blob: Blob) -> Blob | None:
-        """Look up what is kept of these bytes, if the store has not all of it any more.
+    async def _look_at_kept(self, arrival: Arrival) -> None:
+        """Look up what is kept of these bytes, and whether its rows are to be replaced.
 
-        Its rows are then to be replaced, which mends every file of the same bytes.
+        So they are if the store has not all of it any more, which mends every file of the same
+        bytes; and if it is in far more parts, for everybody's reading would be slow for ever.
         """
+        blob = arrival.upload.blob
         async with self.unit_of_work() as uow:
             kept = await uow.blobs.find(blob.sha256)
-        if kept is None or await self.artifacts.has_all(kept):
-            return None
-        _log.warning("blob_parts_lost", sha256=str(kept.sha256))
-        return kept
+        if kept is None:
+            return
+        if not await self.artifacts.has_all(kept):
+            _log.warning("blob_parts_lost", sha256=str(kept.sha256))
+            arrival.lost = kept
+        elif len(kept.parts) > SCATTERED_TIMES * (len(blob.parts) + SCATTERED_TIMES):
+            arrival.scattered = kept
 
     async def _refer(
         self,
@@ -137,7 +147,9 @@ class Arrivals:
             replaced = current.find_digest(path)
             old = current.files.get(path)
             before = None if old is None else file_trail(old)
-            is_kept = await uow.blobs.keep(blob, at=now, instead_of=arrival.lost)
+            is_kept = await uow.blobs.keep(
+                blob, at=now, instead_of=arrival.lost or arrival.scattered
+            )
             file = current.put_file(
                 path, blob, media_type=arrival.media_type, by=payer.account_id, at=now
             )
@@ -157,7 +169,10 @@ class Arrivals:
         return taken, is_kept
 
     async def _conclude(self, arrival: Arrival, bookings: list[Booking], *, is_kept: bool) -> None:
-        """Book what the file takes, and remove the parts that nothing refers to any more."""
+        """Book what the file takes, and remove the parts that nothing refers to any more.
+
+        Of parts that are whole but scattered somebody may be reading: the collection has them.
+        """
         await arrival.room.settle(bookings)
         unused = arrival.lost if is_kept else arrival.upload.blob
         if unused is not None:

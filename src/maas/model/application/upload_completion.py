@@ -7,7 +7,7 @@ import structlog
 
 from maas.audit.public import Actor, audit_scope, find_scope
 from maas.model.application.arrivals import Arrival, Arrivals
-from maas.model.application.ports import BlobDigester, ModelUnitOfWork
+from maas.model.application.ports import BlobDigester, CorruptBlobError, ModelUnitOfWork
 from maas.model.application.storage import Room, StorageBookings
 from maas.model.application.upload_ports import PartStream, UploadJournal
 from maas.model.domain.blob import Blob, Digest, Upload
@@ -50,11 +50,23 @@ class Completion:
                 gone; or not at the moment, and it is tried again.
         """
         parts = await self.journal.list_parts(upload.payer.tenant_id, upload.id)
-        if digest is None:
-            if upload.length > DIGESTED_AT_ONCE_BYTES:
-                return upload
-            digest = await self.digester.digest(parts)
-        blob = Blob(sha256=digest, size=upload.length, parts=tuple(parts))
+        if sum(part.size for part in parts) != upload.length:
+            # Somebody has ended or completed it meanwhile.
+            return await self._look(upload)
+        if digest is None and upload.length > DIGESTED_AT_ONCE_BYTES:
+            return upload
+        try:
+            digest = digest or await self.digester.digest(parts)
+            blob = Blob(sha256=digest, size=upload.length, parts=tuple(parts))
+            return await self._make_file(upload, blob)
+        except CorruptBlobError:
+            # Parts of what was ended meanwhile are gone, and nothing is damaged.
+            now = await self._look(upload)
+            if now.state == "verifying":
+                raise
+            return now
+
+    async def _make_file(self, upload: ResumableUpload, blob: Blob) -> ResumableUpload:
         # An act of its own: the request it is part of has told the trail of another.
         outer = find_scope()
         if outer is not None and outer.action == UPLOADED:
@@ -66,12 +78,20 @@ class Completion:
             except UploadEndedError:
                 # Somebody else has completed it, or failed to.
                 scope.skip()
-                return await self.journal.get(upload.payer.tenant_id, upload.id, None)
+                return await self._look(upload)
             except MaasError as exc:
                 if not isinstance(exc, _PASSING):
                     await self.refuse(upload, exc)
                 raise
         return replace(upload, state="done")
+
+    async def _look(self, upload: ResumableUpload) -> ResumableUpload:
+        """Look at it anew.
+
+        Raises:
+            UploadNotFoundError: it was ended.
+        """
+        return await self.journal.get(upload.payer.tenant_id, upload.id, None)
 
     async def refuse(self, upload: ResumableUpload, error: MaasError) -> None:
         """Have an upload failed for good: its bytes go, and nothing is held for it any more."""

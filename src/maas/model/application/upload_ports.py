@@ -1,6 +1,6 @@
 """What uploads that go on where they broke off need from the outside."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
@@ -80,11 +80,16 @@ class UploadRepository(Protocol):
     async def add(self, upload: ResumableUpload, holds: Sequence[Hold]) -> None: ...
 
     async def concatenate(
-        self, final: ResumableUpload, partials: Sequence[UploadId], account_id: AccountId
+        self,
+        final: ResumableUpload,
+        partials: Sequence[UploadId],
+        account_id: AccountId,
+        *,
+        check: Callable[[ResumableUpload], None],
     ) -> ResumableUpload:
         """Let the final upload have the parts and the holds of these, which are gone then.
 
-        It is told back with the length that comes of them.
+        It is told back with the length that comes of them; `check` judges it before.
 
         Raises:
             UploadNotFoundError, UploadUnfinishedError: of one of the partial uploads.

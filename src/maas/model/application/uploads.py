@@ -174,6 +174,7 @@ class UploadService:
 
         Raises:
             UploadNotFoundError, UploadUnfinishedError, UploadPayerError: of one of them.
+            UploadInPiecesError: all of them together came in too many parts.
             FileTooLargeError, TooManyUploadsError, ModelNotFoundError, VersionNotFoundError,
                 VersionFrozenError, TooManyFilesError, FilePathConflictError: as `create`.
         """
@@ -186,10 +187,15 @@ class UploadService:
                 current_scope().skip()
                 return made
         final = self._begin(principal, new, kind="final")
+
+        def check(whole: ResumableUpload) -> None:
+            self._check_length(whole.length)
+            if whole.part_count > self._max_parts(whole.length) + len(partials):
+                raise UploadInPiecesError
+
         async with self.unit_of_work() as uow:
             final, ended = await self._aim(uow, final, new.wanted)
-            final = await uow.uploads.concatenate(final, partials, account_id)
-            self._check_length(final.length)
+            final = await uow.uploads.concatenate(final, partials, account_id, check=check)
             _tell_begun(final)
             await uow.commit()
         await finish(self._free(final.payer, ended))
@@ -367,8 +373,11 @@ class UploadService:
             raise upload.why_not(chunk.offset)
         if chunk.size is not None and chunk.size > upload.length - upload.offset:
             raise FileTooLargeError(upload.length)
-        if upload.part_count >= upload.length // self.part_bytes + SPARE_PARTS:
+        if upload.part_count >= self._max_parts(upload.length):
             raise UploadInPiecesError
+
+    def _max_parts(self, length: int) -> int:
+        return length // self.part_bytes + SPARE_PARTS
 
     async def _open(self, upload: ResumableUpload, chunk: Chunk) -> _Adding:
         """Become the one who adds to the upload, and renew what it holds."""

@@ -1,6 +1,6 @@
 """Uploads in the database: begun and ended in units of work, their parts noted by raw asyncpg."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -126,7 +126,12 @@ class SqlUploadRepository:
             )
 
     async def concatenate(
-        self, final: ResumableUpload, partials: Sequence[UploadId], account_id: AccountId
+        self,
+        final: ResumableUpload,
+        partials: Sequence[UploadId],
+        account_id: AccountId,
+        *,
+        check: Callable[[ResumableUpload], None],
     ) -> ResumableUpload:
         rows = await self._session.execute(
             select(uploads)
@@ -147,6 +152,7 @@ class SqlUploadRepository:
         length = sum(row.length for row in found.values())
         count = sum(row.part_count for row in found.values())
         whole = _with_bytes(final, length=length, part_count=count)
+        check(whole)
         await self.add(whole, ())
         first = 0
         for partial in partials:
