@@ -50,6 +50,9 @@ def push(
     version: Annotated[
         str | None, typer.Option("--version", help="The version [the next number].")
     ] = None,
+    is_new: Annotated[
+        bool, typer.Option("--new", help="Make a version even of what the newest one has already.")
+    ] = False,
     alias: Annotated[
         str | None, typer.Option("--alias", help="A name to point at the version once it is ready.")
     ] = None,
@@ -71,16 +74,20 @@ def push(
 ) -> None:
     """Push a folder as a version of a model.
 
-    What the version has already is not sent again. If the line breaks, run it again: it goes on
-    where it ended. Ends with 0 if all is there, 3 if the line broke for good, 1 if it was refused.
+    What the version has already is not sent again, and where the newest version has exactly these
+    files it is that one. If the line breaks, run it again: it goes on where it ended. Ends with 0
+    if all is there, 3 if the line broke for good, 1 if it was refused.
     """
     if alias is not None and not is_ready:
         raise fail("an alias points at a ready version: leave out --no-ready or --alias", code=2)
+    if is_new and version is not None:
+        raise fail("--version names the version: leave out --new", code=2)
     push_module = load("maas.client.push")
     options = push_module.PushOptions(
         folder=folder,
         name=name,
         version=version,
+        is_new=is_new,
         alias=alias,
         framework=framework,
         is_ready=is_ready,

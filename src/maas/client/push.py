@@ -18,6 +18,7 @@ from maas.client.uploads import Uploader, UploadPace
 FIRST_VERSION = "1.0.0"
 UNDER_WAY = "uploads-under-way"
 OPEN = frozenset({"pending", "uploading"})
+TAKEN = OPEN | {"ready"}
 
 _NUMBERED = re.compile(r"(?P<head>v?(?:\d{1,9}\.){0,5})(?P<last>\d{1,9})")
 
@@ -30,6 +31,7 @@ class PushOptions:
     alias: str | None
     framework: str | None
     is_ready: bool
+    is_new: bool
     with_hidden: bool
     with_links: bool
     parallel: int
@@ -94,23 +96,48 @@ async def _choose_version(
     A newest version that is this folder already is taken, too: whoever is not sure that a push
     ended runs it again.
     """
-    wanted = options.version
-    if wanted is None and state.version is not None:
-        begun = await registry.find_version(model, state.version)
-        if begun is not None and begun.status in OPEN:
-            return begun
-    if wanted is None:
-        versions = await registry.list_versions(model)
-        if options.is_ready and versions and versions[0].status == "ready":
-            there = await registry.list_files(model, versions[0].version)
-            if await _is_all_of_it(there, found, state, board):
-                return versions[0]
-        wanted = _next_version(versions)
-    version = await registry.find_version(model, wanted)
-    if version is None:
-        version = await registry.create_version(model, wanted)
+    if options.version is not None:
+        version = await registry.find_version(model, options.version)
+        if version is None:
+            version = await registry.create_version(model, options.version)
+        state.begin(version.version)
+        return version
+
+    async def is_same(version: RemoteVersion) -> bool:
+        if version.status not in TAKEN:
+            return False
+        there = await registry.list_files(model, version.version)
+        if not await _is_all_of_it(there, found, state, board):
+            return False
+        hint = "" if options.is_new else "  (--new makes another version)"
+        board.line(f"{'same':<9} {model.name} {version.version} has exactly these files{hint}")
+        return True
+
+    begun = await _find_begun(registry, model, state, is_new=options.is_new)
+    if begun is not None and (begun.status in OPEN or await is_same(begun)):
+        return begun
+    versions = await registry.list_versions(model)
+    if versions and not options.is_new and await is_same(versions[0]):
+        version = versions[0]
+    else:
+        version = await registry.create_version(model, _next_version(versions))
     state.begin(version.version)
     return version
+
+
+async def _find_begun(
+    registry: Registry, model: RemoteModel, state: PushState, *, is_new: bool
+) -> RemoteVersion | None:
+    """Find the version of a push that did not end, or of one that left it open.
+
+    Where a new one is wanted, the first alone counts: running that push again goes on with it.
+    """
+    if state.version is None or (is_new and state.is_whole):
+        return None
+    begun = await registry.find_version(model, state.version)
+    if begun is None or (state.is_whole and begun.status not in OPEN):
+        return None
+    return begun
 
 
 async def _is_all_of_it(
@@ -183,9 +210,10 @@ class _Push:
         await run_all(work, at_once=options.parallel)
         status = await self._publish(options)
         if options.alias is not None:
-            await self.registry.set_alias(self.model, options.alias, self.version.version)
-            self.board.line(f"{'alias':<9} {options.alias} is {self.version.version} now")
-        if status not in OPEN:
+            await self._point(options.alias)
+        if status in OPEN:
+            self.state.note_whole()
+        else:
             self.state.end()
         return Pushed(
             model=self.model.name,
@@ -195,6 +223,16 @@ class _Push:
             sent=len(sent),
             size=sum(file.size for file in found.files),
         )
+
+    async def _point(self, alias: str) -> None:
+        """Point the alias at the version; where it does so already, nothing is asked for."""
+        version = self.version.version
+        before = await self.registry.find_alias(self.model, alias)
+        if before is not None and before.version == version:
+            self.board.line(f"{'alias':<9} {alias} is {version} already")
+            return
+        await self.registry.set_alias(self.model, alias, version)
+        self.board.line(f"{'alias':<9} {alias} is {version} now")
 
     async def _list_there(self) -> dict[str, RemoteFile]:
         files = await self.registry.list_files(self.model, self.version.version)

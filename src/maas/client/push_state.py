@@ -35,6 +35,7 @@ class _Digest(BaseModel):
 
 class _Kept(BaseModel):
     version: str | None = None
+    is_whole: bool = False
     digests: dict[str, _Digest] = {}
     uploads: dict[str, StoredUpload] = {}
 
@@ -56,10 +57,16 @@ class PushState:
     def version(self) -> str | None:
         return self._kept.version
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether a push of the version has ended, and left it open."""
+        return self._kept.is_whole
+
     def begin(self, version: str) -> None:
         """Note the version; uploads that were for another one are forgotten."""
         if version != self._kept.version:
             self._kept.version = version
+            self._kept.is_whole = False
             self._kept.uploads = {}
             self._save()
 
@@ -84,6 +91,11 @@ class PushState:
     def drop_upload(self, path: str) -> None:
         if self._kept.uploads.pop(path, None) is not None:
             self._save()
+
+    def note_whole(self) -> None:
+        """Note that all of the folder is up, and the version still open."""
+        self._kept.is_whole = True
+        self._save()
 
     def end(self) -> None:
         """Forget all of it: the folder is up."""

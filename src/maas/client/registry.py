@@ -182,6 +182,14 @@ class Registry:
         path = _alias_path(model, alias)
         return await self.api.get(path, RemoteAlias, keeps_all=self.keeps_all)
 
+    async def find_alias(self, model: RemoteModel, alias: str) -> RemoteAlias | None:
+        try:
+            return await self.get_alias(model, alias)
+        except RefusedError as exc:
+            if exc.status == NOT_FOUND:
+                return None
+            raise
+
     async def set_alias(
         self, model: RemoteModel, alias: str, version: str, *, reason: str | None = None
     ) -> RemoteAlias:

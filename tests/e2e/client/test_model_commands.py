@@ -99,6 +99,7 @@ async def test_the_journey(maas: Maas, folder: Path, url: str, tmp_path: Path) -
     signed_in = await sign_in(maas)
     pushed = await maas("model", "push", str(folder), "--alias", "production")
     again = await maas("model", "push", str(folder), "--version", "1.0.0")
+    same = await maas("model", "push", str(folder), "--alias", "production")
     models = await maas("model", "ls", "--json")
     versions = await maas("model", "ls", "bot")
     pulled = await maas("model", "pull", "bot@production", str(tmp_path / "here"))
@@ -111,6 +112,8 @@ async def test_the_journey(maas: Maas, folder: Path, url: str, tmp_path: Path) -
     assert pushed.stdout == "bot 1.0.0 is ready: 17.8 MB, 2 of 2 files sent."
     assert "production is 1.0.0 now" in pushed.stderr
     assert again.stdout == "bot 1.0.0 is ready: 17.8 MB, 0 of 2 files sent."
+    assert (same.exit_code, same.stdout) == (0, again.stdout), same.stderr
+    assert "production is 1.0.0 already" in same.stderr
     assert [each["name"] for each in json.loads(models.stdout)] == ["bot"], models.stderr
     assert "1.0.0" in versions.stdout
     assert "production" in versions.stdout
@@ -137,14 +140,15 @@ async def test_keys_and_what_cannot_be_done(maas: Maas, url: str, tmp_path: Path
     missing = await maas("model", "pull", "nothing", str(tmp_path / "here"))
     wrong = await maas("login", "--username", "ada", "--password-stdin", text="not-it")
     odd = await maas("model", "push", "anywhere", "--alias", "a", "--no-ready")
+    both = await maas("model", "push", "anywhere", "--new", "--version", "1.0.0")
     statuses = await ask(first), await ask(kept())
     left = await maas("logout")
     gone = await maas("model", "ls")
 
     assert again.exit_code == 0, again.stderr
     assert statuses == (401, 200), "signing in again ends the earlier key"
-    assert [each.exit_code for each in (nobody, missing, wrong, odd, left, gone)] == [
-        *(1, 1, 1, 2, 0, 1)
+    assert [each.exit_code for each in (nobody, missing, wrong, odd, both, left, gone)] == [
+        *(1, 1, 1, 2, 2, 0, 1)
     ]
     assert f"There is no key for {url}" in nobody.stderr
     assert "There is no model nothing in your tenant that you may read." in missing.stderr

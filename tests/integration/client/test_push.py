@@ -40,6 +40,7 @@ async def send(
     version: str | None = None,
     alias: str | None = None,
     is_ready: bool = True,
+    is_new: bool = False,
     failures: int = 4,
     key: str = KEY,
     pace: UploadPace = PACE,
@@ -51,6 +52,7 @@ async def send(
         alias=alias,
         framework=None,
         is_ready=is_ready,
+        is_new=is_new,
         with_hidden=False,
         with_links=False,
         parallel=2,
@@ -94,17 +96,96 @@ class TestPush:
 
         assert (done.version, done.sent) == ("1.0.1", 2)
 
+    @pytest.mark.parametrize("is_ready", [True, False])
     async def test_the_same_folder_is_the_same_version(
-        self, registry: FakeRegistry, board: Board, folder: Path
+        self,
+        registry: FakeRegistry,
+        board: Board,
+        folder: Path,
+        said: io.StringIO,
+        is_ready: bool,  # noqa: FBT001  pytest passes parameters by name
     ) -> None:
         await send(registry, board, folder, alias="production")
 
-        again = await send(registry, board, folder, alias="production")
-        draft = await send(registry, board, folder, is_ready=False)
+        again = await send(registry, board, folder, is_ready=is_ready, alias="production")
 
         assert (again.version, again.status, again.sent) == ("1.0.0", "ready", 0)
-        assert (draft.version, draft.sent) == ("1.0.1", 2)
-        assert registry.count("POST", "/versions$") == 2
+        assert registry.count("POST", "/versions$") == 1
+        assert registry.count("PUT", "/aliases/") == 1
+        assert "same      bot 1.0.0 has exactly these files" in said.getvalue()
+        assert "alias     production is 1.0.0 already" in said.getvalue()
+
+    async def test_an_alias_moves_to_the_version_that_is_the_same(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        registry.add("bot", "0.9.0", {})
+        registry.add("bot", "1.0.0", FILES)
+        place = registry.models["bot"], "production"
+        registry.aliases[place] = "0.9.0"
+
+        done = await send(registry, board, folder, alias="production")
+
+        assert (done.version, registry.aliases[place]) == ("1.0.0", "1.0.0")
+
+    async def test_an_open_version_of_another_machine_is_finished(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        registry.add("bot", "1.0.0", FILES).status = "uploading"
+
+        done = await send(registry, board, folder)
+
+        assert (done.version, done.status, done.sent) == ("1.0.0", "ready", 0)
+
+    @pytest.mark.parametrize("status", ["archived", "deprecated", "validating"])
+    async def test_a_version_that_is_out_of_use_is_not_taken(
+        self, registry: FakeRegistry, board: Board, folder: Path, status: str
+    ) -> None:
+        registry.add("bot", "1.0.0", FILES).status = status
+
+        assert (await send(registry, board, folder)).version == "1.0.1"
+
+    async def test_an_older_version_of_the_same_bytes_is_not_taken(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        registry.add("bot", "1.0.0", FILES)
+        registry.add("bot", "1.1.0", {"config.json": b"[]"})
+
+        assert (await send(registry, board, folder)).version == "1.1.1"
+
+    async def test_the_same_bytes_are_another_version_if_told_so(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        await send(registry, board, folder)
+
+        draft = await send(registry, board, folder, is_new=True, is_ready=False)
+        other = await send(registry, board, folder, is_new=True)
+        named = await send(registry, board, folder, version="2.0.0")
+
+        assert (draft.version, draft.sent, draft.status) == ("1.0.1", 2, "uploading")
+        assert (other.version, other.sent, other.status) == ("1.0.2", 2, "ready")
+        assert (named.version, named.sent) == ("2.0.0", 2)
+
+    async def test_a_new_version_that_was_begun_is_gone_on_with(
+        self, registry: FakeRegistry, board: Board, folder: Path
+    ) -> None:
+        await send(registry, board, folder)
+        registry.cuts = [150_000, 0, 0, 0]
+        with pytest.raises(LineBrokenError):
+            await send(registry, board, folder, is_new=True, failures=3)
+        registry.cuts = []
+
+        async def refuse(request: web.Request) -> web.StreamResponse:
+            return problem(403, "forbidden", "Not yours to move")
+
+        registry.lie("PUT", ".*/aliases/production", refuse)
+        with pytest.raises(RefusedError):
+            await send(registry, board, folder, is_new=True, alias="production")
+        registry.lies.clear()
+
+        done = await send(registry, board, folder, is_new=True, alias="production")
+
+        assert (done.version, done.status, done.sent) == ("1.0.1", "ready", 0)
+        assert registry.aliases == {(registry.models["bot"], "production"): "1.0.1"}
 
     async def test_one_file_more_is_another_version(
         self, registry: FakeRegistry, board: Board, folder: Path
