@@ -117,6 +117,8 @@ class Api:
             found = URL()
         if found.host is None or found.origin() != self.access.url.origin():
             raise StrangeAnswerError("it names a place on another server")
+        if found.user is not None or found.password is not None:
+            raise StrangeAnswerError("it names a place for somebody else to sign in at")
         return found
 
     @asynccontextmanager

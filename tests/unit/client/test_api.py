@@ -31,6 +31,8 @@ def test_an_upload_is_where_its_own_server_says(url: str, location: str, found: 
         "http://a:8000@evil/api/v1/uploads/1",
         "file:///etc/passwd",
         "http://[::1",
+        "http://user:pw@a:8000/api/v1/uploads/1",
+        "http://user@a:8000/api/v1/uploads/1",
     ],
 )
 def test_another_server_does_not_see_the_key(location: str) -> None:
