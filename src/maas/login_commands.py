@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from maas.model_commands import Url, explaining, say
-from maas.terminal import fail, load
+from maas.terminal import fail, load, warn
 
 
 def login(
@@ -34,6 +34,8 @@ def login(
         raise fail("--password-stdin needs --username", code=2)
     with explaining():
         address = _address(url)
+        if load("maas.client.credentials:Access")(url=address, key="").is_exposed:
+            warn(f"the password goes to {address} unencrypted: anybody on the way can read it")
         name = username if username is not None else typer.prompt(f"User name at {address}")
         if password_stdin:
             password = sys.stdin.readline().rstrip("\r\n")

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from maas.terminal import errors, fail, load, output, printable
+from maas.terminal import errors, fail, load, output, printable, warn
 
 T = TypeVar("T")
 
@@ -265,8 +265,7 @@ async def _with_api(
 ) -> T:
     access = load("maas.client.credentials:find_access")(url=url, key_file=key_file)
     if access.is_exposed:
-        warning = f"the key goes to {access.url} unencrypted: anybody on the way can read it"
-        errors.print(f"[yellow]warning:[/] {escape(printable(warning))}", highlight=False)
+        warn(f"the key goes to {access.url} unencrypted: anybody on the way can read it")
     with load("maas.client.board:Board")(errors) as board:
         async with load("maas.client.api:Api")(access, notice=board.notice) as api:
             return await work(api, board)

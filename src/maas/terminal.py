@@ -37,6 +37,11 @@ def fail(message: str, *, code: int = 1) -> typer.Exit:
     return typer.Exit(code)
 
 
+def warn(message: str) -> None:
+    text = escape(printable(message))
+    errors.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+
+
 def refuse_settings(exc: InvalidSettingsError) -> typer.Exit:
     for problem in exc.problems:
         errors.print(f"[bold red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
