@@ -193,6 +193,8 @@ def _keep_doomed_parts_out() -> None:
 
 
 def _guard() -> None:
+    # The revocation undoes what default privileges may have given.
+    op.execute(f"REVOKE ALL ON {', '.join(TABLES)} FROM PUBLIC, maas_app, maas_system")
     op.execute("ALTER TABLE purged_models ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE purged_models FORCE ROW LEVEL SECURITY")
     op.execute(

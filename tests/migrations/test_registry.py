@@ -291,6 +291,25 @@ def test_processes_of_before_write_while_it_runs_and_after(
     assert asyncio.run(count(servers, f"{sizes} m.name = 'after' AND v.size IN (40003, 8)")) == 2
 
 
+def test_nobody_has_more_than_was_granted_whatever_is_given_by_default(
+    config: Config, servers: Servers
+) -> None:
+    given = "GRANT ALL ON TABLES TO PUBLIC, maas_app, maas_system"
+    asyncio.run(execute(servers, DATABASE, f"ALTER DEFAULT PRIVILEGES FOR ROLE maas_owner {given}"))
+
+    command.upgrade(config, "0022_collection")
+
+    held = """
+        SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a LEFT JOIN pg_roles r
+            ON r.oid = a.grantee
+        WHERE c.relname IN ('freed_blobs', 'doomed_parts', 'collection_progress', 'purged_models')
+          AND a.grantee <> c.relowner AND (r.rolname IS DISTINCT FROM 'maas_system'
+            OR a.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
+          AND (c.relname, a.privilege_type) <> ('purged_models', 'SELECT')
+    """
+    assert asyncio.run(count(servers, held)) == 0
+
+
 def test_cut_short_it_goes_on_and_back_and_forth_loses_nothing(
     config: Config, servers: Servers
 ) -> None:

@@ -171,15 +171,18 @@ class TestGivingBack:
         assert await balance(superuser, quota) == (0, 0)
 
 
-class Silent:
-    """Writes no events."""
+class Told:
+    """Takes the collection's events."""
+
+    def __init__(self) -> None:
+        self.scopes: list[AuditScope] = []
 
     async def write(
         self,
         connection: Superuser,  # noqa: ARG002  the port's
         scopes: Sequence[AuditScope],
     ) -> None:
-        assert not scopes
+        self.scopes += scopes
 
 
 class Deaf(PostgresBudgets):
@@ -285,13 +288,15 @@ class TestUploads:
         upload = await sending.begin()
         await sending.send(upload, CONTENT[:PART_BYTES])
         later = SystemClock().now() + timedelta(days=2)
-        async with open_ledger(settings.database, events=Silent()) as ledger:
+        told = Told()
+        async with open_ledger(settings.database, events=told) as ledger:
             assert ledger is not None
             ended = await ledger.end_uploads(expired_before=later)
 
         await book_due(settings.database, sending.registry.budgets)
 
         assert ended == 1
+        assert [scope.action for scope in told.scopes] == ["model_upload.expired"]
         assert await balance(superuser, quota) == (0, 0)
 
     async def test_what_is_put_together_is_charged_for_once(

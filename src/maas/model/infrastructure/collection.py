@@ -11,13 +11,14 @@ import asyncpg
 from maas.audit.public import Actor, AuditScope
 from maas.model.application.collection import Progress
 from maas.model.application.ports import StoredFolder
-from maas.model.application.trail import MODEL
+from maas.model.application.trail import MODEL, MODEL_UPLOAD
 from maas.model.infrastructure.blob_repository import claim_number
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
 
 PURGED_ACTION = "model.purged"
+EXPIRED_ACTION = "model_upload.expired"
 UPLOADS_AT_ONCE: Final = 20
 MODELS_AT_ONCE: Final = 20
 FILES_AT_ONCE: Final = 2_000
@@ -33,6 +34,7 @@ _END: Final = """
         SELECT id FROM uploads WHERE expires_at < $1 AND state <> 'verifying'
         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) expired
     WHERE u.id = expired.id
+    RETURNING u.id, u.tenant_id, u.state, u.kind, u.length, u.version_id, u.path
 """
 # The lock on a model keeps whoever restores it waiting; by then it is in the other table.
 _DELETED: Final = """
@@ -113,7 +115,13 @@ class PostgresCollectionLedger:
         self._events = events
 
     async def end_uploads(self, *, expired_before: datetime) -> int:
-        return _count(await self._connection.execute(_END, expired_before, UPLOADS_AT_ONCE))
+        async with self._connection.transaction():
+            ended = await self._connection.fetch(_END, expired_before, UPLOADS_AT_ONCE)
+            # Of the others it was told long ago what became of them.
+            expired = [_scope_of_upload(row) for row in ended if row["state"] == "uploading"]
+            if expired:
+                await self._events.write(self._connection, expired)
+        return len(ended)
 
     async def purge_models(self, *, deleted_before: datetime) -> int:
         async with self._connection.transaction():
@@ -189,6 +197,20 @@ def _scope_of(row: asyncpg.Record) -> AuditScope:
     scope = AuditScope(PURGED_ACTION, tenant_id=TenantId(row["tenant_id"]))
     scope.actor = Actor("system", None, name="collection")
     scope.change(MODEL, row["id"], before={"name": row["name"]})
+    return scope
+
+
+def _scope_of_upload(row: asyncpg.Record) -> AuditScope:
+    scope = AuditScope(EXPIRED_ACTION, tenant_id=TenantId(row["tenant_id"]))
+    scope.actor = Actor("system", None, name="collection")
+    version_id = row["version_id"]
+    before = {
+        "kind": row["kind"],
+        "length": row["length"],
+        "version_id": None if version_id is None else str(version_id),
+        "path": row["path"],
+    }
+    scope.change(MODEL_UPLOAD, row["id"], before=before)
     return scope
 
 
