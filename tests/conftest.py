@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from maas.shared.infrastructure.database import Database
@@ -20,6 +21,10 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings, load_settings
 from tests.cleaner import Cleaner
 from tests.servers import TEMPLATE, RunningServers, Servers, migrate_template
+
+# The same cases every time: what a change breaks is its own doing, not the dice's.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS_VARIABLE = "MAAS_TEST_SERVERS"

@@ -303,6 +303,8 @@ class TestFuzzed:
 
     @given(st.text(alphabet="./\\aC:\0\u202e", max_size=9))
     def test_no_path_gets_out_of_the_folder(self, name: str) -> None:
+        # What makes the archive ends names at a NUL; the reader is shown those as bytes, above.
+        name = name.partition("\0")[0]
         if not _take_or_refuse(make_zip({name: b"x"})):
             return
 

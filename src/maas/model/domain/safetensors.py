@@ -4,6 +4,7 @@ Python's own JSON would build objects of twenty times the header's size before a
 said about them. What the reference implementation refuses is refused here as well.
 """
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -23,7 +24,12 @@ MAX_DIMENSIONS = 64
 _LENGTH_BYTES = 8
 
 _BLANK = rb"[ \t\n\r]*+"
-_CHARACTERS = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))'
+# A surrogate is a character only beside its other half.
+_UNIT = (
+    rb"u(?:(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}"
+    rb"|[dD][89ABab][0-9A-Fa-f]{2}\\u[dD][C-Fc-f][0-9A-Fa-f]{2})"
+)
+_CHARACTERS = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|' + _UNIT + b"))"
 _TEXT = re.compile(b'"' + _CHARACTERS + b"{0,16384}+")
 # No other thread runs while an expression is matched, and so a long text is passed in pieces.
 _MORE = re.compile(_CHARACTERS + b"{1,16384}+")
@@ -43,6 +49,8 @@ _MEMBER = re.compile(
 )
 _AFTER_NOTE = re.compile(_BLANK + rb"(?:,(?=" + _BLANK + rb'")|(?=\}))' + _BLANK)
 _AFTER = re.compile(rb"([,}])" + _BLANK)
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,19}")  # up to the digits of 2**64
+_DECODED_BYTES = 64 * 1024
 _BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -80,6 +88,7 @@ class _Header:
         self._elements: Counter[str] = Counter()
 
     def read(self, data_bytes: int) -> Facts:
+        self._check_encoding()
         self._expect(_OPENING)
         is_over = self._passes(_CLOSING) is not None
         names: set[str] = set()
@@ -99,6 +108,16 @@ class _Header:
             raise _lie("something follows its header's end")
         self._check_spans(data_bytes)
         return self._facts()
+
+    def _check_encoding(self) -> None:
+        # In pieces, for the whole of it as text would take four times the memory.
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            for start in range(0, len(self._text), _DECODED_BYTES):
+                decoder.decode(self._text[start : start + _DECODED_BYTES])
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            raise _lie("its header is not UTF-8") from None
 
     def _passes(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
         found = pattern.match(self._text, self._at)
@@ -122,12 +141,8 @@ class _Header:
         self._pass_text()
         if self._at - start > MAX_NAME_BYTES:
             raise BoundReachedError
-        quoted = self._text[start : self._at]
+        text = self._text[start : self._at].decode()
         self._expect(_COLON)
-        try:
-            text = quoted.decode()
-        except UnicodeDecodeError:
-            raise _lie("a name in it is not UTF-8") from None
         return str(json.loads(text)) if "\\" in text else text[1:-1]
 
     def _skip_notes(self) -> None:
@@ -192,7 +207,7 @@ def _numbers(text: bytes | None) -> list[int]:
     if not text.strip():
         return []
     numbers = [number.strip() for number in text.split(b",", MAX_DIMENSIONS)]
-    if not all(number.isdigit() and len(number) <= 20 for number in numbers):  # noqa: PLR2004  digits of 2**64
+    if not all(map(_NUMBER.fullmatch, numbers)):
         raise _lie("an entry has something else where numbers should be")
     return [int(number) for number in numbers]
 
