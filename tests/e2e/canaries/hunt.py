@@ -19,6 +19,10 @@ MIN_SECRET_CHARS = 12
 PLANTED = "planted"
 STREAM_SINK = f"redis {STREAM}"
 
+_IN_THE_TRAIL = {
+    *("audit_log.payload", "audit_log.resource_id", "audit_outbox.payload", STREAM_SINK),
+}
+
 KEPT = {
     # What a browser says of itself: a personal field of the event, apart from what is hashed and
     # erased with its person, and shown to them in the list of their sessions.
@@ -28,8 +32,14 @@ KEPT = {
     },
     # What a file is called is what the event is about, and where the answer says it is.
     "file name": {
-        *("audit_log.payload", "audit_log.resource_id", "audit_outbox.payload", STREAM_SINK),
-        *("version_files.path", "an answer's headers"),
+        *_IN_THE_TRAIL,
+        *("version_files.path", "file_charges.path", "an answer's headers"),
+    },
+    "tag": {*_IN_THE_TRAIL, "model_tags.tag", "version_search.tags"},
+    "alias": {
+        *_IN_THE_TRAIL,
+        *("model_aliases.name", "model_alias_moves.alias", "version_search.aliases"),
+        "an answer's headers",
     },
 }
 """What may be found, by the place it was put in: everything else is a leak."""

@@ -19,7 +19,10 @@ from tests.e2e.routes.world import Case
 MARK: Final = "zqcanary"
 FOUND: Final = re.compile(rf"{MARK}([0-9a-f]{{6}})".encode())
 
-TOLD_BACK: Final = {"field name", "path", "file name"}
+NAMES: Final = {"path": "file name", "tag": "tag", "alias": "alias"}
+"""What people call things, by the parameter of the path: it is kept as what it is."""
+
+TOLD_BACK: Final = {"field name", "path", *NAMES.values()}
 """Places whose words are told back to their sender, and must be found nowhere else.
 
 `errors` names the field that is not known, and `instance` is the path that was asked for.
@@ -145,7 +148,7 @@ def _by_url(canaries: Canaries, key: str, case: Case) -> Iterator[Shot]:
     yield Shot(query=f"?token={canaries.make('long query', key)}{'x' * 9000}")
     yield Shot(query=f"?cursor={canaries.make('cursor', key)}&limit={canaries.make('limit', key)}")
     for name in case.values:
-        place = "file name" if name == "path" else "path"
+        place = NAMES.get(name, "path")
         odd = quote(canaries.make(place, key))
         yield Shot(values={**case.values, name: odd})
 
