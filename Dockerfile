@@ -43,6 +43,7 @@ COPY --from=builder /opt/maas /opt/maas
 ENV PATH=/opt/maas/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2 \
     MAAS_DATA_DIR=/var/lib/maas \
     MAAS_LOG_FORMAT=json
 

@@ -18,6 +18,8 @@ _INTERPRETER = {
     # Children run in the folder of whoever started us; modules lying there are none of ours. The
     # variable reaches what they spawn in turn.
     "PYTHONSAFEPATH": "1",
+    # Each of glibc's arenas keeps what its threads once had: 11 MiB more where files go to S3.
+    "MALLOC_ARENA_MAX": "2",
 }
 
 

@@ -31,8 +31,8 @@ MAX_BUFFERED_BYTES = 1024**3
 """What the buffers of a process may take: of files in one request, of resumable uploads, and of
 downloads, each.
 
-With parts of 16 MiB that is 32 large files at once each way, twice what one caller may have; four
-of them are everybody's share.
+With parts of 12 MiB that is 42 large files at once each way, more than twice what one caller may
+have; five of them are everybody's share.
 """
 
 SENT_BYTES = 256 * 1024

@@ -201,7 +201,7 @@ class StorageSettings(Section):
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None
     max_file_bytes: int = Field(64 * 1024**3, ge=1)
-    part_bytes: int = Field(16 * 1024**2, ge=64 * 1024, le=64 * 1024**2)
+    part_bytes: int = Field(12 * 1024**2, ge=64 * 1024, le=64 * 1024**2)
     unused_grace_minutes: int = Field(60, ge=0, le=43_200)
     keep_deleted_days: int = Field(30, ge=0, le=36_500)
 
