@@ -1,5 +1,6 @@
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -113,7 +114,8 @@ class TestRequestId:
 
         made = UUID(answer.headers["x-request-id"])
         assert (made.version, made.variant) == (7, "specified in RFC 4122")
-        assert abs((made.int >> 80) - (new_id().int >> 80)) < 10_000
+        # Not beside `new_id`: after thousands of ids at once its clock is that many ms ahead.
+        assert abs((made.int >> 80) - time.time_ns() // 1_000_000) < 10_000
 
     async def test_two_are_never_the_same(self, client: httpx.AsyncClient) -> None:
         ids = {(await client.get("/health/live")).headers["x-request-id"] for _ in range(100)}
