@@ -14,11 +14,30 @@ from typing_extensions import override
 from maas.model.domain.archive import MAX_ENTRIES, read_archive
 from maas.model.domain.facts import ArchiveRefusedError, Facts
 from maas.model.domain.reading import read
-from tests.factories.weights import fetcher, make_zip
+from tests.factories.weights import fetcher, make_safetensors, make_zip
 
 LIMIT_BYTES = 64 * 1024 * 1024
 SOUND = make_zip({"a/config.json": b"{}" * 50, "a/weights.bin": bytes(range(256)) * 9, "b": b""})
 MANY = {str(number): b"" for number in range(MAX_ENTRIES)}
+TYPED = bytes.fromhex(
+    "504b03042d0000000800d172765d34cb2b26ffffffffffffffff010014002d01001000230000000000000011"
+    "00000000000000cb48cdc9c95728c9482d4a55c8c0ce0600504b01021e032d0000000800d172765d34cb2b26"
+    "11000000230000000100000000000000010000008011000000002d504b06062c000000000000001e032d0000"
+    "00000000000000010000000000000001000000000000002f000000000000004400000000000000504b060700"
+    "000000730000000000000001000000504b050600000000010001002f000000440000000000"
+)
+"""What Info-ZIP 3.0 made of what was piped into it."""
+
+PIPED = bytes.fromhex(
+    "504b03042d00080008002273765d00000000ffffffffffffffff010014002d01001000000000000000000000"
+    "00000000000000cb48cdc9c90700504b070886a6103607000000000000000500000000000000504b01021e03"
+    "2d00080008002273765d86a6103607000000050000000100000000000000010000008011000000002d504b05"
+    "0600000000010001002f000000520000000000"
+)
+"""The same where what it made went into a pipe as well."""
+
+PICKLED = b"\x80\x04\x95" + bytes(50)
+PACKINGS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
 
 
 def facts_of(content: bytes, limit_bytes: int = LIMIT_BYTES) -> Facts:
@@ -120,6 +139,8 @@ class TestTaken:
             make_large(is_full=False),
             with_directory(local(b"a", b"x"), listed(b"a", b"x", 0), comment=0xFFFF),
             with_directory(local(b"a", b"x", extra=bytes(900)), listed(b"a", b"x", 0)),
+            TYPED,
+            PIPED,
             streamed(descriptor(b"x")),
             streamed(descriptor(b"x", code="Q")),
             streamed(descriptor(b"x", sign=b"")),
@@ -157,9 +178,62 @@ class TestTaken:
 
         assert facts_of(room.getvalue()).format == "zip"
 
-    @pytest.mark.parametrize("name", ["archive/data.pkl", "a.PICKLE"])
-    def test_a_pickle_in_it_is_told(self, name: str) -> None:
+
+class TestPickles:
+    @pytest.mark.parametrize("name", ["archive/data.pkl", "a.PICKLE", "forest.joblib"])
+    def test_are_told_by_their_names(self, name: str) -> None:
         assert facts_of(make_zip({"first": b"x", name: b"x"})).format == "pickle"
+
+    @pytest.mark.parametrize("method", PACKINGS)
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "a/model.pt", "notes.txt"])
+    def test_are_told_by_how_they_begin(self, *, name: str, method: int) -> None:
+        content = make_zip({"first": b"x", name: PICKLED, "last": b"y"}, method=method)
+
+        assert facts_of(content).format == "pickle"
+
+    @pytest.mark.parametrize("method", PACKINGS)
+    def test_are_told_in_archives_inside(self, method: int) -> None:
+        inside = make_zip({"archive/data.pkl": PICKLED}, method=zipfile.ZIP_STORED)
+
+        assert facts_of(make_zip({"model.pt": inside}, method=method)).format == "pickle"
+
+    def test_are_told_after_however_much_else_is_said(self) -> None:
+        content = local(b"a", PICKLED, extra=bytes(5_000))
+
+        assert facts_of(with_directory(content, listed(b"a", PICKLED, 0))).format == "pickle"
+
+    @pytest.mark.parametrize(("name", "told"), [("weights.pth", "pickle"), ("readme", "zip")])
+    def test_are_told_by_likely_names_where_nobody_looks(self, name: str, told: str) -> None:
+        assert facts_of(make_zip({name: b"x" * 50}, method=zipfile.ZIP_BZIP2)).format == told
+
+    @pytest.mark.parametrize("method", PACKINGS)
+    @pytest.mark.parametrize("content", [b"x" + PICKLED, b"", make_safetensors(), b"\x80"])
+    def test_are_not_seen_where_there_is_none(self, *, content: bytes, method: int) -> None:
+        assert facts_of(make_zip({"model.pt": content}, method=method)).format == "zip"
+
+    @pytest.mark.parametrize("packed", [b"\xff" * 70, b"\x00\x00\x00\xff\xff" * 300, b"\x03\x00"])
+    def test_are_not_hidden_behind_what_is_no_entry(self, packed: bytes) -> None:
+        content = make_zip({"model.pt": bytes(range(256)) * 9}, method=zipfile.ZIP_DEFLATED)
+        entry = content.index(b"PK\x01\x02")
+        sizes = struct.pack("<L", len(packed))
+        head = content[:18] + sizes + content[22 : 30 + len("model.pt")]
+        listed_ = content[entry : entry + 20] + sizes + content[entry + 24 : -22]
+        made = head + packed
+
+        with pytest.raises(ArchiveRefusedError, match="not packed as"):
+            facts_of(with_directory(made, listed_))
+
+
+class TestKinds:
+    @pytest.mark.parametrize("name", ["pipe", "a/-"])
+    def test_only_what_was_piped_in_is_a_pipe(self, name: str) -> None:
+        with pytest.raises(ArchiveRefusedError, match="a link or a device"):
+            facts_of(make_zip({name: b"x"}, mode=stat.S_IFIFO | 0o600))
+
+    @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFSOCK])
+    def test_what_was_piped_in_is_nothing_else(self, kind: int) -> None:
+        with pytest.raises(ArchiveRefusedError, match="a link or a device"):
+            facts_of(make_zip({"-": b"/etc"}, mode=kind | 0o600))
 
 
 class TestRefused:

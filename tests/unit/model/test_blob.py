@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maas.model.domain.blob import Blob, Digest, InvalidDigestError, Part
-from maas.model.domain.formats import PickleRefusedError, is_pickle, refusing_pickle
+from maas.model.domain.formats import PickleRefusedError, refusing_pickle
+from maas.model.domain.pickles import is_pickle
 
 DIGEST = Digest(bytes(32))
 

@@ -1,20 +1,27 @@
 """Inspects a zip archive: what its directory says, and that its entries are where it says.
 
-Nothing is unpacked, here or anywhere else in the platform. Archives are refused for what they would
-do to whoever unpacks them after a download. What is compared are announced sizes: an entry that
-says it is small and is not is stopped by its own checksum, not by us.
+Nothing is unpacked, here or anywhere else in the platform, but for the first bytes of each entry,
+which say whether it is a pickle. Archives are refused for what they would do to whoever unpacks
+them after a download. What is compared are announced sizes: an entry that says it is small and is
+not is stopped by its own checksum, not by us.
 """
 
 import re
 import stat
+import zlib
 from dataclasses import dataclass
 from struct import Struct, pack
 from typing import Any, NamedTuple
 
 from maas.model.domain.facts import ArchiveRefusedError, Facts
+from maas.model.domain.pickles import (
+    ARCHIVE_MAGIC,
+    is_named_like_pickle,
+    is_named_pickle,
+    is_pickle,
+)
 from maas.model.domain.reading import Reading, Span
 
-MAGIC = b"PK\x03\x04"
 EMPTY = b"PK\x05\x06"
 """How an archive begins that has no entries; it ends like that too."""
 
@@ -42,8 +49,12 @@ _ZIP64_FIELD = 1
 _UNICODE_PATH_FIELD = 0x7075
 _USUAL_EXTRA_BYTES = 128
 _MAX_DESCRIPTOR_BYTES = 24
+_BEGINNING_BYTES = 1024
+"""Of an entry, packed: enough for whatever deflate says before it says a byte."""
+
+_AS_IT_IS, _DEFLATED = 0, 8
+_STANDARD_INPUT = "-"
 _DRIVE = re.compile(r"[A-Za-z]:")
-_PICKLES = (".pkl", ".pickle")
 
 
 def read_archive(size: int, *, limit_bytes: int) -> Reading[Facts]:
@@ -63,8 +74,7 @@ def read_archive(size: int, *, limit_bytes: int) -> Reading[Facts]:
         text = yield Span(directory.start, directory.start + directory.size)
     entries = _entries(text, directory.entries)
     _check_sizes(entries, size, limit_bytes)
-    yield from _check_places(entries, directory.start)
-    has_pickle = any(entry.path.lower().endswith(_PICKLES) for entry in entries)
+    has_pickle = yield from _check_places(entries, directory.start)
     return Facts(format="pickle" if has_pickle else "zip")
 
 
@@ -167,12 +177,11 @@ def _entry(text: bytes, at: int) -> tuple[_Entry, int]:
         raise _broken()
     if flags & _ENCRYPTED:
         raise ArchiveRefusedError("an entry is encrypted, so nobody can look at it")
-    if stat.S_IFMT(attributes >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise ArchiveRefusedError("an entry is a link or a device")
     unpacked, packed, start = _widened(extra, unpacked, packed, start)
     if disk not in {0, _IN_64_SHORT}:
         raise ArchiveRefusedError("it is one of several parts")
     path = _decoded(name, is_utf8=bool(flags & _UTF8))
+    _check_kind(path, attributes >> 16)
     entry = _Entry(
         name=name,
         path=path,
@@ -220,11 +229,19 @@ def _check_path(path: str) -> None:
         raise ArchiveRefusedError("a path in it leads out of the folder it is unpacked to")
 
 
+def _check_kind(path: str, mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    # Info-ZIP says of its standard input that it is a pipe, which is what it was read from.
+    is_input = kind == stat.S_IFIFO and path == _STANDARD_INPUT
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR} and not is_input:
+        raise ArchiveRefusedError("an entry is a link or a device")
+
+
 def _check_sizes(entries: list[_Entry], size: int, limit_bytes: int) -> None:
     unpacked = sum(entry.unpacked for entry in entries)
     if unpacked > limit_bytes:
         raise ArchiveRefusedError(f"it unpacks to more than {limit_bytes} bytes")
-    if any(not entry.method and entry.packed != entry.unpacked for entry in entries):
+    if any(entry.method == _AS_IT_IS and entry.packed != entry.unpacked for entry in entries):
         raise ArchiveRefusedError("an entry's sizes contradict each other")
     if unpacked > max(HARMLESS_BYTES, MAX_RATIO * size) or any(
         entry.unpacked > max(HARMLESS_BYTES, MAX_RATIO * entry.packed) for entry in entries
@@ -232,18 +249,20 @@ def _check_sizes(entries: list[_Entry], size: int, limit_bytes: int) -> None:
         raise ArchiveRefusedError(f"it unpacks to more than {MAX_RATIO} times its size")
 
 
-def _check_places(entries: list[_Entry], end: int) -> Reading[None]:
+def _check_places(entries: list[_Entry], end: int) -> Reading[bool]:
     """See that each entry is there as the directory says, and that nothing else is there.
+
+    Tell whether one of them is a pickle, as its name or its first bytes say.
 
     Who reads an archive as a stream sees no directory, and takes whatever looks like an entry.
     """
-    reached, between = 0, {b""}
+    reached, between, has_pickle = 0, {b""}, False
     for entry in sorted(entries, key=lambda each: each.start):
         stop = entry.start + _LOCAL.size + len(entry.name)
         gap = entry.start - reached
         if not 0 <= gap <= _MAX_DESCRIPTOR_BYTES or stop > end:
             raise _misplaced()
-        text = yield Span(reached, min(stop + _USUAL_EXTRA_BYTES, end))
+        text = yield Span(reached, min(stop + _USUAL_EXTRA_BYTES + _BEGINNING_BYTES, end))
         if text[:gap] not in between:
             raise _misplaced()
         local = _LOCAL.unpack_from(text, gap)
@@ -251,16 +270,40 @@ def _check_places(entries: list[_Entry], end: int) -> Reading[None]:
         reached = stop + extra_bytes + entry.packed
         if flags & _ENCRYPTED or reached > end:
             raise _misplaced()
-        name, extra = text[gap + _LOCAL.size :][: len(entry.name)], text[gap + stop - entry.start :]
-        if len(extra) < extra_bytes:
-            extra += yield Span(stop + len(extra), stop + extra_bytes)
-        _check_local(entry, local, name, extra[:extra_bytes])
+        name, rest = text[gap + _LOCAL.size :][: len(entry.name)], text[gap + stop - entry.start :]
+        wanted = extra_bytes + min(entry.packed, _BEGINNING_BYTES)
+        if len(rest) < wanted:
+            rest += yield Span(stop + len(rest), stop + wanted)
+        _check_local(entry, local, name, rest[:extra_bytes])
+        has_pickle = _is_pickle(entry, rest[extra_bytes:wanted]) or has_pickle
         between = _descriptors(entry) if flags & _STREAMED else {b""}
     if not 0 <= end - reached <= _MAX_DESCRIPTOR_BYTES:
         raise _misplaced()
     last = b"" if end == reached else (yield Span(reached, end))
     if last not in between:
         raise _misplaced()
+    return has_pickle
+
+
+def _is_pickle(entry: _Entry, packed: bytes) -> bool:
+    """Tell by an entry's name and beginning; by its name alone if it is packed in a rare way."""
+    if is_named_pickle(entry.path):
+        return True
+    if entry.method == _AS_IT_IS:
+        return is_pickle(packed)
+    if entry.method == _DEFLATED:
+        return is_pickle(_inflated(packed, entry.unpacked))
+    return is_named_like_pickle(entry.path)
+
+
+def _inflated(packed: bytes, unpacked_bytes: int) -> bytes:
+    try:
+        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, _BEGINNING_BYTES)
+    except zlib.error:
+        raise _garbled() from None
+    if not found and unpacked_bytes:
+        raise _garbled()
+    return found
 
 
 def _check_local(entry: _Entry, local: tuple[Any, ...], name: bytes, extra: bytes) -> None:
@@ -268,7 +311,7 @@ def _check_local(entry: _Entry, local: tuple[Any, ...], name: bytes, extra: byte
     magic, _, flags, method, _, _, checksum, packed, unpacked, name_bytes, _ = local
     unpacked, packed = _widened(extra, unpacked, packed)
     said = (magic, method, name_bytes, name)
-    if said != (MAGIC, entry.method, len(entry.name), entry.name):
+    if said != (ARCHIVE_MAGIC, entry.method, len(entry.name), entry.name):
         raise _contradicted()
     # Whoever wrote a stream knew these only at the entry's end.
     unknown = {0} if flags & _STREAMED else set()
@@ -296,6 +339,10 @@ def _misplaced() -> ArchiveRefusedError:
 
 def _contradicted() -> ArchiveRefusedError:
     return ArchiveRefusedError("its directory does not say what is there")
+
+
+def _garbled() -> ArchiveRefusedError:
+    return ArchiveRefusedError("an entry is not packed as its directory says")
 
 
 def _broken() -> ArchiveRefusedError:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
-from maas.model.domain.archive import EMPTY, MAGIC, read_archive
+from maas.model.domain.archive import EMPTY, read_archive
 from maas.model.domain.config import NAME as CONFIG_NAME
 from maas.model.domain.config import read_config
 from maas.model.domain.facts import (
@@ -14,14 +14,18 @@ from maas.model.domain.facts import (
 from maas.model.domain.file import FilePath
 from maas.model.domain.gguf import is_gguf, read_gguf
 from maas.model.domain.onnx import read_onnx
+from maas.model.domain.pickles import (
+    ARCHIVE_MAGIC,
+    is_named_pickle,
+    is_pickle,
+    looks_like_safetensors,
+)
 from maas.model.domain.reading import BoundReachedError, Reading
-from maas.model.domain.safetensors import MAX_FORMAT_BYTES, read_safetensors
+from maas.model.domain.safetensors import read_safetensors
 from maas.shared.domain.errors import UnsupportedMediaError
 
 SNIFFED_BYTES = 64 * 1024
 
-_PICKLE_PROTOCOLS = frozenset(range(2, 6))
-_PICKLE_NAMES = (".pkl", ".pickle", ".joblib")
 _FORMATS: Mapping[str, Format] = {
     ".safetensors": "safetensors",
     ".gguf": "gguf",
@@ -47,24 +51,6 @@ class PickleRefusedError(UnsupportedMediaError):
             "The file is a Python pickle (as .pkl, .pt, .pth and .bin often are): loading one runs "
             "whatever code it holds. Convert the weights to safetensors or GGUF and upload those."
         )
-
-
-def is_pickle(head: bytes) -> bool:
-    """Tell by its first `SNIFFED_BYTES` whether a file is a pickle, or a PyTorch archive of one.
-
-    A sieve against what common tools write, not proof against forgery: nothing here loads files.
-    """
-    if head.startswith(MAGIC):
-        return b"data.pkl" in head
-    if len(head) < 2 or head[0] != 0x80 or head[1] not in _PICKLE_PROTOCOLS:  # noqa: PLR2004  pickle's PROTO opcode
-        return False
-    return not _is_safetensors(head)
-
-
-def _is_safetensors(head: bytes) -> bool:
-    # Its header length may begin with the same two bytes as a pickle; then JSON follows.
-    length = int.from_bytes(head[:8], "little")
-    return length <= MAX_FORMAT_BYTES and head[8:10] in {b'{"', b"{}", b"{ "}
 
 
 def read_facts(
@@ -97,17 +83,17 @@ def _format_of(path: FilePath, head: bytes) -> Format | None:
     for ending, promised in _FORMATS.items():
         if name.endswith(ending):
             return promised
-    if head.startswith(MAGIC):
+    if head.startswith(ARCHIVE_MAGIC):
         return "zip"
     if is_gguf(head):
         return "gguf"
-    if name.endswith(_PICKLE_NAMES) or is_pickle(head):
+    if is_named_pickle(name) or is_pickle(head):
         return "pickle"
     return "config" if name == CONFIG_NAME else None
 
 
 def _read_archive(size: int, head: bytes, limit_bytes: int) -> Reading[Facts]:
-    if not head.startswith((MAGIC, EMPTY)):
+    if not head.startswith((ARCHIVE_MAGIC, EMPTY)):
         raise ArchiveRefusedError("it does not begin as a zip archive does")
     facts = yield from read_archive(size, limit_bytes=limit_bytes)
     return Facts(format="pickle") if is_pickle(head) else facts
@@ -115,7 +101,7 @@ def _read_archive(size: int, head: bytes, limit_bytes: int) -> Reading[Facts]:
 
 def _guess(size: int, head: bytes) -> Reading[Facts | None]:
     """Read what only looks like safetensors, which has no sign of its own; it may be no such."""
-    if not _is_safetensors(head):
+    if not looks_like_safetensors(head):
         return None
     try:
         return (yield from read_safetensors(size))
