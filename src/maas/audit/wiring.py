@@ -77,7 +77,7 @@ from maas.shared.infrastructure.database import Database, system_arguments
 from maas.shared.infrastructure.outgoing import OutgoingClient
 from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.redis import RedisGate
-from maas.shared.infrastructure.sealing import Sealer
+from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
     AuditSettings,
@@ -350,7 +350,7 @@ def build_alerting(
 
     targets = Targets.for_webhooks(settings.outgoing)
     outgoing = OutgoingClient(targets)
-    secrets = WebhookSecrets(_sealer(settings))
+    secrets = WebhookSecrets(build_sealer(settings))
     queries = PostgresWebhookQueries(database)
     webhooks = WebhookService(
         unit_of_work=unit_of_work,
@@ -370,11 +370,6 @@ def build_alerting(
         },
         _outgoing=outgoing,
     )
-
-
-def _sealer(settings: Settings) -> Sealer:
-    keys = [settings.secret_key, settings.auth.previous_secret_key]
-    return Sealer([key.get_secret_value() for key in keys if key is not None])
 
 
 async def watch_trail(settings: Settings, *, clock: Clock, checkpoint: Checkpoint = pass_by) -> int:
@@ -397,7 +392,7 @@ async def deliver_alerts(
         LogUnavailableError: PostgreSQL does not answer.
     """
     outgoing = OutgoingClient(Targets.for_webhooks(settings.outgoing))
-    sender = WebhookSender(outgoing, WebhookSecrets(_sealer(settings)))
+    sender = WebhookSender(outgoing, WebhookSecrets(build_sealer(settings)))
     composer = EventComposer(clock)
     try:
         async with open_deliveries(

@@ -19,7 +19,7 @@ from maas.audit.domain.webhooks import WebhookId
 from maas.audit.infrastructure.webhooks_sender import WebhookSecrets
 from maas.audit.wiring import deliver_alerts, watch_trail
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
-from maas.shared.infrastructure.sealing import Sealer
+from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import OutgoingSettings, Settings
 from tests.fakes.clock import FakeClock
 from tests.integration.audit.helpers import Superuser, Trail
@@ -104,7 +104,7 @@ class Watching:
     async def hook(self, url: str, *, tenant_id: TenantId = DEFAULT_TENANT_ID) -> WebhookId:
         """Put a webhook there, its secret sealed as the service seals it."""
         webhook_id = WebhookId(new_id())
-        secrets = WebhookSecrets(Sealer([self.settings.secret_key.get_secret_value()]))
+        secrets = WebhookSecrets(build_sealer(self.settings))
         await self.superuser.execute(
             "INSERT INTO audit_webhooks VALUES"
             " ($1, $2, 'w', $3, '{}', 'active', NULL, $4, NULL, NULL, $5, $5, 1)",

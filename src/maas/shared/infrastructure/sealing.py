@@ -1,30 +1,28 @@
-"""Secrets at rest, each sealed under a key of its own, which is sealed under the server's.
+"""Secrets at rest, each sealed under a key of its own, which is wrapped under one of the ring's.
 
 A sealed value is bound to its place: moved to another row, column or tenant it does not open.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from maas.shared.domain.errors import ConflictError
+from maas.shared.infrastructure.sealing_ciphers import (
+    CIPHERS,
+    CIPHERS_BY_NUMBER,
+    NONCE_BYTES,
+    Algorithm,
+    SealingCipher,
+)
+from maas.shared.infrastructure.sealing_ring import KEY_ID_BYTES, KeySource, RingKey
 
 VERSION: Final = 1
-AES_256_GCM: Final = 1
-KEY_BYTES: Final = 32
-KEY_ID_BYTES: Final = 8
-NONCE_BYTES: Final = 12
-TAG_BYTES: Final = 16
 
 _HEADER_BYTES: Final = 2 + KEY_ID_BYTES
-_WRAPPED_BYTES: Final = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 
 
 class SecretUnreadableError(ConflictError):
@@ -51,26 +49,31 @@ class Place:
         return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
 
 
-class Sealer:
-    """Seals with the first key and opens with any of them, so that keys can be changed.
+@dataclass(frozen=True, slots=True, repr=False)
+class _Opened:
+    """A value whose data key was unwrapped, and which is itself still sealed."""
 
-    The value: version and algorithm (one byte each), the id of the server's key, the wrapped data
-    key with its nonce, the nonce of the value, the value.
+    cipher: SealingCipher
+    data_key: bytes
+    rest: bytes
+
+
+class Sealer:
+    """Seals under the current key of its ring and opens with any of them.
+
+    The value: version and cipher (one byte each), the id of the ring's key, the wrapped data key
+    after its nonce, the nonce of the value, the value.
     """
 
-    def __init__(self, secret_keys: Sequence[str]) -> None:
-        ring = [_derive(secret) for secret in secret_keys]
-        if not ring:
-            message = "a sealer needs a key"
-            raise ValueError(message)
-        self._current = _key_id(ring[0])
-        self._ring = {_key_id(key): key for key in reversed(ring)}
+    def __init__(self, keys: KeySource, *, algorithm: Algorithm = "aes-256-gcm") -> None:
+        self._keys = keys
+        self._cipher = CIPHERS[algorithm]
 
     def seal(self, plain: bytes, place: Place) -> bytes:
-        data_key = os.urandom(KEY_BYTES)
-        nonce = os.urandom(NONCE_BYTES)
-        bound = place.to_bytes()
-        return self._wrap(data_key, bound) + nonce + AESGCM(data_key).encrypt(nonce, plain, bound)
+        cipher, bound = self._cipher, place.to_bytes()
+        data_key, nonce = os.urandom(cipher.key_bytes), os.urandom(NONCE_BYTES)
+        sealed = cipher.encrypt(data_key, nonce, plain, bound)
+        return self._wrap(cipher, data_key, bound) + nonce + sealed
 
     def open(self, sealed: bytes, place: Place) -> bytes:
         """Read a value back.
@@ -78,49 +81,63 @@ class Sealer:
         Raises:
             SecretUnreadableError: it was sealed elsewhere, under another key, or changed since.
         """
-        data_key, rest = self._unwrap(sealed, place.to_bytes())
-        return _decrypt(data_key, rest, place.to_bytes())
+        bound = place.to_bytes()
+        opened = self._unwrap(sealed, bound)
+        return _decrypt(opened.cipher, opened.data_key, opened.rest, bound)
 
-    def is_current(self, sealed: bytes) -> bool:
-        """Tell whether the value is sealed under the first key."""
-        return sealed[2:_HEADER_BYTES] == self._current
+    def older_keys(self) -> Sequence[bytes]:
+        """List the ids of the keys that came before the current one."""
+        return [key.id for key in self._keys.ring().older]
 
     def rewrap(self, sealed: bytes, place: Place) -> bytes:
-        """Seal a value's key under the first key; the value itself stays as it is.
+        """Seal a value's key under the current key; the value itself stays as it is.
+
+        Sealed with another cipher than is set now, it is sealed anew altogether.
 
         Raises:
             SecretUnreadableError: as `open` does.
         """
-        data_key, rest = self._unwrap(sealed, place.to_bytes())
-        return self._wrap(data_key, place.to_bytes()) + rest
+        bound = place.to_bytes()
+        opened = self._unwrap(sealed, bound)
+        if opened.cipher is not self._cipher:
+            plain = _decrypt(opened.cipher, opened.data_key, opened.rest, bound)
+            return self.seal(plain, place)
+        return self._wrap(opened.cipher, opened.data_key, bound) + opened.rest
 
-    def _wrap(self, data_key: bytes, bound: bytes) -> bytes:
-        header = bytes((VERSION, AES_256_GCM)) + self._current
+    def _wrap(self, cipher: SealingCipher, data_key: bytes, bound: bytes) -> bytes:
+        key = self._keys.ring().current
+        header = bytes((VERSION, cipher.number)) + key.id
         nonce = os.urandom(NONCE_BYTES)
-        wrapped = AESGCM(self._ring[self._current]).encrypt(nonce, data_key, header + bound)
-        return header + nonce + wrapped
+        wrapping = cipher.wrapping_key(key.secret)
+        return header + nonce + cipher.encrypt(wrapping, nonce, data_key, header + bound)
 
-    def _unwrap(self, sealed: bytes, bound: bytes) -> tuple[bytes, bytes]:
-        header = sealed[:_HEADER_BYTES]
-        key = self._ring.get(header[2:])
-        if key is None or header[:2] != bytes((VERSION, AES_256_GCM)):
+    def _unwrap(self, sealed: bytes, bound: bytes) -> _Opened:
+        header, rest = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES:]
+        if len(header) < _HEADER_BYTES or header[0] != VERSION:
             raise SecretUnreadableError
-        rest = sealed[_HEADER_BYTES:]
-        return _decrypt(key, rest[:_WRAPPED_BYTES], header + bound), rest[_WRAPPED_BYTES:]
+        cipher, key = CIPHERS_BY_NUMBER.get(header[1]), self._find(header[2:])
+        if cipher is None or key is None:
+            raise SecretUnreadableError
+        wrapped, rest = rest[: cipher.wrapped_bytes], rest[cipher.wrapped_bytes :]
+        data_key = _decrypt(cipher, cipher.wrapping_key(key.secret), wrapped, header + bound)
+        return _Opened(cipher, data_key, rest)
+
+    def _find(self, key_id: bytes) -> RingKey | None:
+        found = self._keys.ring().find(key_id)
+        if found is None:
+            # Sealed by a process that knows a newer ring than this one.
+            found = self._keys.read_again().find(key_id)
+        return found
 
 
-def _decrypt(key: bytes, sealed: bytes, bound: bytes) -> bytes:
+def key_id_of(sealed: bytes) -> bytes:
+    """Tell under which key of the ring a value is sealed."""
+    return sealed[2:_HEADER_BYTES]
+
+
+def _decrypt(cipher: SealingCipher, key: bytes, sealed: bytes, bound: bytes) -> bytes:
     nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
     try:
-        return AESGCM(key).decrypt(nonce, ciphertext, bound)
+        return cipher.decrypt(key, nonce, ciphertext, bound)
     except (InvalidTag, ValueError):
         raise SecretUnreadableError from None
-
-
-def _derive(secret: str) -> bytes:
-    derivation = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"maas sealing v1")
-    return derivation.derive(secret.encode())
-
-
-def _key_id(key: bytes) -> bytes:
-    return hashlib.sha256(b"maas sealing key id" + key).digest()[:KEY_ID_BYTES]

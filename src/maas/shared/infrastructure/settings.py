@@ -30,6 +30,7 @@ from yaml import YAMLError
 
 from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
+from maas.shared.infrastructure.sealing_settings import SealingSettings
 from maas.shared.infrastructure.setting_sections import PREFIX, Section
 
 DEFAULT_DATA_DIR = Path("data")
@@ -290,6 +291,7 @@ class Settings(_Sources):
     audit: AuditSettings = AuditSettings()
     storage: StorageSettings = StorageSettings()
     outgoing: OutgoingSettings = OutgoingSettings()
+    sealing: SealingSettings = SealingSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
 

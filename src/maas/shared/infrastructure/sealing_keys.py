@@ -1,0 +1,204 @@
+"""Where the ring of sealing keys comes from: a file, the environment, and a KMS before either.
+
+The key that follows from the server's secret is always the oldest: what was sealed before there
+were keys stays readable.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Final, Protocol
+
+import structlog
+
+from maas.shared.infrastructure.sealing import Sealer
+from maas.shared.infrastructure.sealing_key_file import (
+    KeptKey,
+    read_base64,
+    read_key_file,
+)
+from maas.shared.infrastructure.sealing_ring import (
+    FixedKeys,
+    KeyRing,
+    KeySource,
+    RingKey,
+    UnfitRingError,
+)
+from maas.shared.infrastructure.settings import (
+    DEFAULT_DATA_DIR,
+    InvalidSettingsError,
+    Settings,
+)
+
+KEY_FILE_NAME: Final = "sealing-keys.json"
+SOURCES_KEPT: Final = 8
+
+log = structlog.get_logger(__name__)
+
+
+class KeyManagement(Protocol):
+    """A service that keeps a key nobody sees, and wraps ours with it; both calls may block."""
+
+    def wrap(self, key: bytes) -> bytes: ...
+
+    def unwrap(self, wrapped: bytes) -> bytes: ...
+
+
+class FileKeys:
+    """The ring of a file, read again once the file is another.
+
+    A file that cannot be read any more leaves the ring as it was: it is no reason to stop serving.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        derived: Sequence[RingKey],
+        kms: KeyManagement | None = None,
+        must_exist: bool = True,
+    ) -> None:
+        self._path = path
+        self._derived = derived
+        self._kms = kms
+        self._must_exist = must_exist
+        self._unwrapped: dict[bytes, RingKey] = {}
+        self._seen = self._stamp()
+        self._ring = self._read()
+
+    def ring(self) -> KeyRing:
+        if self._stamp() == self._seen:
+            return self._ring
+        return self.read_again()
+
+    def read_again(self) -> KeyRing:
+        # Looked at before it is read: a change in between is seen the next time.
+        seen = self._stamp()
+        try:
+            self._ring = self._read()
+        except Exception as exc:  # noqa: BLE001  a KMS raises what it likes, and serving goes on
+            if seen != self._seen:
+                log.error("sealing_keys_not_read", path=str(self._path), error=type(exc).__name__)  # noqa: TRY400  a traceback could show keys
+        self._seen = seen
+        return self._ring
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116  two microseconds, before each seal
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _read(self) -> KeyRing:
+        try:
+            content = read_key_file(self._path)
+        except FileNotFoundError:
+            # Lost while in use, it is not the same as never having been there.
+            if self._must_exist or self._unwrapped:
+                raise
+            return KeyRing(tuple(self._derived), self._derived[0])
+        keys = [self._key(kept) for kept in content.keys]
+        current = next((key for key in keys if key.id.hex() == content.current), self._derived[0])
+        return KeyRing((*keys, *self._derived), current)
+
+    def _key(self, kept: KeptKey) -> RingKey:
+        found = self._unwrapped.get(kept.secret)
+        if found is None:
+            found = RingKey.of(_unwrap(kept.secret, self._kms if kept.is_wrapped else None))
+            if kept.is_wrapped and self._kms is None:
+                message = f"{self._path} holds wrapped keys: set MAAS_SEALING__KMS"
+                raise UnfitRingError(message)
+            if found.id.hex() != kept.id:
+                message = f"{self._path} holds a key that is not the one of its id"
+                raise UnfitRingError(message)
+            self._unwrapped[kept.secret] = found
+        return found
+
+
+def _unwrap(secret: bytes, kms: KeyManagement | None) -> bytes:
+    return secret if kms is None else kms.unwrap(secret)
+
+
+def build_sealer(settings: Settings) -> Sealer:
+    """Build what seals, over a ring that all of the process shares.
+
+    Raises:
+        InvalidSettingsError: the keys that are set cannot be used.
+    """
+    return Sealer(open_key_source(settings), algorithm=settings.sealing.algorithm)
+
+
+def open_key_source(settings: Settings) -> KeySource:
+    """Find the ring's source, one for the whole process, for a KMS is not asked twice.
+
+    Raises:
+        InvalidSettingsError: the keys that are set cannot be used.
+    """
+    sealing, keys = settings.sealing, settings.sealing.keys
+    secrets = (settings.secret_key, settings.auth.previous_secret_key)
+    return _open(
+        tuple(secret.get_secret_value() for secret in secrets if secret is not None),
+        None if keys is None else keys.get_secret_value(),
+        key_file_path(settings),
+        sealing.keys_file is not None,
+        sealing.kms,
+    )
+
+
+def key_file_path(settings: Settings) -> Path:
+    """Tell where the file of keys is, or would be."""
+    folder = settings.data_dir or DEFAULT_DATA_DIR
+    return (settings.sealing.keys_file or folder / KEY_FILE_NAME).absolute()
+
+
+def load_kms(name: str | None) -> KeyManagement | None:
+    """Import the KMS that is set, if one is.
+
+    Raises:
+        InvalidSettingsError: there is no such function.
+    """
+    if name is None:
+        return None
+    try:
+        kms: KeyManagement = resolve_name(name)()
+    except (ImportError, AttributeError) as exc:
+        problem = f"MAAS_SEALING__KMS names nothing that can be imported: {exc}"
+        raise InvalidSettingsError([problem]) from None
+    return kms
+
+
+@lru_cache(maxsize=SOURCES_KEPT)
+def _open(
+    secret_keys: Sequence[str],
+    listed: str | None,
+    path: Path,
+    must_exist: bool,  # noqa: FBT001  what is cached is named by position
+    kms_name: str | None,
+) -> KeySource:
+    derived = [RingKey.derived(secret) for secret in secret_keys]
+    kms = load_kms(kms_name)
+    variable = "MAAS_SEALING__KEYS"
+    try:
+        if listed is not None:
+            return FixedKeys([*_listed(listed, kms), *derived])
+        variable = "MAAS_SEALING__KEYS_FILE"
+        return FileKeys(path, derived=derived, kms=kms, must_exist=must_exist)
+    except UnfitRingError as exc:
+        raise InvalidSettingsError([f"{variable}: {exc}"]) from None
+    except OSError as exc:
+        problem = f"{variable}: {path} cannot be read ({exc.strerror}); `maas keys add` makes it"
+        raise InvalidSettingsError([problem]) from None
+    except Exception as exc:  # noqa: BLE001  a KMS raises what it likes
+        problem = f"{variable}: a key could not be unwrapped ({type(exc).__name__})"
+        raise InvalidSettingsError([problem]) from None
+
+
+def _listed(text: str, kms: KeyManagement | None) -> list[RingKey]:
+    try:
+        secrets = [read_base64(part) for part in text.split(",")]
+    except ValueError as exc:
+        message = "needs keys in base64, the newest first, with commas between them"
+        raise UnfitRingError(message) from exc
+    return [RingKey.of(_unwrap(secret, kms)) for secret in secrets]

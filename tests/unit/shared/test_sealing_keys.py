@@ -1,0 +1,307 @@
+"""Where sealing keys come from, and how a process hears of new ones."""
+
+import base64
+import json
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError, key_id_of
+from maas.shared.infrastructure.sealing_key_file import (
+    KeyFile,
+    KeyInUseError,
+    KeyNotFoundError,
+    changing_key_file,
+    read_key_file,
+)
+from maas.shared.infrastructure.sealing_keys import FileKeys, build_sealer
+from maas.shared.infrastructure.sealing_ring import RingKey, UnfitRingError
+from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
+
+SECRET_KEY = "unit-tests-0123456789-abcdefghijklmnopqrstuvwxyz"
+PLACE = Place(table="webhooks", row="1", column="secret", tenant="t")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ONE, TWO, THREE = (RingKey.of(bytes([number]) * 32) for number in (1, 2, 3))
+DERIVED = RingKey.derived(SECRET_KEY)
+
+
+class UpsideDown:
+    """A KMS whose wrapping anybody could undo; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def wrap(self, key: bytes) -> bytes:
+        return key[::-1]
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        self.asked += 1
+        return wrapped[::-1]
+
+
+def open_upside_down() -> UpsideDown:
+    return UpsideDown()
+
+
+def settings_with(**sealing: object) -> Settings:
+    return load_settings(
+        secret_key=SECRET_KEY,
+        database={"url": "postgresql://unused"},
+        redis={"url": "redis://unused"},
+        sealing=sealing,
+    )
+
+
+def add(path: Path, key: RingKey, *, secret: bytes | None = None) -> None:
+    with changing_key_file(path) as content:
+        content[0] = content[0].adding(
+            key.id.hex(), secret or key.secret, is_wrapped=secret is not None, at=NOW
+        )
+
+
+def rotate(path: Path) -> None:
+    with changing_key_file(path) as content:
+        content[0] = content[0].rotated()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys" / "sealing.json"
+
+
+@pytest.fixture
+def keys(path: Path) -> FileKeys:
+    return FileKeys(path, derived=[DERIVED], must_exist=False)
+
+
+class TestFile:
+    def test_it_is_private_and_says_what_it_holds(self, path: Path) -> None:
+        add(path, ONE)
+        rotate(path)
+
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert json.loads(path.read_text()) == {
+            "version": 1,
+            "current": ONE.id.hex(),
+            "keys": [
+                {
+                    "id": ONE.id.hex(),
+                    "key": base64.b64encode(ONE.secret).decode(),
+                    "made_at": "2026-11-22T12:00:00+00:00",
+                }
+            ],
+        }
+
+    def test_a_refused_change_leaves_it_as_it_was(self, path: Path) -> None:
+        add(path, ONE)
+        before = path.read_bytes()
+
+        with pytest.raises(KeyInUseError), changing_key_file(path) as content:
+            content[0] = content[0].without(ONE.id.hex())
+
+        assert path.read_bytes() == before
+
+    def test_nothing_newer_is_nothing_to_rotate_to(self, path: Path) -> None:
+        with pytest.raises(KeyNotFoundError):
+            KeyFile().rotated()
+        add(path, ONE)
+        rotate(path)
+        with pytest.raises(KeyNotFoundError):
+            rotate(path)
+
+    def test_only_an_older_key_goes(self, path: Path) -> None:
+        for key in (ONE, TWO):
+            add(path, key)
+            rotate(path)
+        add(path, THREE)
+        content = read_key_file(path)
+
+        assert [key.id for key in content.without(ONE.id.hex()).keys] == [
+            THREE.id.hex(),
+            TWO.id.hex(),
+        ]
+        for key in (TWO, THREE):
+            with pytest.raises(KeyInUseError):
+                content.without(key.id.hex())
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "[]",
+            '{"version": 2, "current": null, "keys": []}',
+            '{"version": 1, "current": "gone", "keys": []}',
+            '{"version": 1, "current": null, "keys": [{"id": "a", "key": "!", "made_at": "b"}]}',
+            '{"version": 1, "current": null, "keys": [{"id": "a", "made_at": "b"}]}',
+        ],
+    )
+    def test_what_is_no_such_file_is_told_without_showing_it(self, path: Path, text: str) -> None:
+        path.parent.mkdir()
+        path.write_text(text)
+
+        with pytest.raises(UnfitRingError, match="no file of sealing keys") as caught:
+            read_key_file(path)
+
+        assert caught.value.__suppress_context__
+
+    def test_a_key_under_another_ones_id_is_noticed(self, path: Path) -> None:
+        add(path, RingKey(ONE.id, TWO.secret))
+
+        with pytest.raises(UnfitRingError, match="not the one of its id"):
+            FileKeys(path, derived=[DERIVED])
+
+
+class TestChanges:
+    def test_without_a_file_the_derived_key_seals(self, keys: FileKeys) -> None:
+        assert keys.ring().current == DERIVED
+
+    def test_a_key_opens_once_it_is_there_and_seals_once_it_is_current(
+        self, keys: FileKeys, path: Path
+    ) -> None:
+        add(path, ONE)
+        added = keys.ring()
+        rotate(path)
+        rotated = keys.ring()
+
+        assert (added.find(ONE.id), added.current, added.older) == (ONE, DERIVED, ())
+        assert (rotated.current, rotated.older) == (ONE, (DERIVED,))
+
+    def test_a_running_process_seals_under_the_new_key_and_reads_what_others_did(
+        self, path: Path
+    ) -> None:
+        first, second = (
+            Sealer(FileKeys(path, derived=[DERIVED], must_exist=False)) for _ in range(2)
+        )
+        before = first.seal(b"before", PLACE)
+        add(path, ONE)
+        rotate(path)
+
+        after = first.seal(b"after", PLACE)
+
+        assert (key_id_of(before), key_id_of(after)) == (DERIVED.id, ONE.id)
+        assert (second.open(before, PLACE), second.open(after, PLACE)) == (b"before", b"after")
+
+    def test_a_key_that_is_not_known_is_looked_for_in_the_file_even_if_it_looks_the_same(
+        self, path: Path
+    ) -> None:
+        add(path, ONE)
+        rotate(path)
+        late = FileKeys(path, derived=[DERIVED])
+        found = path.stat()
+        text = path.read_text()
+        text = text.replace(ONE.id.hex(), TWO.id.hex())
+        one, two = (base64.b64encode(key.secret).decode() for key in (ONE, TWO))
+        text = text.replace(one, two)
+        path.write_text(text)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        sealed = Sealer(FileKeys(path, derived=[DERIVED])).seal(b"plain", PLACE)
+
+        assert late.ring().find(TWO.id) is None
+        assert Sealer(late).open(sealed, PLACE) == b"plain"
+
+    def test_a_file_that_breaks_in_use_leaves_the_ring_as_it_was(
+        self, keys: FileKeys, path: Path
+    ) -> None:
+        add(path, ONE)
+        rotate(path)
+        assert keys.ring().current == ONE
+
+        path.write_text("{")
+        broken = keys.ring().current
+        path.unlink()
+        lost = keys.ring().current
+
+        assert (broken, lost) == (ONE, ONE)
+
+    def test_a_retired_key_opens_nothing_more(self, keys: FileKeys, path: Path) -> None:
+        add(path, ONE)
+        rotate(path)
+        sealed = Sealer(keys).seal(b"plain", PLACE)
+        add(path, TWO)
+        rotate(path)
+        with changing_key_file(path) as content:
+            content[0] = content[0].without(ONE.id.hex())
+
+        with pytest.raises(SecretUnreadableError):
+            Sealer(keys).open(sealed, PLACE)
+
+
+class TestKms:
+    def test_the_file_holds_wrapped_keys_alone(self, path: Path) -> None:
+        kms = UpsideDown()
+        secret = bytes(range(32))
+        key = RingKey.of(secret)
+        add(path, key, secret=kms.wrap(secret))
+        rotate(path)
+
+        assert FileKeys(path, derived=[DERIVED], kms=kms).ring().current == key
+        assert base64.b64encode(secret).decode() not in path.read_text()
+
+    def test_it_is_asked_once_a_key(self, path: Path) -> None:
+        kms = UpsideDown()
+        add(path, ONE, secret=kms.wrap(ONE.secret))
+        keys = FileKeys(path, derived=[DERIVED], kms=kms)
+
+        for _ in range(3):
+            keys.read_again()
+        add(path, TWO, secret=kms.wrap(TWO.secret))
+        keys.ring()
+
+        assert kms.asked == 2
+
+    def test_wrapped_keys_without_it_are_refused(self, path: Path) -> None:
+        add(path, ONE, secret=bytes(reversed(range(32))))
+
+        with pytest.raises(UnfitRingError, match="MAAS_SEALING__KMS"):
+            FileKeys(path, derived=[DERIVED])
+
+
+class TestSettings:
+    def test_keys_in_the_environment_come_the_newest_first(self) -> None:
+        listed = ",".join(base64.urlsafe_b64encode(key.secret).decode() for key in (TWO, ONE))
+
+        sealer = build_sealer(settings_with(keys=listed))
+
+        assert key_id_of(sealer.seal(b"", PLACE)) == TWO.id
+        assert sealer.older_keys() == [ONE.id, DERIVED.id]
+
+    def test_they_may_be_wrapped(self) -> None:
+        listed = base64.b64encode(UpsideDown().wrap(bytes(range(32)))).decode()
+
+        sealer = build_sealer(
+            settings_with(keys=listed, kms=f"{__name__}:{open_upside_down.__name__}")
+        )
+
+        assert key_id_of(sealer.seal(b"", PLACE)) == RingKey.of(bytes(range(32))).id
+
+    @pytest.mark.parametrize("keys", ["short", "c2hvcnQ=", ",", "schlüssel"])
+    def test_what_is_no_key_is_refused_without_showing_it(self, keys: str) -> None:
+        with pytest.raises(InvalidSettingsError, match="MAAS_SEALING__KEYS: ") as caught:
+            build_sealer(settings_with(keys=keys))
+
+        assert keys == "," or keys not in str(caught.value)
+
+    def test_a_file_that_is_named_has_to_be_there(self, path: Path) -> None:
+        with pytest.raises(InvalidSettingsError, match="maas keys add"):
+            build_sealer(settings_with(keys_file=str(path)))
+
+    def test_a_kms_that_cannot_be_imported_is_told(self, path: Path) -> None:
+        with pytest.raises(InvalidSettingsError, match="MAAS_SEALING__KMS"):
+            build_sealer(settings_with(keys_file=str(path), kms="no.such:function"))
+
+    def test_one_place_for_keys_is_enough(self, path: Path) -> None:
+        with pytest.raises(InvalidSettingsError, match="not both"):
+            settings_with(keys="a", keys_file=str(path))
+
+    def test_a_changed_secret_key_is_rotated_to(self) -> None:
+        changed = load_settings(
+            secret_key=f"{SECRET_KEY}-new",
+            database={"url": "postgresql://unused"},
+            redis={"url": "redis://unused"},
+            auth={"previous_secret_key": SECRET_KEY},
+        )
+
+        assert build_sealer(changed).older_keys() == [DERIVED.id]
