@@ -20,5 +20,8 @@ VersionStatus: TypeAlias = Literal[
 ]
 """Where a version is in its life; its files are fixed from `ready` on."""
 
+WRITE_MODELS = "model:write"
+"""Held by who makes models and versions, and gives them files."""
+
 MANAGE_MODELS = "model:manage"
 """Held by who sees the tenant's private models, and decides for their owners who sees them."""

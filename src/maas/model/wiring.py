@@ -106,6 +106,7 @@ def build_model(
         arrivals=arrivals,
         budgets=budgets,
         bookings=bookings,
+        members=members,
         clock=clock,
     )
     uploads = UploadService(

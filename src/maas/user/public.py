@@ -248,10 +248,18 @@ class QuotaUnavailableError(UnavailableError):
 
 
 class Members(Protocol):
-    """Who is of a tenant."""
+    """Who is of a tenant, and what they may do there now."""
 
     async def is_active(self, tenant_id: TenantId, account_id: AccountId) -> bool:
         """Tell whether it is a member or a service account of the tenant that may act now."""
+        ...
+
+    async def find_principal(self, payer: Payer) -> Principal | None:
+        """Tell what a payer may do now, for what is finished long after it called.
+
+        `None` if it may do nothing any more: the account or the tenant is suspended or gone, or the
+        key that it called with is revoked or has expired.
+        """
         ...
 
 

@@ -31,6 +31,7 @@ from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
+from maas.user.public import Payer
 from tests.fakes.recorder import make_call
 
 PART_BYTES = 64 * 1024
@@ -66,9 +67,10 @@ class NoIdempotency:
 
 @dataclass
 class FakeMembers:
-    """All are members but who has left."""
+    """All are members but who has left; they may do what `rights` say."""
 
     left: set[AccountId] = field(default_factory=set)
+    rights: frozenset[str] = frozenset({"model:read", "model:write"})
 
     async def is_active(
         self,
@@ -76,6 +78,19 @@ class FakeMembers:
         account_id: AccountId,
     ) -> bool:
         return account_id not in self.left
+
+    async def find_principal(self, payer: Payer) -> Principal | None:
+        if payer.account_id in self.left:
+            return None
+        return Principal(
+            kind=payer.actor_kind,
+            account_id=payer.account_id,
+            tenant_id=payer.tenant_id,
+            username="ada",
+            permissions=self.rights,
+            version=0,
+            api_key_id=payer.api_key_id,
+        )
 
 
 @dataclass(kw_only=True)
@@ -163,6 +178,7 @@ class Registry:
             arrivals=self.arrivals,
             budgets=self.budgets,
             bookings=self.bookings,
+            members=self.members,
             clock=SystemClock(),
         )
 

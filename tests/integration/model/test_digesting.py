@@ -20,7 +20,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
 from tests.fakes.clock import FakeClock
 from tests.fakes.recorder import make_call
-from tests.integration.model.conftest import PART_BYTES, Registry, make_principal
+from tests.integration.model.conftest import PART_BYTES, Registry, acting_as, make_principal
 from tests.integration.model.test_files import CONTENT, make_draft
 from tests.integration.model.test_uploads import Sending
 from tests.integration.user.charging import make_tenant
@@ -124,6 +124,60 @@ async def test_what_cannot_be_done_now_is_left_for_later(
     assert tried
     assert await state_of(superuser, upload_id) == ("verifying", None)
     assert await digests.run_once()
+
+
+async def make_private(sending: Sending) -> None:
+    async with acting_as(sending.principal):
+        await sending.registry.models.revise(
+            sending.principal, sending.draft.model_id, check=lambda _: None, visibility="private"
+        )
+
+
+async def test_who_may_not_see_the_model_any_more_gives_it_no_file(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    theirs = replace(sending, principal=make_principal(sending.principal.tenant_id))
+    upload_id = await leave_verifying(theirs, superuser)
+    await make_private(sending)
+
+    await digests.run_once()
+
+    assert await state_of(superuser, upload_id) == ("failed", "model-not-found")
+    assert await sending.draft.status() == ("pending", 0)
+    assert sending.files() == 0
+    assert await superuser.fetchval("SELECT count(*) FROM upload_holds") == 0
+
+
+async def test_the_owner_and_who_manages_models_give_a_private_model_files(
+    sending: Sending, digests: DigestService, superuser: Connection
+) -> None:
+    manager = replace(sending, principal=make_principal(sending.principal.tenant_id))
+    await make_private(sending)
+    sending.registry.members.rights |= {"model:manage"}
+    upload_id = await leave_verifying(manager, superuser)
+
+    await digests.run_once()
+
+    assert await state_of(superuser, upload_id) == ("done", None)
+    assert await sending.draft.read() == CONTENT
+
+
+@pytest.mark.parametrize("lost", ["the account", "the right"])
+async def test_who_may_write_nothing_any_more_gives_no_file(
+    sending: Sending, digests: DigestService, superuser: Connection, lost: str
+) -> None:
+    upload_id = await leave_verifying(sending, superuser)
+    if lost == "the account":
+        sending.registry.members.left.add(sending.principal.account_id)
+    else:
+        sending.registry.members.rights = frozenset({"model:read"})
+
+    await digests.run_once()
+
+    assert await state_of(superuser, upload_id) == ("failed", "upload-sender-refused")
+    assert not await digests.run_once()
+    assert sending.files() == 0
+    assert await superuser.fetchval("SELECT count(*) FROM upload_holds") == 0
 
 
 class Breaking:

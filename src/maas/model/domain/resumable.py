@@ -105,6 +105,17 @@ class UploadPayerError(RuleViolatedError):
         )
 
 
+class SenderRefusedError(PermissionDeniedError):
+    code = "upload-sender-refused"
+    title = "Its sender may not write files any more"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "When all of it was there, the account or key that sent it was suspended, revoked or "
+            "without `model:write`: upload the file anew."
+        )
+
+
 class TooManyUploadsError(TooManyRequestsError):
     code = "too-many-uploads"
     title = "Too many uploads are under way"
