@@ -1,17 +1,33 @@
 """ONNX files: what is counted in them, beside what the library finds; and what is refused."""
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 from maas.model.domain.facts import Facts, LyingHeaderError
-from maas.model.domain.onnx import MAX_FIELDS, MAX_FILE_BYTES, MAX_READ_BYTES, read_onnx
+from maas.model.domain.onnx import (
+    MAX_DEPTH,
+    MAX_FIELDS,
+    MAX_FILE_BYTES,
+    MAX_LOCATION_BYTES,
+    MAX_READ_BYTES,
+    read_onnx,
+)
 from maas.model.domain.reading import BoundReachedError, read
 from tests.factories.weights import fetcher
 
@@ -30,6 +46,69 @@ def weight(kind: type[np.generic], *shape: int, name: str = "w") -> TensorProto:
 
 
 SOUND = make_model(weight(np.float16, 4, 3), weight(np.float32, 2)).SerializeToString()
+
+
+def elsewhere(location: str) -> TensorProto:
+    """Make a weight whose bytes are in another file."""
+    tensor = TensorProto(name="w", dims=[2], data_type=1, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="offset", value="0")
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def make_graph(
+    *nodes: NodeProto, weights: Sequence[TensorProto] = (), sparse: Sequence[SparseTensorProto] = ()
+) -> GraphProto:
+    return helper.make_graph(nodes, "g", [], [], initializer=weights, sparse_initializer=sparse)
+
+
+def make_sparse(values: TensorProto) -> SparseTensorProto:
+    # The library's own maker holds the tensors against each other.
+    return SparseTensorProto(values=values, indices=weight(np.int64, 2), dims=[4])
+
+
+def in_node(value: object) -> ModelProto:
+    node = helper.make_node("Constant", [], ["c"])
+    node.attribute.append(helper.make_attribute("value", value))
+    return helper.make_model(make_graph(node))
+
+
+def in_function(tensor: TensorProto) -> ModelProto:
+    node = helper.make_node("Constant", [], ["c"], value=tensor)
+    function = helper.make_function("d", "f", [], ["c"], [node], [])
+    return helper.make_model(make_graph(), functions=[function])
+
+
+def in_default(tensor: TensorProto) -> ModelProto:
+    default = helper.make_attribute("value", tensor)
+    function = helper.make_function("d", "f", [], [], [], [], attribute_protos=[default])
+    return helper.make_model(make_graph(), functions=[function])
+
+
+def in_training(tensor: TensorProto) -> ModelProto:
+    model = helper.make_model(make_graph())
+    model.training_info.add(algorithm=make_graph(weights=[tensor]))
+    return model
+
+
+PLACES: Mapping[str, Callable[[TensorProto], ModelProto]] = {
+    "a node": in_node,
+    "tensors of a node": lambda tensor: in_node([tensor]),
+    "a graph of a node": lambda tensor: in_node(make_graph(weights=[tensor])),
+    "graphs of a node": lambda tensor: in_node([make_graph(weights=[tensor])]),
+    "a node of a graph of a node": lambda tensor: in_node(in_node(tensor).graph),
+    "a sparse value of a node": lambda tensor: in_node(make_sparse(tensor)),
+    "a sparse weight": lambda tensor: helper.make_model(make_graph(sparse=[make_sparse(tensor)])),
+    "a function": in_function,
+    "a default of a function": in_default,
+    "training": in_training,
+}
+OUTSIDE = [
+    *("/etc/passwd", "../a", "a/../../b", "..", "a/..", "\\\\host\\a", "..\\a", "a\\..\\..\\b"),
+    *("C:/a", "c:a", "a\0b", "x" * (MAX_LOCATION_BYTES + 1)),
+]
+KEY = b"\x0a\x08location"
+CHANGED = [SOUND, *(make(elsewhere("beside")).SerializeToString() for make in PLACES.values())]
 
 
 def facts_of(content: bytes, fetched: list[tuple[int, int]] | None = None) -> Facts:
@@ -139,10 +218,86 @@ class TestRefusals:
         assert sum(fetched) <= MAX_READ_BYTES
 
 
+class TestElsewhere:
+    """Tensors whose bytes are in other files, which whoever loads the model opens."""
+
+    @pytest.mark.parametrize("location", ["weights.data", "sub/w.bin", "a\\b", "..w", "a..", ""])
+    def test_files_beside_the_model_are_taken(self, location: str) -> None:
+        content = make_model(elsewhere(location), elsewhere("more")).SerializeToString()
+
+        assert facts_of(content).parameters == 4
+
+    @pytest.mark.parametrize("location", OUTSIDE)
+    def test_files_anywhere_else_are_refused(self, location: str) -> None:
+        content = make_model(elsewhere("sound"), elsewhere(location)).SerializeToString()
+
+        with pytest.raises(LyingHeaderError, match="not beside the model"):
+            facts_of(content)
+
+    def test_what_is_no_text_is_refused(self) -> None:
+        content = make_model(elsewhere("~~~~")).SerializeToString()
+
+        with pytest.raises(LyingHeaderError, match="not beside the model"):
+            facts_of(content.replace(b"~~~~", b"\xff\xfe.."))
+
+    def test_a_name_said_after_the_place_or_twice_counts(self) -> None:
+        for entry in (
+            b"\x12\x04../a" + KEY,
+            KEY + b"\x12\x04../a" + b"\x12\x01a",
+            KEY + b"\x12\x04../a" + b"\x0a\x08whatever",
+        ):
+            tensor = elsewhere("a").SerializeToString() + b"\x6a" + _varint(len(entry)) + entry
+            graph = b"\x2a" + _varint(len(tensor)) + tensor
+
+            with pytest.raises(LyingHeaderError, match="not beside the model"):
+                facts_of(b"\x08\x08\x3a" + _varint(len(graph)) + graph)
+
+    @pytest.mark.parametrize("size", [0, 100_000])
+    @pytest.mark.parametrize("place", sorted(PLACES))
+    def test_wherever_a_tensor_can_be(self, *, place: str, size: int) -> None:
+        tensor = elsewhere("../secret")
+        tensor.doc_string = "d" * size
+        model = PLACES[place](tensor)
+
+        with pytest.raises(LyingHeaderError, match="not beside the model"):
+            facts_of(model.SerializeToString())
+        tensor.external_data[1].value = "beside"
+        facts_of(PLACES[place](tensor).SerializeToString())
+
+    def test_no_deeper_than_readers_of_protobuf_go(self) -> None:
+        inner = b"location"
+        for _ in range(MAX_DEPTH):
+            # A node, which has an attribute, which has a graph.
+            for head in (b"\x32", b"\x2a", b"\x0a"):
+                inner = head + _varint(len(inner)) + inner
+
+        with pytest.raises(LyingHeaderError, match="too deep"):
+            facts_of(b"\x08\x08\x3a" + _varint(len(inner)) + inner)
+
+    def test_constants_are_not_fetched(self) -> None:
+        constant = numpy_helper.from_array(np.zeros(1_000_000, dtype=np.float32))
+        content = in_node(constant).SerializeToString()
+        fetched: list[tuple[int, int]] = []
+
+        facts_of(content, fetched)
+
+        assert sum(stop - start for start, stop in fetched) < 64 * 1024
+
+    @given(st.text(alphabet="./\\aC:\0", max_size=9))
+    def test_no_path_gets_out_of_the_folder(self, location: str) -> None:
+        content = make_model(elsewhere(location)).SerializeToString()
+        with suppress(LyingHeaderError):
+            facts_of(content)
+            path = PureWindowsPath(location)
+            assert not path.anchor
+            assert ".." not in path.parts
+            assert "\0" not in location
+
+
 class TestFuzzed:
     @given(st.data())
     def test_any_change_is_read_or_refused(self, data: st.DataObject) -> None:
-        content = bytearray(SOUND)
+        content = bytearray(data.draw(st.sampled_from(CHANGED)))
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(content) - 1))
             content[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))

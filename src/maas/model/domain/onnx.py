@@ -1,14 +1,17 @@
 """Reads an ONNX file: protobuf, walked field by field down to the weights' types and shapes.
 
 A library would build the whole message, gigabytes of weights included, before it said anything.
-Three kinds of message are walked, each inside the one before, so nothing here is recursive; the
-graphs inside of nodes are stepped over like all the rest.
+Weights are counted where graphs keep them. Wherever else a tensor can be, in nodes, in graphs
+inside of nodes, in functions, it is only asked in which file its bytes are, for that file is opened
+by whoever loads the model.
 """
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from maas.model.domain.facts import MAX_NUMBER, Facts
 from maas.model.domain.reading import BoundReachedError, Cursor, Reading
@@ -19,10 +22,40 @@ MAX_FILE_BYTES = 2**31 - 1
 MAX_READ_BYTES = 64 * 1024 * 1024
 MAX_FIELDS = 200_000
 MAX_DIMENSIONS = 64
+MAX_DEPTH = 100
+"""More messages inside of one another, no reader of protobuf takes."""
+
+MAX_LOCATION_BYTES = 4 * 1024
+_MAX_SEARCHED_BYTES = 4 * 1024
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _IR_VERSION, _GRAPH, _INITIALIZER = 1, 7, 5
-_DIMS, _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 1, 2, 9, 14
+_DIMS, _DATA_TYPE, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 9, 13, 14
+_KEY, _VALUE = 1, 2
+_LOCATION = b"location"
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+_Kind: TypeAlias = Literal[
+    "model", "graph", "node", "attribute", "sparse", "tensor", "training", "function"
+]
+_INSIDE: Mapping[_Kind, Mapping[int, _Kind]] = {
+    "model": {_GRAPH: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", _INITIALIZER: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "tensor": {},
+}
+"""Which of a message's fields can have tensors in them, and what those fields are."""
 
 _TYPES = {
     1: ("F32", 32),
@@ -58,7 +91,8 @@ def read_onnx(size: int) -> Reading[Facts]:
     """Count the weights, wherever their bytes are, and hold those inside against the file.
 
     Raises:
-        LyingHeaderError: it is not a model, or a weight has other bytes than its shape wants.
+        LyingHeaderError: it is not a model, a weight has other bytes than its shape wants, or its
+            bytes are in a file that is not beside the model.
         BoundReachedError: there is more in it than what is read of it.
     """
     walk = _Walk(Cursor("onnx", size, limit_bytes=MAX_READ_BYTES))
@@ -101,7 +135,7 @@ class _Walk:
                 graphs += 1
                 yield from self._read_graph(self._cursor.position + each.value)
             else:
-                self._skip(each)
+                yield from self._search(each, "model")
         if graphs != 1 or ir_version == 0:
             raise self._cursor.lie("it is no model: it has no version, or not one graph")
         return self._facts()
@@ -131,8 +165,61 @@ class _Walk:
             if each.number == _INITIALIZER and each.kind == _LENGTH:
                 yield from self._read_tensor(self._cursor.position + each.value)
             else:
+                yield from self._search(each, "graph")
+        self._check_end(end)
+
+    def _search(self, each: _Field, outer: _Kind) -> Reading[None]:
+        """Step over a field, but look into it first if tensors in it may be in other files.
+
+        Of what is short, that is seen without reading it field by field.
+        """
+        kind = _INSIDE[outer].get(each.number) if each.kind == _LENGTH else None
+        if kind is None or not (yield from self._may_point(each.value)):
+            self._skip(each)
+            return
+        inner = [(kind, self._cursor.position + each.value)]
+        while inner:
+            kind, end = inner[-1]
+            if self._cursor.position >= end:
+                self._check_end(end)
+                inner.pop()
+                continue
+            each = yield from self._next(end)
+            within = _INSIDE[kind].get(each.number) if each.kind == _LENGTH else None
+            if within is not None and (yield from self._may_point(each.value)):
+                inner.append((within, self._cursor.position + each.value))
+                if len(inner) > MAX_DEPTH:
+                    raise self._cursor.lie("its messages are too deep inside of one another")
+            elif kind == "tensor" and each.number == _EXTERNAL_DATA and each.kind == _LENGTH:
+                yield from self._read_place(self._cursor.position + each.value)
+            else:
+                self._skip(each)
+
+    def _may_point(self, size: int) -> Reading[bool]:
+        if size > _MAX_SEARCHED_BYTES:
+            return True
+        return (yield from self._cursor.holds(_LOCATION, size))
+
+    def _read_place(self, end: int) -> Reading[None]:
+        """Refuse a tensor's word about its bytes if they are not beside the model, or below."""
+        names: list[bytes] = []
+        values: list[bytes | None] = []
+        while self._cursor.position < end:
+            each = yield from self._next(end)
+            if each.number == _KEY and each.kind == _LENGTH and each.value == len(_LOCATION):
+                names.append((yield from self._cursor.take(each.value)))
+            elif each.number == _VALUE and each.kind == _LENGTH:
+                if each.value > MAX_LOCATION_BYTES:
+                    values.append(None)
+                    self._skip(each)
+                else:
+                    values.append((yield from self._cursor.take(each.value)))
+            else:
                 self._skip(each)
         self._check_end(end)
+        # Of a field that is there twice readers take the last one; here none may be bad.
+        if _LOCATION in names and not all(_is_beside(value) for value in values):
+            raise self._cursor.lie("a tensor's bytes are in a file that is not beside the model")
 
     def _read_tensor(self, end: int) -> Reading[None]:
         tensor = _Tensor()
@@ -144,6 +231,8 @@ class _Walk:
                 tensor.kind = each.value
             elif each.number == _DATA_LOCATION and each.kind == _VARINT:
                 tensor.is_elsewhere = each.value == 1
+            elif each.number == _EXTERNAL_DATA and each.kind == _LENGTH:
+                yield from self._read_place(self._cursor.position + each.value)
             else:
                 if each.number == _RAW_DATA and each.kind == _LENGTH:
                     tensor.raw_bytes = each.value
@@ -186,3 +275,15 @@ class _Walk:
             quantisation=None if dtype is None else _QUANTISED.get(dtype),
             tensor_count=self._tensors,
         )
+
+
+def _is_beside(location: bytes | None) -> bool:
+    """Tell whether a path stays in the model's folder, on any kind of machine."""
+    if location is None:
+        return False
+    try:
+        path = location.decode().replace("\\", "/")
+    except UnicodeDecodeError:
+        return False
+    is_path = "\0" not in path and not path.startswith("/") and not _DRIVE.match(path)
+    return is_path and ".." not in path.split("/")

@@ -117,6 +117,11 @@ class Cursor:
                 return number & 0xFFFF_FFFF_FFFF_FFFF
         raise self.lie("a number in it does not end")
 
+    def holds(self, text: bytes, size: int) -> Reading[bool]:
+        """Tell whether the next `size` bytes have the text in them; they are still the next."""
+        yield from self.need(size)
+        return self._data.find(text, self._at, self._at + size) >= 0
+
     def skip(self, size: int) -> None:
         self._check_room(size)
         self._jump(self._at + size)
