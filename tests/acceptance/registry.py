@@ -112,8 +112,10 @@ def _judge_moves(storm: Storm, moves: Sequence[Move]) -> list[Finding]:
     )
     pairs = list(itertools.pairwise(moves))
     return [
-        (len(acknowledged) == MOVES, f"{MOVES} moves at once answered {dict(statuses)}"),
-        (True, f"{storm.refused} told to come again"),
+        (
+            len(acknowledged) == MOVES,
+            f"{MOVES} moves at once answered {dict(statuses)}, {storm.refused} told to come again",
+        ),
         (told.keys() == acknowledged.keys(), f"{len(moves)} in the history"),
         ([move.sequence for move in moves] == list(range(1, len(moves) + 1)), "no gap"),
         (all(one.at < next_.at for one, next_ in pairs), "no two at one time"),
