@@ -237,9 +237,13 @@ def collected_under_kills(folder: Path) -> Verdict:
                 client.put(f"{version.url}/{number}", content=body).raise_for_status()
             for number in range(FILES):
                 client.delete(f"{version.url}/{number}").raise_for_status()
-            killed = [_collect(platform, parts, kill=True) for _ in range(COLLECTOR_KILLS)]
+            full, step = len(_objects(parts)), len(_objects(parts) - kept) // COLLECTOR_KILLS
+            killed = [
+                _collect(platform, parts, kill_below=full - number * step)
+                for number in range(COLLECTOR_KILLS)
+            ]
             half_way = len({count for count in killed if count is not None})
-            _collect(platform, parts, kill=False)
+            _collect(platform, parts, kill_below=None)
             left = _objects(parts) - kept
             is_there = client.get(f"{version.url}/staying").content == staying
     return all_of(
@@ -249,21 +253,24 @@ def collected_under_kills(folder: Path) -> Verdict:
     )
 
 
+# In small steps, for there are more moments then at which it can be killed.
 COLLECT = """
 import asyncio
+from maas.model.application import collection
 from maas.shared.infrastructure.settings import load_settings
 from maas.worker import collect_artifacts
+collection.DOOMED_AT_ONCE = 5
 print("begun", flush=True)
 asyncio.run(collect_artifacts(load_settings()))
 """
 
 
-def _collect(platform: Platform, parts: Path, *, kill: bool) -> int | None:
+def _collect(platform: Platform, parts: Path, *, kill_below: int | None) -> int | None:
     """Run the task's own function in a process of its own; tell how many objects a kill left.
 
-    Killed is at random, or as soon as fewer objects are there than when it began.
+    It is killed as soon as there are fewer objects than that, so that there is something left for
+    the next one, or by chance before; without a number it is left to end.
     """
-    before, is_aimed = len(_objects(parts)), random.random() < 0.5  # noqa: S311  when to kill
     process = subprocess.Popen(
         [sys.executable, "-c", COLLECT],
         env=clean_environment(**_settings_of(platform)),
@@ -271,10 +278,10 @@ def _collect(platform: Platform, parts: Path, *, kill: bool) -> int | None:
     )
     assert process.stdout is not None
     process.stdout.readline()
-    patience = time.monotonic() + random.uniform(0.05, 0.8)  # noqa: S311  when to kill
-    while kill and process.poll() is None:
-        is_moment = len(_objects(parts)) < before if is_aimed else time.monotonic() > patience
-        if is_moment:
+    seconds = random.choice((WAIT_SECONDS, random.uniform(0.05, 2.0)))  # noqa: S311  when to kill
+    patience = time.monotonic() + seconds
+    while kill_below is not None and process.poll() is None:
+        if time.monotonic() > patience or len(_objects(parts)) < kill_below:
             process.kill()
             break
     process.communicate(timeout=WAIT_SECONDS)
