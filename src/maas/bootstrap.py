@@ -25,7 +25,7 @@ from maas.model.infrastructure import (
     upload_tables,
 )
 from maas.model.infrastructure import tables as model_tables
-from maas.model.wiring import build_model
+from maas.model.wiring import build_digests, build_model
 from maas.shared.application.ports import Authenticator
 from maas.shared.domain.call import Call, EventRecorder, serving
 from maas.shared.domain.clock import Clock
@@ -38,6 +38,7 @@ from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
+from maas.shared.infrastructure.worker_connections import DIGEST_POOLS
 from maas.user.application.accounts import AccountService
 from maas.user.domain.account import EmailAddress, Username
 from maas.user.infrastructure import (
@@ -48,6 +49,8 @@ from maas.user.infrastructure import (
     usage_tables,
 )
 from maas.user.infrastructure import tables as user_tables
+from maas.user.infrastructure.members import PostgresMembers
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.wiring import build_user
 
 TABLES = (
@@ -94,7 +97,6 @@ class Platform:
     rate_limits: RateLimits | None
     audit: AuditContext
     accounts: AccountService
-    digests: DigestService
     state: Mapping[str, object]
 
 
@@ -110,15 +112,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     rate_limits = _limits_of(settings, redis)
     idempotency = PostgresIdempotency(secret_key, clock=clock)
     data_dir = settings.data_dir or DEFAULT_DATA_DIR
-    audit = build_audit(
-        database=database,
-        redis=redis,
-        clock=clock,
-        settings=settings.audit,
-        data_dir=data_dir,
-        kick=TaskSender(settings.redis, task="audit.flush", queue="audit").send,
-        signer=load_configured_signer(settings),
-    )
+    audit = _build_trail(settings, database=database, redis=redis, clock=clock)
     alerting = build_alerting(
         settings, database=database, audit=audit.port, idempotency=idempotency, clock=clock
     )
@@ -140,8 +134,6 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         clock=clock,
         budgets=user.budgets,
         members=user.members,
-        recorder=audit.recorder,
-        database_settings=settings.database,
         storage=settings.storage,
         data_dir=data_dir,
     )
@@ -159,7 +151,6 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
-            digests=model.digests,
             state={**audit.state, **alerting.state, **user.state, **model.state},
         )
     finally:
@@ -168,6 +159,51 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         await user.close()
         await redis.close()
         await database.close()
+
+
+@asynccontextmanager
+async def open_digests(settings: Settings) -> AsyncIterator[DigestService]:
+    """Wire what makes files of uploads beside the worker, over no more connections than it needs.
+
+    It is one upload at a time, and none of what answers requests is built for it.
+    """
+    database = Database(settings.database.model_copy(update=DIGEST_POOLS))
+    redis, clock = RedisGate(settings.redis), SystemClock()
+    audit = _build_trail(settings, database=database, redis=redis, clock=clock)
+    budgets = PostgresBudgets(database)
+    digests = build_digests(
+        database=database,
+        audit=audit.port,
+        idempotency=PostgresIdempotency(settings.secret_key.get_secret_value(), clock=clock),
+        clock=clock,
+        budgets=budgets,
+        members=PostgresMembers(database),
+        recorder=audit.recorder,
+        settings=settings,
+    )
+    await database.open()
+    audit.upkeep.start()
+    try:
+        yield digests
+    finally:
+        await audit.close()
+        await budgets.close()
+        await redis.close()
+        await database.close()
+
+
+def _build_trail(
+    settings: Settings, *, database: Database, redis: RedisGate, clock: Clock
+) -> AuditContext:
+    return build_audit(
+        database=database,
+        redis=redis,
+        clock=clock,
+        settings=settings.audit,
+        data_dir=settings.data_dir or DEFAULT_DATA_DIR,
+        kick=TaskSender(settings.redis, task="audit.flush", queue="audit").send,
+        signer=load_configured_signer(settings),
+    )
 
 
 def _limits_of(settings: Settings, redis: RedisGate) -> RateLimits | None:

@@ -258,7 +258,7 @@ COLLECT = """
 import asyncio
 from maas.model.application import collection
 from maas.shared.infrastructure.settings import load_settings
-from maas.worker import collect_artifacts
+from maas.worker_services import collect_artifacts
 collection.DOOMED_AT_ONCE = 5
 print("begun", flush=True)
 asyncio.run(collect_artifacts(load_settings()))

@@ -77,7 +77,7 @@ SQL_BY_HAND: Final = {
     "audit/infrastructure/retention.py": "audit.partition_dropped",
     "audit/infrastructure/terms.py": "the trail itself",
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",
-    "model/infrastructure/charges.py": "in the unit of work; and the task above",
+    "model/infrastructure/bookings.py": "in the unit of work; and the task above",
     "model/infrastructure/collection.py": "model.purged",
     "model/infrastructure/uploads.py": "how far uploads came; what they become leaves its event",
     "shared/infrastructure/idempotency.py": "in the unit of work of its request; the purge",

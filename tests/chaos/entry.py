@@ -21,11 +21,11 @@ from typing_extensions import override
 
 import maas.audit.wiring
 import maas.bootstrap
-import maas.worker
+import maas.worker_services
 from maas import cli
+from maas.audit.flush_wiring import build_flush
 from maas.audit.infrastructure.outbox import OutboxAudit
 from maas.audit.public import current_scope
-from maas.audit.wiring import build_flush
 from maas.shared.domain.call import Call
 from maas.shared.infrastructure.clock import SystemClock
 
@@ -91,10 +91,10 @@ def plant() -> None:
     elif FAIL_AT in {"before_commit", "after_commit"}:
         wiring.OutboxAudit = FailingAudit
     if FAIL_AT in {"after_read", "after_insert", "after_flush"}:
-        worker: Any = maas.worker
-        worker.build_flush = partial(build_flush, checkpoint=_pass_point_of_flush)
+        services: Any = maas.worker_services
+        services.build_flush = partial(build_flush, checkpoint=_pass_point_of_flush)
     if OFFSET:
-        for module in (maas.bootstrap, maas.worker):
+        for module in (maas.bootstrap, maas.worker_services):
             patched: Any = module
             patched.SystemClock = ShiftedClock
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from maas.audit.wiring import build_flush
+from maas.audit.flush_wiring import build_flush
 from maas.bootstrap import Platform, acting_as_operator, open_platform
 from maas.main import create_app
 from maas.shared.domain.ids import DEFAULT_TENANT_ID

@@ -14,7 +14,6 @@ from maas.audit.application.export import ExportService
 from maas.audit.application.export_slots import ExportSlots
 from maas.audit.application.export_tables import TableService
 from maas.audit.application.exports import Exports
-from maas.audit.application.flush import FlushService
 from maas.audit.application.heads import HeadService
 from maas.audit.application.rules import RuleService, WatchUnitOfWork
 from maas.audit.application.statistics import StatisticsService
@@ -34,7 +33,6 @@ from maas.audit.infrastructure.backlog import (
     BacklogWatch,
     is_stream_past,
     read_backlog,
-    read_stream_age,
 )
 from maas.audit.infrastructure.checkpoints import read_newest
 from maas.audit.infrastructure.dedup import prune_dedup
@@ -47,8 +45,7 @@ from maas.audit.infrastructure.erasure import (
 from maas.audit.infrastructure.evidence import PostgresEvidence, read_proof
 from maas.audit.infrastructure.export_reader import PostgresExportReader
 from maas.audit.infrastructure.heads import open_head_file
-from maas.audit.infrastructure.inboxes import OutboxInbox, StreamInbox, consumer_name
-from maas.audit.infrastructure.ledger import Checkpoint, PostgresLedger, pass_by
+from maas.audit.infrastructure.ledger import Checkpoint, pass_by
 from maas.audit.infrastructure.named_people import blacken_torn_spools
 from maas.audit.infrastructure.outbox import EventWriter, OutboxAudit, keep_in_outbox
 from maas.audit.infrastructure.parquet_encoder import open_encoder
@@ -59,7 +56,6 @@ from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.spool import Spool
 from maas.audit.infrastructure.statistics import PostgresRollups
 from maas.audit.infrastructure.stream import EventStream
-from maas.audit.infrastructure.sweeper import Sweeper
 from maas.audit.infrastructure.trail_reader import PostgresTrailReader, open_snapshot
 from maas.audit.infrastructure.upkeep import Upkeep
 from maas.audit.infrastructure.watch import open_watch, watch_key
@@ -73,7 +69,7 @@ from maas.audit.infrastructure.webhooks_sender import (
 )
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
-from maas.shared.infrastructure.database import Database, system_arguments
+from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.outgoing import OutgoingClient
 from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.redis import RedisGate
@@ -85,9 +81,6 @@ from maas.shared.infrastructure.settings import (
     Settings,
 )
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
-
-FLUSH_REDIS = {"timeout_ms": 5_000, "pool_size": 4}
-"""A batch is megabytes, and nobody waits for the flush: it has longer than a request does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,52 +171,6 @@ def _exports(
 
 def spool_folder(data_dir: Path) -> Path:
     return data_dir / "audit" / "spool"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlushContext:
-    service: FlushService
-    redis: RedisGate
-    _ledger: PostgresLedger
-
-    async def close(self) -> None:
-        await self.redis.close()
-        await self._ledger.close()
-
-
-def build_flush(settings: Settings, *, checkpoint: Checkpoint = pass_by) -> FlushContext:
-    """Build the flush of one process, with connections of its own; nothing connects yet.
-
-    `checkpoint` is called with the name of each point a crash test may want to stop at.
-    """
-    redis = RedisGate(settings.redis.model_copy(update=FLUSH_REDIS))
-    ledger = PostgresLedger(
-        system_arguments(settings.database),
-        signer=load_configured_signer(settings),
-        checkpoint=checkpoint,
-    )
-    service = FlushService(
-        stream=StreamInbox(redis, consumer=consumer_name()),
-        outbox=OutboxInbox(ledger),
-        ledger=ledger,
-        batch_size=settings.audit.batch_size,
-    )
-    return FlushContext(service=service, redis=redis, _ledger=ledger)
-
-
-async def sweep_for_ever(settings: Settings) -> None:
-    """Flush what no tick flushes, until cancelled, over connections of its own."""
-    flush = build_flush(settings)
-    sweeper = Sweeper(
-        system_arguments(settings.database),
-        flush=flush.service,
-        folder=spool_folder(settings.data_dir or DEFAULT_DATA_DIR),
-        stream_age=lambda: read_stream_age(flush.redis),
-    )
-    try:
-        await sweeper.run()
-    finally:
-        await flush.close()
 
 
 def build_event_writer(clock: Clock) -> EventWriter:

@@ -1,6 +1,6 @@
 """Builds the registry from resources."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from maas.model.infrastructure.artifacts import (
     PartedArtifactStore,
     open_objects,
 )
-from maas.model.infrastructure.charges import PostgresStorageBookings
+from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
 from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.queries import PostgresModelQueries
@@ -38,7 +38,6 @@ from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
-    DatabaseSettings,
     Settings,
     StorageSettings,
 )
@@ -56,8 +55,20 @@ class ModelContext:
     models: ModelService
     versions: VersionService
     files: FileService
-    digests: DigestService
     state: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Intake:
+    """What takes files in: shared by the routes, and by what digests uploads beside the worker."""
+
+    unit_of_work: Callable[[], ModelUnitOfWork]
+    artifacts: PartedArtifactStore
+    arrivals: Arrivals
+    bookings: PostgresStorageBookings
+    journal: PostgresUploads
+    stream: ObjectPartStream
+    completion: Completion
 
 
 def build_model(
@@ -68,54 +79,41 @@ def build_model(
     clock: Clock,
     budgets: Budgets,
     members: Members,
-    recorder: EventRecorder,
-    database_settings: DatabaseSettings,
     storage: StorageSettings,
     data_dir: Path,
 ) -> ModelContext:
-    def unit_of_work() -> ModelUnitOfWork:
-        return SqlModelUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
-
-    queries = PostgresModelQueries(database)
+    intake = _build_intake(
+        database=database,
+        audit=audit,
+        idempotency=idempotency,
+        clock=clock,
+        budgets=budgets,
+        members=members,
+        storage=storage,
+        data_dir=data_dir,
+    )
+    unit_of_work = intake.unit_of_work
+    queries, transfers = PostgresModelQueries(database), TransferSlots()
     models = ModelService(unit_of_work=unit_of_work, members=members, clock=clock)
     versions = VersionService(unit_of_work=unit_of_work, clock=clock)
-    objects, transfers = open_objects(storage, data_dir), TransferSlots()
-    artifacts = PartedArtifactStore(objects, part_bytes=storage.part_bytes)
-    facts = FactsReader(
-        unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
-    )
-    arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
-    bookings = PostgresStorageBookings(database)
     files = FileService(
         unit_of_work=unit_of_work,
         queries=queries,
-        artifacts=artifacts,
-        arrivals=arrivals,
+        artifacts=intake.artifacts,
+        arrivals=intake.arrivals,
         budgets=budgets,
-        bookings=bookings,
+        bookings=intake.bookings,
         transfers=transfers,
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
     )
-    journal = PostgresUploads(database)
-    stream = ObjectPartStream(objects, part_bytes=storage.part_bytes)
-    completion = Completion(
-        journal=journal,
-        stream=stream,
-        digester=artifacts,
-        arrivals=arrivals,
-        budgets=budgets,
-        bookings=bookings,
-        members=members,
-        clock=clock,
-    )
     uploads = UploadService(
         unit_of_work=unit_of_work,
-        journal=journal,
-        stream=stream,
-        completion=completion,
+        journal=intake.journal,
+        stream=intake.stream,
+        completion=intake.completion,
         budgets=budgets,
-        bookings=bookings,
+        bookings=intake.bookings,
         transfers=transfers,
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
@@ -125,14 +123,6 @@ def build_model(
         models=models,
         versions=versions,
         files=files,
-        digests=DigestService(
-            verifying=PostgresVerifyingUploads(database_settings),
-            journal=journal,
-            digester=artifacts,
-            completion=completion,
-            recorder=recorder,
-            clock=clock,
-        ),
         state={
             "models": models,
             "model_search": PostgresRegistrySearch(database),
@@ -144,6 +134,81 @@ def build_model(
             "model_queries": queries,
             "model_settings": ModelSettingsService(unit_of_work=unit_of_work, clock=clock),
         },
+    )
+
+
+def build_digests(
+    *,
+    database: Database,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    budgets: Budgets,
+    members: Members,
+    recorder: EventRecorder,
+    settings: Settings,
+) -> DigestService:
+    """Build what makes files of uploads whose bytes did not come in order."""
+    intake = _build_intake(
+        database=database,
+        audit=audit,
+        idempotency=idempotency,
+        clock=clock,
+        budgets=budgets,
+        members=members,
+        storage=settings.storage,
+        data_dir=settings.data_dir or DEFAULT_DATA_DIR,
+    )
+    return DigestService(
+        verifying=PostgresVerifyingUploads(settings.database),
+        journal=intake.journal,
+        digester=intake.artifacts,
+        completion=intake.completion,
+        recorder=recorder,
+        clock=clock,
+    )
+
+
+def _build_intake(
+    *,
+    database: Database,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    budgets: Budgets,
+    members: Members,
+    storage: StorageSettings,
+    data_dir: Path,
+) -> _Intake:
+    def unit_of_work() -> ModelUnitOfWork:
+        return SqlModelUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    objects = open_objects(storage, data_dir)
+    artifacts = PartedArtifactStore(objects, part_bytes=storage.part_bytes)
+    facts = FactsReader(
+        unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
+    )
+    arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
+    bookings, journal = PostgresStorageBookings(database), PostgresUploads(database)
+    stream = ObjectPartStream(objects, part_bytes=storage.part_bytes)
+    completion = Completion(
+        journal=journal,
+        stream=stream,
+        digester=artifacts,
+        arrivals=arrivals,
+        budgets=budgets,
+        bookings=bookings,
+        members=members,
+        clock=clock,
+    )
+    return _Intake(
+        unit_of_work=unit_of_work,
+        artifacts=artifacts,
+        arrivals=arrivals,
+        bookings=bookings,
+        journal=journal,
+        stream=stream,
+        completion=completion,
     )
 
 

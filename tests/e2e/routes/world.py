@@ -21,7 +21,7 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 
-from maas.audit.wiring import FlushContext, build_flush
+from maas.audit.flush_wiring import FlushContext, build_flush
 from maas.bootstrap import Platform, acting_as_operator, open_platform
 from maas.main import create_app
 from maas.shared.domain.ids import DEFAULT_TENANT_ID

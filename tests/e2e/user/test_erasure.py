@@ -16,7 +16,7 @@ from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.user.wiring import send_due_mails
-from maas.worker import erase_people
+from maas.worker_services import erase_people
 from tests.conftest import MakeSettings
 from tests.e2e.canaries.sinks import read_redis, read_tables
 from tests.e2e.conftest import Flush, MakePerson, Person, serving_app, sign_in

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.application.flush import FlushService
+from maas.audit.flush_wiring import FlushContext, build_flush
 from maas.audit.public import Actor, AuditScope
-from maas.audit.wiring import AuditContext, FlushContext, build_audit, build_flush
+from maas.audit.wiring import AuditContext, build_audit
 from maas.main import create_app
 from maas.shared.domain.call import Call
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, SessionId, TenantId, new_id

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from maas.audit.application.events import QueuedEvent
+from maas.audit.flush_wiring import sweep_for_ever
 from maas.audit.infrastructure.backlog import read_stream_age
 from maas.audit.infrastructure.spool import Spool, measure_spools
 from maas.audit.infrastructure.stream import STREAM, entry_fields
 from maas.audit.infrastructure.sweeper import Sweeper
-from maas.audit.wiring import spool_folder, sweep_for_ever
+from maas.audit.wiring import spool_folder
 from maas.shared.infrastructure.background import BackgroundLoop
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.redis import RedisGate

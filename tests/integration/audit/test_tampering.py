@@ -9,11 +9,12 @@ import pytest
 
 from maas.audit.application.verification import Verdict, VerificationService, VerifyOptions
 from maas.audit.domain.checkpoint import SignedCheckpoint
+from maas.audit.flush_wiring import build_flush
 from maas.audit.infrastructure import checkpoints
 from maas.audit.infrastructure.checkpoints import read_row
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by
 from maas.audit.infrastructure.trail_reader import PostgresTrailReader
-from maas.audit.wiring import build_flush, load_configured_signer
+from maas.audit.wiring import load_configured_signer
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.infrastructure.settings import Settings
 from tests.conftest import MakeSettings

@@ -19,7 +19,7 @@ from maas.model.application.upload_completion import Completion
 from maas.model.application.uploads import UploadService
 from maas.model.application.versions import VersionService
 from maas.model.infrastructure.artifacts import PartedArtifactStore
-from maas.model.infrastructure.charges import PostgresStorageBookings
+from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.object_store import DurableObjects
 from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.queries import PostgresModelQueries

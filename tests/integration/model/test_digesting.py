@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
+from maas.bootstrap import open_digests
 from maas.model.application import digesting
 from maas.model.application.digesting import DigestService
 from maas.model.application.ports import ArtifactStoreUnavailableError
@@ -18,6 +19,7 @@ from maas.model.infrastructure.verifying import PostgresVerifyingUploads
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
+from tests.conftest import MakeSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.recorder import make_call
 from tests.integration.model.conftest import PART_BYTES, Registry, acting_as, make_principal
@@ -99,6 +101,20 @@ async def test_an_upload_that_was_put_together_becomes_a_file(
     assert (first, second) == (True, False)
     assert await state_of(superuser, upload_id) == ("done", None)
     assert await sending.draft.read() == CONTENT
+
+
+async def test_the_worker_asks_the_members_themselves(
+    sending: Sending, superuser: Connection, make_settings: MakeSettings
+) -> None:
+    upload_id = await leave_verifying(sending, superuser)
+    settings = make_settings(storage={"url": sending.registry.folder.as_uri()})
+
+    async with open_digests(settings) as digests:
+        assert await digests.run_once()
+        assert not await digests.run_once()
+
+    # The sender of these tests is nobody's account.
+    assert await state_of(superuser, upload_id) == ("failed", "upload-sender-refused")
 
 
 async def test_bytes_that_were_damaged_meanwhile_fail_it_for_good(

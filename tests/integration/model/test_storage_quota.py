@@ -13,7 +13,7 @@ from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import UploadNotFoundError, UploadPayerError
-from maas.model.infrastructure.charges import book_due
+from maas.model.infrastructure.bookings import book_due
 from maas.model.infrastructure.collection import open_ledger
 from maas.shared.domain.ids import ApiKeyId, new_id
 from maas.shared.domain.principal import Principal
@@ -22,6 +22,7 @@ from maas.shared.infrastructure.settings import Settings
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.public import Amounts, Hold, Payer, QuotaExceededError, UsageFigures
+from maas.worker_services import book_storage, open_resources
 from tests.integration.model.conftest import PART_BYTES, Registry, acting_as, make_principal
 from tests.integration.model.test_files import CONTENT, Draft, incoming, make_draft
 from tests.integration.model.test_uploads import Sending
@@ -31,6 +32,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 ROOM = 3 * len(CONTENT)
 SIZE = len(CONTENT)
+BOOKED_OVER = """
+    SELECT array_agg(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = 'maas_app'
+      AND query LIKE '%quota_book_storage%'
+"""
 
 
 @pytest.fixture
@@ -130,6 +136,23 @@ class TestGivingBack:
 
         assert (first, second) == (1, 0)
         assert await balance(superuser, quota) == (0, 0)
+
+    async def test_a_worker_keeps_what_it_tells_it_over(
+        self, draft: Draft, superuser: Superuser, quota: UUID, settings: Settings
+    ) -> None:
+        kept = open_resources(settings)
+        opened = []
+        for content in (b"12", b"345"):
+            await draft.take(incoming(content))
+            await draft.take(incoming(b""))
+            told = await book_storage(settings, kept)
+            opened.append(await superuser.fetchval(BOOKED_OVER))
+            assert told == 1
+        await kept.close()
+
+        assert await balance(superuser, quota) == (0, 0)
+        assert len(opened[0]) == 1
+        assert opened[0] == opened[1]
 
     async def test_what_is_booked_twice_counts_once(
         self, draft: Draft, superuser: Superuser, quota: UUID

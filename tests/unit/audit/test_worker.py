@@ -12,7 +12,8 @@ from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import flush_audit, prune_audit
 from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
 from maas.shared.infrastructure.task_queue import broker_url
-from maas.worker import BesideStep, InstalledLoader, SteadyQoS, WorkerApp, configuration
+from maas.worker import BesideStep, InstalledLoader, SteadyQoS, WorkerApp
+from maas.worker_schedule import configuration
 
 
 def make_redis(url: str, broker: str | None = None) -> RedisSettings:

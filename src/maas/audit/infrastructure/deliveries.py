@@ -27,6 +27,7 @@ from maas.shared.domain.call import Call
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.infrastructure.database import system_arguments
 from maas.shared.infrastructure.settings import DatabaseSettings
+from maas.shared.infrastructure.worker_connections import DELIVERY_CONNECTIONS
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -36,7 +37,6 @@ QUEUE: Final = AuditedResource("webhook", frozenset({"failed_deliveries", "statu
 
 LOG_KEPT: Final = timedelta(days=30)
 DUE_AT_ONCE: Final = 200
-CONNECTIONS: Final = 4
 GIVEN_UP: Final = "given-up"
 
 # All the while its transaction does nothing; longer than a run takes.
@@ -239,7 +239,9 @@ async def open_deliveries(
         if not await lock.fetchval(_LOCK):
             yield None
             return
-        async with asyncpg.create_pool(min_size=0, max_size=CONNECTIONS, **arguments) as pool:
+        async with asyncpg.create_pool(
+            min_size=0, max_size=DELIVERY_CONNECTIONS, **arguments
+        ) as pool:
             yield PostgresDeliveries(pool, composer=composer, checkpoint=checkpoint)
     finally:
         await lock.close()

@@ -23,6 +23,7 @@ from maas.audit.domain.retention import RETENTION_CLASSES
 from maas.audit.infrastructure.checkpoints import Batch, Last, Signer, write_checkpoints
 from maas.audit.infrastructure.named_people import take_names
 from maas.audit.infrastructure.terms import keep_terms, terms_of
+from maas.shared.infrastructure.worker_connections import FLUSH_CONNECTIONS
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 Checkpoint: TypeAlias = Callable[[str], None]
@@ -190,7 +191,10 @@ class PostgresLedger:
         try:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    min_size=0, max_size=2, reset=_leave_as_is, **self._arguments
+                    min_size=0,
+                    max_size=FLUSH_CONNECTIONS,
+                    reset=_leave_as_is,
+                    **self._arguments,
                 )
             async with self._pool.acquire(timeout=self._arguments["timeout"]) as connection:
                 yield connection

@@ -23,7 +23,7 @@ from maas.model.domain.resumable import (
     UploadUnfinishedError,
 )
 from maas.model.domain.text import VersionName
-from maas.model.infrastructure.charges import act_in, payer_columns, read_hold, read_payer
+from maas.model.infrastructure.payers import act_in, payer_columns, read_hold, read_payer
 from maas.model.infrastructure.tables import models
 from maas.model.infrastructure.upload_tables import (
     upload_holds,
