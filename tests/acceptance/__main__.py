@@ -20,6 +20,7 @@ from tests.acceptance import (
     canaries,
     chaos,
     faults,
+    full_disk,
     hostile,
     isolation,
     journey,
@@ -229,7 +230,12 @@ CHECKS = [
     Check(
         name="full disk",
         promise="the same for an upload that does not fit",
-        run=hostile.fill_the_disk,
+        run=full_disk.fill_by_put,
+    ),
+    Check(
+        name="full disk by tus",
+        promise="507; what is durable counts; ended it frees all; it goes on when there is room",
+        run=full_disk.fill_by_tus,
     ),
     Check(
         name="5 GiB on disk",

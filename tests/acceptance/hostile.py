@@ -1,24 +1,19 @@
 """Input that nobody should send: a clear problem each time, never a 500, nothing half-done left."""
 
-import os
 import secrets
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
-from tests.acceptance.platforms import Platform, PlatformError, running
+from tests.acceptance.platforms import Platform, running
 from tests.acceptance.verdict import Verdict, all_of
 
 SLOWEST_SECONDS = 3.0
-SMALL_DISK_MIB = 8
 MARKER = "do-not-echo-me"
 JSON = {"Content-Type": "application/json"}
 
@@ -43,6 +38,10 @@ class Trial:
             return
         if problem := _fault_in(answer, statuses, time.monotonic() - began):
             self.wrong.append(f"{what}: {problem}")
+
+    def complaints(self) -> str:
+        """Tell what went wrong, behind what should have been."""
+        return f" (but {'; '.join(self.wrong)})" if self.wrong else ""
 
 
 def _fault_in(answer: httpx.Response, statuses: tuple[int, ...], seconds: float) -> str | None:
@@ -79,16 +78,12 @@ def refuse(folder: Path) -> Verdict:
             registered = len(client.get("/api/v1/models").json()["items"])
             is_ready = client.get("/health/ready").is_success
     return all_of(
-        (not trial.wrong, f"{trial.count} inputs refused clearly" + _list(trial.wrong)),
+        (not trial.wrong, f"{trial.count} inputs refused clearly" + trial.complaints()),
         (kept == 0, f"{kept} half files listed"),
         (left == 0, f"{left} half files stored"),
         (registered == 1, f"{registered - 1} models made by mistake"),
         (is_ready, "ready afterwards"),
     )
-
-
-def _list(wrong: list[str]) -> str:
-    return f" (but {'; '.join(wrong)})" if wrong else ""
 
 
 def _stored(platform: Platform) -> set[Path]:
@@ -215,51 +210,3 @@ def _hang_up(trial: Trial) -> None:
                     answer = link.recv(65536)
                     if answer.startswith((b"HTTP/1.1 5", b"HTTP/1.1 2")):
                         trial.wrong.append(f"a file cut off: {answer[:20]!r}")
-
-
-def fill_the_disk(folder: Path) -> Verdict:
-    """Upload more than a small disk holds, then less."""
-    with small_disk(folder / "disk") as disk:
-        settings = {"MAAS_STORAGE__URL": disk.as_uri()}
-        with running(folder, settings=settings) as platform:
-            person = platform.sign_in()
-            with person.client() as client:
-                new = {"name": person.name, "framework": "other"}
-                model = client.post("/api/v1/models", json=new).raise_for_status().json()["id"]
-                version = f"/api/v1/models/{model}/versions/1"
-                client.post(f"/api/v1/models/{model}/versions", json={"version": "1"})
-                trial = Trial(client, version)
-                put = {"method": "PUT", "url": f"{version}/files/large.bin"}
-                size = 2 * SMALL_DISK_MIB * 1024 * 1024
-                trial.expect("a full disk", 507, 503, **put, content=secrets.token_bytes(size))
-                time.sleep(0.5)
-                left = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
-                small = client.put(f"{version}/files/small.bin", content=b"small")
-                kept = client.get(f"{version}/files").json()["items"]
-    names = [file["path"] for file in kept]
-    return all_of(
-        (not trial.wrong, "a full disk is said to be full" + _list(trial.wrong)),
-        (left == 0, f"{left} bytes of the file left behind"),
-        (small.is_success, "the next small file fits"),
-        (names == ["small.bin"], f"{len(names)} file listed"),
-    )
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a disk of a few megabytes.
-
-    Raises:
-        PlatformError: this needs root.
-    """
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if os.geteuid() != 0 or mount is None or umount is None:
-        message = "only root can mount a small disk to fill"
-        raise PlatformError(message)
-    folder.mkdir()
-    options = f"size={SMALL_DISK_MIB}m,mode=755"
-    subprocess.run([mount, "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run([umount, folder], check=True)
