@@ -17,6 +17,7 @@ async def run_all(work: Sequence[Callable[[], Awaitable[None]]], *, at_once: int
             for piece in work:
                 group.create_task(run(piece))
     except BaseExceptionGroup as exc:
+        # A Ctrl-C comes in one too.
         raise first_of(exc) from None
 
 

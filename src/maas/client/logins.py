@@ -79,5 +79,6 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
         Path(name).replace(path)
     except BaseException:
+        # Whatever ended it, a Ctrl-C too: no half a file with a key in it stays.
         Path(name).unlink(missing_ok=True)
         raise

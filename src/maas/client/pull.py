@@ -150,6 +150,7 @@ class _Pull:
         try:
             await download.run()
         except BaseException:
+            # Whatever ended it, a Ctrl-C too, a bar that stays would hide what is said next.
             bar.close()
             raise
         self.landing.place(download.part, first.path)

@@ -260,6 +260,7 @@ class _Push:
             self._check_open(file, there)
             await self._uploader().send(file, sha256, bar)
         except BaseException:
+            # Whatever ended it, a Ctrl-C too, a bar that stays would hide what is said next.
             bar.close()
             raise
         sent.append(file)
