@@ -1,5 +1,7 @@
 """Requests that nobody vouches for count on their address, before any work is done for them."""
 
+from http import HTTPStatus
+
 from starlette.types import Scope
 
 from maas.shared.domain.call import Call, find_call
@@ -48,7 +50,7 @@ async def limit_unrouted(scope: Scope) -> Problem | None:
 async def forgive_refresh(scope: Scope, call: Call, *, status: int | None) -> None:
     """Give back what a good refresh token was counted for: its neighbours' bad ones count alone."""
     limiter = find_limiter(scope)
-    if limiter is None or call.standing is None or status != 200:  # noqa: PLR2004  OK
+    if limiter is None or call.standing is None or status != HTTPStatus.OK:
         return
     if scope["method"] == "POST" and scope["path"] == REFRESH_PATH:
         await limiter.give_back(call.standing)
