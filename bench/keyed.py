@@ -4,6 +4,7 @@ from fastapi import APIRouter, FastAPI
 
 from bench.bare import Alive
 from maas import main
+from maas.shared.interface.dispatch import under
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import requires
 
@@ -20,5 +21,5 @@ async def keyed() -> Alive:
 def make_app() -> FastAPI:
     """Build it from the environment, for `uvicorn --factory`."""
     app = main.make_app()
-    app.include_router(router)
+    app.router.routes += under("", [router])
     return app

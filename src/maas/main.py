@@ -31,6 +31,7 @@ from maas.shared.infrastructure.migrations import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
+from maas.shared.interface.dispatch import under
 from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
@@ -64,8 +65,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     quotas.router,
     usage.router,
-    admin_router.router,
-    models.router,
+    *admin_router.routers,
+    *models.routers,
     audit_evidence.router,
     audit_export.router,
     audit_logs.router,
@@ -162,12 +163,8 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
     app.state.settings = settings
     app.state.max_body_bytes = server.max_body_bytes
     install_handlers(app, faces)
-    app.include_router(health.router)
-    app.include_router(jwks.router)
-    api = APIRouter(prefix="/api/v1")
-    for router in ROUTERS:
-        api.include_router(router)
-    app.include_router(api)
+    app.router.routes += under("", (health.router, jwks.router))
+    app.router.routes += under("/api/v1", ROUTERS)
     return app
 
 

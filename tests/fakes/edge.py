@@ -16,6 +16,7 @@ from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
+from maas.shared.interface.dispatch import under
 from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
@@ -152,11 +153,8 @@ def make_edge(
     app.faces = faces
     app.state.max_body_bytes = max_body_bytes
     install_handlers(app, faces)
-    app.include_router(health.router)
-    api = APIRouter(prefix="/api/v1")
-    for router in routers:
-        api.include_router(router)
-    app.include_router(api)
+    app.router.routes += under("", [health.router])
+    app.router.routes += under("/api/v1", routers)
     return Edge(
         app=app,
         traffic=traffic,

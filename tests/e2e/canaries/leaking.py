@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from maas import main
 from maas.audit.public import audit_scope
 from maas.shared.domain.errors import UnavailableError
+from maas.shared.interface.dispatch import under
 from maas.shared.interface.http_protocol import HeaderTimeoutProtocol
 
 router = APIRouter(prefix="/planted")
@@ -106,7 +107,7 @@ async def leak(request: Request) -> str:
 
 def make_app() -> FastAPI:
     app = main.make_app()
-    app.include_router(router)
+    app.router.routes += under("", [router])
     return app
 
 

@@ -82,12 +82,9 @@ async def delete_thing(thing_id: UUID) -> None:
     raise NotFoundError
 
 
-router.include_router(things)
-
-
 @pytest.fixture
 def edge() -> Edge:
-    return make_edge(router, trusted_proxies=["10.0.0.0/8"], max_in_flight=2)
+    return make_edge(router, things, trusted_proxies=["10.0.0.0/8"], max_in_flight=2)
 
 
 @pytest.fixture
@@ -289,7 +286,7 @@ class TestErrors:
             async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
                 raise RuntimeError("hunter2")
 
-        edge = make_edge(router, extra=[Middleware(Breaking)])
+        edge = make_edge(router, things, extra=[Middleware(Breaking)])
 
         async with edge.client() as client:
             with capture_logs() as logs:

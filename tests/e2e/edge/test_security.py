@@ -159,13 +159,6 @@ class TestWalk:
         assert found["POST", "/api/v1/things"] == {"thing:write"}
         assert found["GET", "/health/live"] == set()
 
-    async def test_finds_the_same_once_the_routes_are_unfolded(self, edge: Edge) -> None:
-        before = {(r.method, r.path, r.permissions) for r in walk_routes(edge.app)}
-
-        edge.app.build_middleware_stack()
-
-        assert {(r.method, r.path, r.permissions) for r in walk_routes(edge.app)} == before
-
     def test_openapi_knows_credentials_and_problems(self, edge: Edge) -> None:
         document = edge.app.openapi()
 

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from maas.shared.interface.dispatch import RouteIndex, unfold
+from maas.shared.interface.dispatch import RouteIndex, under
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.routes import UNMATCHED, route_template
 
@@ -29,15 +29,13 @@ PATHS = (
 
 def make_app() -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
-    outer = APIRouter()
     for method, path in PATHS:
 
         async def endpoint() -> None: ...
 
         inner = APIRouter(route_class=StrictRoute)
         inner.add_api_route(path[2:] if path == "/" else path, endpoint, methods=[method])
-        outer.include_router(inner)
-    app.include_router(outer)
+        app.router.routes += under("", [inner])
     return app
 
 
@@ -47,7 +45,7 @@ async def asked(app: FastAPI, method: str, path: str) -> str:
 
     async def otherwise(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
 
-    routes = unfold(app.routes)
+    routes = app.routes
     index = RouteIndex(routes, otherwise=otherwise)
     scope: Any = {"type": "http", "method": method, "path": path}
     for route in routes:
@@ -102,17 +100,28 @@ async def test_other_methods_of_a_path_are_all_named() -> None:
     assert refusal.value.headers == {"Allow": "GET, HEAD, PUT"}
 
 
-def test_unfolding_keeps_order_classes_and_what_includes_add() -> None:
-    app = FastAPI(openapi_url=None)
-    inner = APIRouter(route_class=StrictRoute, tags=["inner"])
-    inner.add_api_route("/{thing_id}", lambda thing_id: thing_id, status_code=201, name="thing")
-    app.include_router(inner, prefix="/things", tags=["outer"])
+def test_a_prefix_is_all_that_changes() -> None:
+    router = APIRouter(route_class=StrictRoute, prefix="/things", tags=["things"])
+    router.add_api_route("/{thing_id}", lambda thing_id: thing_id, status_code=201, name="thing")
 
-    [route] = unfold(app.routes)
+    [route] = under("/api", [router])
 
     assert isinstance(route, StrictRoute)
-    assert (route.path, route.name, route.status_code) == ("/things/{thing_id}", "thing", 201)
-    assert route.tags == ["outer", "inner"]
+    assert (route.path, route.name, route.status_code) == ("/api/things/{thing_id}", "thing", 201)
+    assert route.path_regex.match("/api/things/1")
+    assert route.unique_id == "thing_api_things__thing_id__get"
+    [left] = router.routes
+    assert isinstance(left, StrictRoute)
+    assert left.path == "/things/{thing_id}"
+
+
+def test_a_router_inside_a_router_is_refused() -> None:
+    outer, inner = APIRouter(), APIRouter()
+    inner.add_api_route("/thing", lambda: None)
+    outer.include_router(inner)
+
+    with pytest.raises(TypeError, match="list its router instead"):
+        under("/api", [outer])
 
 
 def test_a_request_no_route_took_has_no_template() -> None:

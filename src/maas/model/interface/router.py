@@ -1,6 +1,6 @@
-"""All routes of the registry, to be mounted under `/api/v1`."""
+"""The routers of the registry, to be served under `/api/v1`."""
 
-from fastapi import APIRouter
+from typing import Final
 
 from maas.model.interface import (
     aliases,
@@ -13,13 +13,14 @@ from maas.model.interface import (
     versions,
 )
 
-router = APIRouter()
-# Before models, whose ids would take `facets` for one of them.
-router.include_router(search.router)
-router.include_router(models.router)
-router.include_router(grants.router)
-router.include_router(versions.router)
-router.include_router(files.router)
-router.include_router(aliases.router)
-router.include_router(uploads.router)
-router.include_router(settings.router)
+routers: Final = (
+    # Before models, whose ids would take `facets` for one of them.
+    search.router,
+    models.router,
+    grants.router,
+    versions.router,
+    files.router,
+    aliases.router,
+    uploads.router,
+    settings.router,
+)

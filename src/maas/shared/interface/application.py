@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from maas.shared.interface.contract import complete
-from maas.shared.interface.dispatch import RouteIndex, unfold
+from maas.shared.interface.dispatch import RouteIndex
 from maas.shared.interface.problems import INTERNAL, Faces
 from maas.shared.interface.routes import walk_routes
 
@@ -48,7 +48,6 @@ class EdgeApplication(FastAPI):
 
     @override
     def build_middleware_stack(self) -> ASGIApp:
-        self.router.routes[:] = unfold(self.router.routes)
         self.router.middleware_stack = RouteIndex(self.router.routes, otherwise=self.router.app)
         return LastResort(super().build_middleware_stack(), faces=self.faces)
 

@@ -1,16 +1,17 @@
 """Finds a route by a look-up: FastAPI asks every route of every router in turn, twice.
 
-Included routers are unfolded into plain routes once, then indexed by path. What the index does not
-find goes to FastAPI's own router, which knows 404 and everything unusual.
+Routes are indexed by path once. What the index does not find goes to FastAPI's own router, which
+knows 404 and everything unusual.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 
-from fastapi.datastructures import Default
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from fastapi.utils import generate_unique_id
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match, Mount, Route, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 INDEXED_SEGMENTS = 3
@@ -18,54 +19,25 @@ INDEXED_SEGMENTS = 3
 _Pattern = tuple[str | None, ...]
 """The first segments of a path; `None` stands for a parameter."""
 
-_COPIED = (
-    "status_code",
-    "tags",
-    "dependencies",
-    "summary",
-    "description",
-    "response_description",
-    "responses",
-    "deprecated",
-    "name",
-    "methods",
-    "operation_id",
-    "response_model_include",
-    "response_model_exclude",
-    "response_model_by_alias",
-    "response_model_exclude_unset",
-    "response_model_exclude_defaults",
-    "response_model_exclude_none",
-    "include_in_schema",
-    "response_class",
-    "dependency_overrides_provider",
-    "callbacks",
-    "openapi_extra",
-    "generate_unique_id_function",
-    "strict_content_type",
-)
+
+def under(prefix: str, routers: Iterable[APIRouter]) -> list[BaseRoute]:
+    """List the routes of routers with a prefix before their paths.
+
+    `include_router` would do that and more, and look into every function three times again: half
+    a second of each start.
+    """
+    return [_moved(route, prefix) for router in routers for route in router.routes]
 
 
-def unfold(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
-    """Turn included routers into routes under their full paths, in the same order."""
-    unfolded: list[BaseRoute] = []
-    for route in routes:
-        contexts = list(iter_route_contexts([route]))
-        is_included = any(context.original_route is not route for context in contexts)
-        if is_included and all(isinstance(c.original_route, APIRoute) for c in contexts):
-            unfolded.extend(map(_as_route, contexts))
-        else:
-            unfolded.append(route)
-    return unfolded
-
-
-def _as_route(context: RouteContext) -> APIRoute:
-    options: dict[str, Any] = {name: getattr(context, name) for name in _COPIED}
-    is_stream = context.is_json_stream or context.is_sse_stream
-    # A stream's item type is read from the annotation again, which an explicit model would hide.
-    options["response_model"] = Default(None) if is_stream else context.response_model
-    make = cast("type[APIRoute]", type(context.original_route))
-    return make(str(context.path), cast("Callable[..., Any]", context.endpoint), **options)
+def _moved(route: BaseRoute, prefix: str) -> BaseRoute:
+    if not isinstance(route, APIRoute):
+        message = f"{route!r} is none of a plain router's routes: list its router instead"
+        raise TypeError(message)
+    moved = copy(route)
+    moved.path = prefix + route.path
+    moved.path_regex, moved.path_format, moved.param_convertors = compile_path(moved.path)
+    moved.unique_id = route.operation_id or generate_unique_id(moved)
+    return moved
 
 
 class RouteIndex:
@@ -76,6 +48,15 @@ class RouteIndex:
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, otherwise: ASGIApp) -> None:
+        """Index plain routes.
+
+        Raises:
+            TypeError: there is a whole router among them.
+        """
+        for route in routes:
+            if not isinstance(route, Route | Mount):
+                message = f"{route!r} is no route: add routers by `under(prefix, routers)`"
+                raise TypeError(message)
         self._otherwise = otherwise
         known = [route for route in routes if isinstance(route, Route)]
         dynamic = [route for route in known if route.param_convertors]

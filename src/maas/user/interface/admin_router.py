@@ -1,6 +1,6 @@
-"""All routes of the admin area, to be mounted under `/api/v1`."""
+"""The routers of the admin area, to be served under `/api/v1`."""
 
-from fastapi import APIRouter
+from typing import Final
 
 from maas.user.interface import (
     admin_users,
@@ -14,14 +14,15 @@ from maas.user.interface import (
     tenants,
 )
 
-router = APIRouter()
-router.include_router(admin_users.router)
-router.include_router(leaving.admin_router)
-router.include_router(invitations.router)
-router.include_router(roles.router)
-router.include_router(permissions.router)
-router.include_router(tenants.router)
-router.include_router(service_accounts.router)
-router.include_router(service_account_keys.router)
-router.include_router(quota_admin.router)
-router.include_router(quota_admin.platform_router)
+routers: Final = (
+    admin_users.router,
+    leaving.admin_router,
+    invitations.router,
+    roles.router,
+    permissions.router,
+    tenants.router,
+    service_accounts.router,
+    service_account_keys.router,
+    quota_admin.router,
+    quota_admin.platform_router,
+)
