@@ -33,6 +33,7 @@ from maas.shared.infrastructure.settings import (
     Settings,
     load_settings,
 )
+from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES
 from maas.terminal import borrow, fail, given_settings, load, output, read_settings
 
 app = typer.Typer(
@@ -88,7 +89,9 @@ def up(
     port: Port = None,
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(min=1, help="API processes [1].")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Celery worker processes.")] = 2,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Celery worker processes.")
+    ] = WORKER_PROCESSES,
 ) -> None:
     """Run everything on this machine: PostgreSQL, Valkey, API, worker and beat.
 
@@ -199,11 +202,12 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_unfit_servers(settings: Settings) -> None:
+def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:
     """Stop before the first request where production could lose what it promises to keep."""
     if settings.environment != "production":
         return
-    findings = asyncio.run(load("maas.doctor:find_misconfigurations")(settings))
+    find = load("maas.doctor:find_misconfigurations")
+    findings = asyncio.run(find(settings, worker_processes=worker_processes))
     if findings:
         raise fail("\n".join(finding.text for finding in findings))
 
@@ -223,11 +227,11 @@ def _share_metrics(settings: Settings) -> Path:
 @app.command()
 def worker(
     *,
-    concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = WORKER_PROCESSES,
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
     settings = read_settings()
-    _refuse_unfit_servers(settings)
+    _refuse_unfit_servers(settings, worker_processes=concurrency)
     celery = load("maas.worker:app")
     celery.worker_main(
         [
@@ -347,10 +351,15 @@ def openapi() -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    *,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Processes of the worker that runs beside the API.")
+    ] = WORKER_PROCESSES,
+) -> None:
     """Say what is wrong with this installation, and how to mend it."""
     settings = read_settings()
-    findings = asyncio.run(load("maas.doctor:examine")(settings))
+    findings = asyncio.run(load("maas.doctor:examine")(settings, worker_processes=concurrency))
     for finding in findings:
         mark = {"ok": "[green]ok[/]  ", "warning": "[yellow]warn[/]", "error": "[red]FAIL[/]"}
         output.print(

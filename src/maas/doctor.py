@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import known_revisions
 from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.infrastructure.settings import FLAT_NAMES, Settings
+from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES, count_connections
 
 MIN_FREE_BYTES = 1024**3
 CONNECT_SECONDS = 5
@@ -61,10 +63,10 @@ _PARTITIONS = """
 """
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> list[Finding]:
     """Look at everything, each check on its own, so that one failure hides no other."""
     checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [
-        _check_database,
+        partial(_check_database, worker_processes=worker_processes),
         _check_system_role,
         _check_redis,
         _check_settings,
@@ -72,17 +74,20 @@ async def examine(settings: Settings) -> list[Finding]:
     return [finding for check in checks for finding in await check(settings)]
 
 
-async def find_misconfigurations(settings: Settings) -> list[Finding]:
+async def find_misconfigurations(
+    settings: Settings, *, worker_processes: int = WORKER_PROCESSES
+) -> list[Finding]:
     """Look at what a server tells of itself; one that is down says nothing, and is no reason.
 
     Production refuses to start on these: a Redis that may evict or forget audit events, and more
     connections than PostgreSQL takes.
     """
-    findings = await _check_redis(settings) + await _check_database(settings)
+    findings = await _check_redis(settings)
+    findings += await _check_database(settings, worker_processes=worker_processes)
     return [finding for finding in findings if finding.level == "error" and finding.is_lasting]
 
 
-async def _check_database(settings: Settings) -> list[Finding]:
+async def _check_database(settings: Settings, *, worker_processes: int) -> list[Finding]:
     try:
         connection = await asyncio.wait_for(
             asyncpg.connect(**app_arguments(settings.database)), CONNECT_SECONDS
@@ -96,14 +101,13 @@ async def _check_database(settings: Settings) -> list[Finding]:
             )
         ]
     try:
-        return await _examine_database(connection, settings)
+        findings = await _examine_database(connection, settings)
+        return findings + await _check_connections(connection, settings, worker_processes)
     finally:
         await connection.close()
 
 
-async def _examine_database(
-    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings
-) -> list[Finding]:
+async def _examine_database(connection: Connection, settings: Settings) -> list[Finding]:
     findings = []
     version = int(await connection.fetchval("SHOW server_version_num"))
     if version < OLDEST_POSTGRES:
@@ -130,21 +134,28 @@ async def _examine_database(
             "Give MAAS_DATABASE__OWNER_URL and __SYSTEM_URL logins of their own in production."
         )
         findings.append(Finding("warning", text))
-    limit = int(await connection.fetchval("SHOW max_connections"))
-    wanted = settings.server.workers * (
-        settings.database.pool_size + settings.database.read_pool_size
-    )
-    if wanted > limit:
-        text = (
-            f"{settings.server.workers} API processes may open {wanted} connections, PostgreSQL "
-            f"takes {limit}: lower MAAS_DATABASE__POOL_SIZE or __READ_POOL_SIZE, or raise "
-            "max_connections."
-        )
-        findings.append(Finding("error", text, is_lasting=True))
     return findings
 
 
-async def _check_migrations(connection: "asyncpg.Connection[asyncpg.Record]") -> Finding:
+async def _check_connections(
+    connection: Connection, settings: Settings, worker_processes: int
+) -> list[Finding]:
+    limit = int(await connection.fetchval("SHOW max_connections"))
+    processes, pools = settings.server.workers, settings.database
+    of_api = processes * (pools.pool_size + pools.read_pool_size)
+    of_worker = count_connections(processes=worker_processes)
+    if of_api + of_worker <= limit:
+        return []
+    text = (
+        f"The API ({processes} processes) may open {of_api} connections and the worker "
+        f"({worker_processes} processes) {of_worker}, PostgreSQL takes {limit}: lower "
+        "MAAS_DATABASE__POOL_SIZE or __READ_POOL_SIZE or the worker's --concurrency, or raise "
+        "max_connections."
+    )
+    return [Finding("error", text, is_lasting=True)]
+
+
+async def _check_migrations(connection: Connection) -> Finding:
     head = known_revisions().head
     try:
         current = await connection.fetchval("SELECT version_num FROM alembic_version")

@@ -1,0 +1,26 @@
+"""What keeps an installation in production from starting."""
+
+import pytest
+
+from maas.doctor import find_misconfigurations
+from tests.conftest import MakeSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+# The test servers take 200 connections, and a worker of 20 processes has 189.
+POOLS = {"pool_size": 5, "read_pool_size": 6}
+
+
+async def test_the_connections_of_api_and_worker_are_counted_together(
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(database=POOLS)
+
+    few = await find_misconfigurations(settings, worker_processes=20)
+    many = await find_misconfigurations(settings, worker_processes=21)
+
+    assert few == []
+    assert [finding.text.partition(":")[0] for finding in many] == [
+        "The API (1 processes) may open 11 connections and the worker (21 processes) 198, "
+        "PostgreSQL takes 200"
+    ]
