@@ -21,11 +21,12 @@ from maas.model.infrastructure import (
     alias_tables,
     collection_tables,
     fact_tables,
+    provider_tables,
     search_tables,
     upload_tables,
 )
 from maas.model.infrastructure import tables as model_tables
-from maas.model.wiring import build_digests, build_model
+from maas.model.wiring import build_digests, build_model, build_providers
 from maas.shared.application.ports import Authenticator
 from maas.shared.domain.call import Call, EventRecorder, serving
 from maas.shared.domain.clock import Clock
@@ -36,6 +37,7 @@ from maas.shared.infrastructure.database import Database, mapper_registry
 from maas.shared.infrastructure.idempotency import PostgresIdempotency
 from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_queue import TaskSender
 from maas.shared.infrastructure.worker_connections import DIGEST_POOLS
@@ -64,6 +66,7 @@ TABLES = (
     key_tables,
     mail_tables,
     model_tables,
+    provider_tables,
     quota_tables,
     rollup_tables,
     search_tables,
@@ -137,6 +140,14 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         storage=settings.storage,
         data_dir=data_dir,
     )
+    providers = build_providers(
+        database=database,
+        audit=audit.port,
+        idempotency=idempotency,
+        clock=clock,
+        sealer=build_sealer(settings),
+        outgoing=settings.outgoing,
+    )
     await database.open()
     audit.upkeep.start()
     user.start()
@@ -151,7 +162,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
-            state={**audit.state, **alerting.state, **user.state, **model.state},
+            state={**audit.state, **alerting.state, **user.state, **model.state, **providers},
         )
     finally:
         await alerting.close()

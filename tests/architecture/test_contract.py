@@ -100,6 +100,17 @@ GET /models/{model_id}/grants
 PUT /models/{model_id}/grants/{tenant_id}
 DELETE /models/{model_id}/grants/{tenant_id}
 GET /models/{model_id}/versions/{version}/transitions
+GET /provider-types
+GET /providers
+POST /providers
+GET /providers/{provider_id}
+PUT /providers/{provider_id}
+DELETE /providers/{provider_id}
+PUT /providers/{provider_id}/credential
+DELETE /providers/{provider_id}/credential
+GET /providers/{provider_id}/grants
+PUT /providers/{provider_id}/grants/{tenant_id}
+DELETE /providers/{provider_id}/grants/{tenant_id}
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}

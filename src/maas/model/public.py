@@ -25,3 +25,32 @@ WRITE_MODELS = "model:write"
 
 MANAGE_MODELS = "model:manage"
 """Held by who sees the tenant's private models, and decides for their owners who sees them."""
+
+ProviderId = NewType("ProviderId", UUID)
+
+ProviderKind: TypeAlias = Literal[
+    "openai",
+    "openai-compatible",
+    "azure",
+    "anthropic",
+    "deepseek",
+    "qwen",
+    "openrouter",
+    "vllm",
+    "sglang",
+    "xinference",
+    "ollama",
+    "llama.cpp",
+]
+"""Whose API a supplier speaks."""
+
+ProviderStatus: TypeAlias = Literal["active", "disabled"]
+
+Protocol: TypeAlias = Literal["openai", "anthropic"]
+"""The wire format of a supplier's calls."""
+
+Reach: TypeAlias = Literal["public", "private"]
+"""Where a supplier may lie: at public addresses, or also at a target of the operator's list."""
+
+MANAGE_SUPPLIERS = "platform:suppliers"
+"""Held by who may connect what lies at the operator's private targets."""

@@ -14,6 +14,8 @@ from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
+from maas.model.application.provider_ports import ProviderUnitOfWork
+from maas.model.application.providers import ProviderService
 from maas.model.application.settings import ModelSettingsService
 from maas.model.application.transfers import TransferSlots
 from maas.model.application.upload_completion import Completion
@@ -28,6 +30,10 @@ from maas.model.infrastructure.artifacts import (
 from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
 from maas.model.infrastructure.part_stream import ObjectPartStream
+from maas.model.infrastructure.provider_credentials import SealedCredentials
+from maas.model.infrastructure.provider_queries import PostgresProviderQueries
+from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
+from maas.model.infrastructure.provider_targets import SupplierTargets
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
 from maas.model.infrastructure.search import PostgresRegistrySearch
@@ -36,8 +42,10 @@ from maas.model.infrastructure.verifying import PostgresVerifyingUploads
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
+    OutgoingSettings,
     Settings,
     StorageSettings,
 )
@@ -210,6 +218,29 @@ def _build_intake(
         stream=stream,
         completion=completion,
     )
+
+
+def build_providers(
+    *,
+    database: Database,
+    audit: AuditPort,
+    idempotency: IdempotencyPort,
+    clock: Clock,
+    sealer: Sealer,
+    outgoing: OutgoingSettings,
+) -> Mapping[str, object]:
+    """Build suppliers, as their routes find them on `request.state`."""
+
+    def unit_of_work() -> ProviderUnitOfWork:
+        return SqlProviderUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
+
+    providers = ProviderService(
+        unit_of_work=unit_of_work,
+        check_target=SupplierTargets(outgoing),
+        seals=SealedCredentials(sealer),
+        clock=clock,
+    )
+    return {"providers": providers, "provider_queries": PostgresProviderQueries(database)}
 
 
 async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> Collected | None:

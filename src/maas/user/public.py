@@ -19,7 +19,15 @@ from maas.shared.domain.principal import ActorKind, Principal
 BUILT_IN_ROLES: dict[str, frozenset[str]] = {
     "admin": frozenset({"*:*"}),
     "developer": frozenset(
-        {"model:read", "model:write", "model:delete", "deployment:*", "inference:*", "usage:read"}
+        {
+            "model:read",
+            "model:write",
+            "model:delete",
+            "provider:read",
+            "deployment:*",
+            "inference:*",
+            "usage:read",
+        }
     ),
     "user": frozenset({"model:read", "inference:*"}),
     "auditor": frozenset({"audit:*", "model:read", "user:read", "usage:read"}),

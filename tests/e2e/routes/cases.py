@@ -8,6 +8,7 @@ from maas.shared.domain.ids import new_id
 from tests.e2e.conftest import Person
 from tests.e2e.routes.making import Make, plain
 from tests.e2e.routes.model_cases import MODEL_ROWS
+from tests.e2e.routes.provider_cases import PROVIDER_ROWS
 from tests.e2e.routes.world import ANSWERED, API, SOME, TENANT, Case, World
 from tests.factories.accounts import PASSWORD
 
@@ -460,6 +461,7 @@ ROWS: dict[str, Make] = {
     "PUT /admin/tenants/{tenant_id}/members/{user_id}": put_member,
     "DELETE /admin/tenants/{tenant_id}/members/{user_id}": remove_member,
     **MODEL_ROWS,
+    **PROVIDER_ROWS,
     "GET /audit/logs": plain(),
     "GET /audit/logs/{id}": one_event,
     "GET /audit/logs/{id}/neighbours": one_event,

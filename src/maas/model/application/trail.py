@@ -48,6 +48,24 @@ MODEL_FILE = AuditedResource(
 MODEL_SETTINGS = AuditedResource("model_settings", frozenset({"allows_pickle"}))
 MODEL_UPLOAD = AuditedResource("model_upload", frozenset({"kind", "length", "version_id", "path"}))
 
+PROVIDER = AuditedResource(
+    "provider",
+    frozenset(
+        {
+            "name",
+            "type",
+            "base_url",
+            "reach",
+            "api_version",
+            "description",
+            "status",
+            "has_credential",
+            "granted_to",
+        }
+    ),
+)
+"""Of a credential no more than whether there is one."""
+
 
 def spell(entries: Mapping[str, str | float | bool]) -> list[str]:
     """Write entries one by one, for the trail holds nothing nested and no floats."""

@@ -7,6 +7,9 @@ from maas.model.interface import (
     files,
     grants,
     models,
+    provider_credentials,
+    provider_grants,
+    providers,
     search,
     settings,
     uploads,
@@ -23,4 +26,7 @@ routers: Final = (
     aliases.router,
     uploads.router,
     settings.router,
+    providers.router,
+    provider_credentials.router,
+    provider_grants.router,
 )

@@ -87,6 +87,10 @@ class Targets:
             raise RefusedTargetError("The address is not a public one.")
         return url
 
+    def is_private(self, url: URL) -> bool:
+        """Tell whether a URL that was checked is on the operator's list."""
+        return self._is_private_target(url.raw_host or "", url.port or 0)
+
     def check_addresses(self, host: str, port: int, addresses: Collection[str]) -> None:
         """Check what a host's name was resolved to: one bad address spoils them all.
 

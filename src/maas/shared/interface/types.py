@@ -135,7 +135,9 @@ _OPAQUE_KEYS = frozenset({"default", "metadata", "serialization", "expected"})
 
 def _be_strict(node: object) -> None:
     if isinstance(node, dict):
-        if node.get("type") in _STRICT_KINDS:
+        # Of a table of fields, `type` may be one, and is no kind then.
+        kind = node.get("type")
+        if isinstance(kind, str) and kind in _STRICT_KINDS:
             node.setdefault("strict", True)
         for key, value in node.items():
             if key not in _OPAQUE_KEYS:

@@ -33,8 +33,11 @@ DESCRIPTIONS = {
     "platform:member-write": "Join accounts to any tenant, and take them out.",
     "platform:quota-read": "See what any tenant may use, and uses.",
     "platform:quota-write": "Set what a tenant may use.",
+    "platform:suppliers": "Connect suppliers at the operator's private targets, and change them.",
     "platform:tenant-read": "See all tenants.",
     "platform:tenant-write": "Make, change, suspend and delete tenants.",
+    "provider:read": "See the tenant's suppliers, their models and prices.",
+    "provider:write": "Connect, change, grant and delete suppliers, and set their keys.",
     "quota:read": "See the quotas of the tenant, its people and its programs.",
     "quota:write": "Set the quotas of the tenant's people and programs, but not one's own.",
     "role:grant": "Give and take roles, within one's own rights.",
@@ -52,7 +55,7 @@ DESCRIPTIONS = {
 }
 """What each permission lets one do; a test finds those that are missing here."""
 
-BESIDE_ROUTES = frozenset({"model:manage", "platform:account-write"})
+BESIDE_ROUTES = frozenset({"model:manage", "platform:account-write", "platform:suppliers"})
 """Asked for within a use case, whatever the route asks."""
 
 

@@ -1,0 +1,129 @@
+"""Reads of suppliers: raw asyncpg, each in a read-only transaction of its tenant.
+
+Row-level security lets a tenant read the row of a provider that is granted to it; of which columns
+it learns anything is decided here, by `_SHOWN`.
+"""
+
+from typing import Final
+
+from maas.model.application.provider_ports import SupplierAccount
+from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
+from maas.model.application.queries import GrantDetails
+from maas.model.domain.provider import ProviderNotFoundError
+from maas.model.infrastructure.provider_credentials import SealedCredentials
+from maas.model.infrastructure.queries import cut_page
+from maas.model.public import ProviderId
+from maas.shared.domain.ids import TenantId
+from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.database import Database
+
+_SHOWN: Final = """
+p.id, p.tenant_id, p.name, p.type, p.status, p.created_at, p.updated_at, p.revision,
+CASE WHEN p.tenant_id = $1 THEN p.base_url END AS base_url,
+CASE WHEN p.tenant_id = $1 THEN p.api_version END AS api_version,
+CASE WHEN p.tenant_id = $1 THEN p.description END AS description,
+CASE WHEN p.tenant_id = $1 THEN p.reach END AS reach,
+CASE WHEN p.tenant_id = $1 THEN p.created_by END AS created_by,
+(SELECT c.set_at FROM provider_credentials c WHERE c.provider_id = p.id
+    AND c.tenant_id = p.tenant_id AND c.tenant_id = $1) AS credential_set_at
+"""
+_SEEN: Final = """
+p.deleted_at IS NULL AND (p.tenant_id = $1 OR EXISTS (
+    SELECT FROM provider_grants g WHERE g.provider_id = p.id AND g.tenant_id = p.tenant_id
+      AND g.grantee_id = $1))
+"""
+_WANTED: Final = f"""
+{_SEEN} AND ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
+"""
+
+GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM providers p WHERE {_SEEN} AND p.id = $2"  # noqa: S608  no input in it
+
+LIST_PROVIDERS: Final = f"""
+SELECT {_SHOWN} FROM providers p
+WHERE {_WANTED} AND ($4::timestamptz IS NULL OR (p.created_at, p.id) < ($4, $5::uuid))
+ORDER BY p.created_at DESC, p.id DESC LIMIT $6
+"""  # noqa: S608  likewise
+
+COUNT_PROVIDERS: Final = f"SELECT count(*) FROM providers p WHERE {_WANTED}"  # noqa: S608  likewise
+
+HAS_OWN: Final = "SELECT 1 FROM providers WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL"
+
+LIST_GRANTS: Final = """
+SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM provider_grants g
+WHERE g.tenant_id = $1 AND g.provider_id = $2
+  AND ($3::timestamptz IS NULL OR (g.created_at, g.grantee_id) < ($3, $4::uuid))
+ORDER BY g.created_at DESC, g.grantee_id DESC LIMIT $5
+"""
+
+COUNT_GRANTS: Final = (
+    "SELECT count(*) FROM provider_grants WHERE tenant_id = $1 AND provider_id = $2"
+)
+
+# One statement: in two, a key could be read before the address was changed, and sent after.
+GET_ACCOUNT: Final = """
+SELECT p.id, p.tenant_id, p.type, p.base_url, p.origin, p.reach, p.api_version, p.status, c.sealed
+FROM providers p
+LEFT JOIN provider_credentials c ON c.provider_id = p.id AND c.tenant_id = p.tenant_id
+WHERE p.tenant_id = $1 AND p.id = $2 AND p.deleted_at IS NULL
+"""
+
+
+class PostgresProviderQueries:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_provider(self, caller: Principal, provider_id: ProviderId) -> ProviderDetails:
+        async with self._database.tenant(caller.tenant_id) as connection:
+            row = await connection.fetchrow(GET_PROVIDER, caller.tenant_id, provider_id)
+        if row is None:
+            raise ProviderNotFoundError
+        return ProviderDetails(**row)
+
+    async def list_providers(
+        self, caller: Principal, wanted: ProviderFilter, page: PageRequest
+    ) -> Page[ProviderDetails]:
+        scope = (caller.tenant_id, wanted.type, wanted.status)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            rows = await connection.fetch(LIST_PROVIDERS, *scope, *_keyset(page), page.limit + 1)
+            total = (
+                await connection.fetchval(COUNT_PROVIDERS, *scope) if page.include_total else None
+            )
+        found = [ProviderDetails(**row) for row in rows]
+        return cut_page(
+            found, page.limit, total, lambda last: Position(at=last.created_at, id=last.id)
+        )
+
+    async def list_grants(
+        self, caller: Principal, provider_id: ProviderId, page: PageRequest
+    ) -> Page[GrantDetails]:
+        own = (caller.tenant_id, provider_id)
+        async with self._database.tenant(caller.tenant_id) as connection:
+            if await connection.fetchval(HAS_OWN, *own) is None:
+                raise ProviderNotFoundError
+            rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
+            total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
+        grants = [GrantDetails(**row) for row in rows]
+        return cut_page(
+            grants, page.limit, total, lambda last: Position(at=last.created_at, id=last.tenant_id)
+        )
+
+
+class PostgresSupplierAccounts:
+    def __init__(self, database: Database, seals: SealedCredentials) -> None:
+        self._database = database
+        self._seals = seals
+
+    async def get(self, tenant_id: TenantId, provider_id: ProviderId) -> SupplierAccount:
+        async with self._database.tenant(tenant_id) as connection:
+            row = await connection.fetchrow(GET_ACCOUNT, tenant_id, provider_id)
+        if row is None:
+            raise ProviderNotFoundError
+        values = dict(row)
+        sealed = values.pop("sealed")
+        key = None if sealed is None else self._seals.open(sealed, provider_id, tenant_id)
+        return SupplierAccount(**values, key=key)
+
+
+def _keyset(page: PageRequest) -> tuple[object, object]:
+    return (None, None) if page.after is None else (page.after.at, page.after.id)

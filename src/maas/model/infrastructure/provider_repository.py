@@ -1,0 +1,165 @@
+"""Loading and keeping suppliers, and the transaction they are kept in."""
+
+from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from typing_extensions import override
+
+from maas.model.domain.provider import (
+    MAX_PROVIDER_GRANTS,
+    Provider,
+    ProviderGrant,
+    ProviderGrantNotFoundError,
+    ProviderName,
+    ProviderNameTakenError,
+    ProviderNotFoundError,
+    ProviderRepository,
+    TooManyProviderGrantsError,
+)
+from maas.model.infrastructure.provider_tables import (
+    provider_credentials,
+    provider_grants,
+    providers,
+)
+from maas.model.public import ProviderId
+from maas.shared.domain.call import current_call
+from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.infrastructure.constraints import constraint_of
+from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
+
+
+class SqlProviderRepository:
+    def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
+        self._session = session
+        self._tenant_id = tenant_id
+
+    async def get(self, provider_id: ProviderId) -> Provider:
+        found = await self._session.execute(
+            select(Provider)
+            .where(
+                providers.c.id == provider_id,
+                providers.c.tenant_id == self._tenant_id,
+                providers.c.deleted_at.is_(None),
+            )
+            .with_for_update(key_share=True)
+        )
+        provider: Provider | None = found.scalar_one_or_none()
+        if provider is None:
+            raise ProviderNotFoundError
+        # A statement of its own: the one that waits for the lock sees other tables as they were
+        # before it waited.
+        provider.credential_set_at = await self._session.scalar(
+            select(provider_credentials.c.set_at).where(
+                provider_credentials.c.provider_id == provider_id,
+                provider_credentials.c.tenant_id == self._tenant_id,
+            )
+        )
+        return provider
+
+    async def is_name_taken(self, name: ProviderName) -> bool:
+        found = await self._session.scalar(
+            select(
+                exists().where(
+                    providers.c.tenant_id == self._tenant_id,
+                    providers.c.name == name,
+                    providers.c.deleted_at.is_(None),
+                )
+            )
+        )
+        return bool(found)
+
+    async def count(self) -> int:
+        await self._session.execute(
+            select(
+                func.pg_advisory_xact_lock(
+                    func.hashtextextended(f"maas.providers {self._tenant_id}", 0)
+                )
+            )
+        )
+        found = await self._session.scalar(
+            select(func.count())
+            .select_from(providers)
+            .where(providers.c.tenant_id == self._tenant_id, providers.c.deleted_at.is_(None))
+        )
+        return int(found or 0)
+
+    def add(self, provider: Provider) -> None:
+        self._session.add(provider)
+
+    async def put_credential(self, provider: Provider, sealed: bytes, *, by: AccountId) -> None:
+        values = {"sealed": sealed, "set_at": provider.credential_set_at, "set_by": by}
+        await self._session.execute(
+            upsert(provider_credentials)
+            .values(provider_id=provider.id, tenant_id=provider.tenant_id, **values)
+            .on_conflict_do_update(index_elements=["provider_id"], set_=values)
+        )
+
+    async def remove_credential(self, provider: Provider) -> None:
+        await self._session.execute(
+            delete(provider_credentials).where(
+                provider_credentials.c.provider_id == provider.id,
+                provider_credentials.c.tenant_id == provider.tenant_id,
+            )
+        )
+
+    async def grant(self, grant: ProviderGrant) -> tuple[ProviderGrant, bool]:
+        # The provider is locked, so no other grant of it comes between the look and the row.
+        of_provider = (
+            provider_grants.c.provider_id == grant.provider_id,
+            provider_grants.c.tenant_id == grant.tenant_id,
+        )
+        found = await self._session.execute(
+            select(provider_grants).where(
+                *of_provider, provider_grants.c.grantee_id == grant.grantee_id
+            )
+        )
+        row = found.mappings().one_or_none()
+        if row is not None:
+            return ProviderGrant(**dict(row)), False
+        granted = await self._session.scalar(
+            select(func.count()).select_from(provider_grants).where(*of_provider)
+        )
+        if granted is not None and granted >= MAX_PROVIDER_GRANTS:
+            raise TooManyProviderGrantsError
+        await self._session.execute(
+            insert(provider_grants).values(
+                provider_id=grant.provider_id,
+                tenant_id=grant.tenant_id,
+                grantee_id=grant.grantee_id,
+                created_by=grant.created_by,
+                created_at=grant.created_at,
+            )
+        )
+        return grant, True
+
+    async def revoke(self, provider_id: ProviderId, grantee_id: TenantId) -> None:
+        revoked = await self._session.scalar(
+            delete(provider_grants)
+            .where(
+                provider_grants.c.provider_id == provider_id,
+                provider_grants.c.tenant_id == self._tenant_id,
+                provider_grants.c.grantee_id == grantee_id,
+            )
+            .returning(provider_grants.c.grantee_id)
+        )
+        if revoked is None:
+            raise ProviderGrantNotFoundError
+
+
+class SqlProviderUnitOfWork(SqlUnitOfWork):
+    providers: ProviderRepository
+
+    @override
+    def _open(self) -> None:
+        tenant_id = self._tenant_id or current_call().tenant_id
+        self.providers = SqlProviderRepository(self.session, tenant_id)
+
+    @override
+    async def commit(self, result: object = None) -> None:
+        try:
+            await super().commit(result)
+        except IntegrityError as exc:
+            if constraint_of(exc) == "uq_providers_tenant_id_name":
+                raise ProviderNameTakenError from exc
+            raise

@@ -1,0 +1,84 @@
+"""Grants: other tenants that may call a supplier."""
+
+from fastapi import APIRouter, Response
+
+from maas.audit.public import audited
+from maas.model.domain.provider import (
+    ProviderGrantNotFoundError,
+    ProviderGrantToSelfError,
+    ProviderNotFoundError,
+    ProviderOfOperatorError,
+    TooManyProviderGrantsError,
+)
+from maas.model.interface.grants import GranteePath
+from maas.model.interface.provider_dependencies import ProviderIdPath, ProviderReads, Providers
+from maas.model.interface.provider_schemas import ProviderGrantRead
+from maas.shared.domain.errors import may_refuse
+from maas.shared.domain.ids import TenantId
+from maas.shared.interface.pagination import PageRead, Paging
+from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.security import Caller, requires
+
+router = APIRouter(
+    prefix="/providers/{provider_id}/grants", tags=["suppliers"], route_class=StrictRoute
+)
+
+
+@router.get(
+    "",
+    dependencies=[requires("provider:read")],
+    summary="List the tenants a supplier is granted to, newest first",
+    description="Of the own tenant's suppliers alone: no tenant is told who else has a grant.",
+)
+@may_refuse(ProviderNotFoundError)
+async def list_provider_grants(
+    provider_id: ProviderIdPath, caller: Caller, queries: ProviderReads, page: Paging
+) -> PageRead[ProviderGrantRead]:
+    found = await queries.list_grants(caller, provider_id, page)
+    return PageRead[ProviderGrantRead].of(found, ProviderGrantRead.model_validate)
+
+
+@router.put(
+    "/{tenant_id}",
+    status_code=201,
+    dependencies=[requires("provider:write")],
+    summary="Let another tenant call a supplier",
+    description=(
+        "It sees the supplier's name, type, status and models, not its address or anything of its "
+        "key, and changes nothing. Answers 201 for a new grant, 200 for one there was. Whether "
+        "there is such a tenant is not told."
+    ),
+    responses={200: {"model": ProviderGrantRead, "description": "Granted before."}},
+)
+@audited("provider.granted")
+@may_refuse(
+    ProviderGrantToSelfError,
+    ProviderNotFoundError,
+    ProviderOfOperatorError,
+    TooManyProviderGrantsError,
+)
+async def grant_provider(
+    provider_id: ProviderIdPath,
+    tenant_id: GranteePath,
+    caller: Caller,
+    providers: Providers,
+    response: Response,
+) -> ProviderGrantRead:
+    grant, is_new = await providers.grant(caller, provider_id, TenantId(tenant_id))
+    response.status_code = 201 if is_new else 200
+    return ProviderGrantRead.model_validate(grant)
+
+
+@router.delete(
+    "/{tenant_id}",
+    status_code=204,
+    dependencies=[requires("provider:write")],
+    summary="Let another tenant call a supplier no longer",
+    description="From its next request on; calls that are under way end as they would have.",
+)
+@audited("provider.revoked")
+@may_refuse(ProviderGrantNotFoundError, ProviderNotFoundError, ProviderOfOperatorError)
+async def revoke_provider(
+    provider_id: ProviderIdPath, tenant_id: GranteePath, caller: Caller, providers: Providers
+) -> None:
+    await providers.revoke(caller, provider_id, TenantId(tenant_id))

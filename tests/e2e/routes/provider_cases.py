@@ -1,0 +1,57 @@
+"""Rows of the routes of suppliers."""
+
+from maas.shared.domain.ids import new_id
+from tests.e2e.routes.making import Make, plain
+from tests.e2e.routes.world import ANSWERED, API, Case, World
+
+ANY = {"If-Match": "*"}
+
+
+async def create_provider(world: World) -> Case:
+    body = {"name": world.name(), "type": "openai"}
+    return Case(caller=world.root, json=body, resource=("provider", ANSWERED))
+
+
+def on_provider(body: object = None, *, puts: str | None = None, **values: str) -> Make:
+    """Make a case of a provider; `puts` is a path under it that is put before."""
+
+    async def make(world: World) -> Case:
+        case = await create_provider(world)
+        made = await world.made("/providers", case.json)
+        if puts is not None:
+            content = {"api_key": "sk-example"} if puts == "credential" else None
+            there = await world.client.put(
+                f"{API}/providers/{made['id']}/{puts}",
+                json=content,
+                headers={**world.root.headers, **ANY},
+            )
+            assert there.is_success, there.text
+        return Case(
+            caller=world.root,
+            values={"provider_id": made["id"], **values},
+            missing={"provider_id": str(new_id()), **values},
+            json=body,
+            headers=ANY,
+            resource=("provider", made["id"]),
+        )
+
+    return make
+
+
+_GRANTEE = str(new_id())
+
+PROVIDER_ROWS: dict[str, Make] = {
+    "GET /provider-types": plain(),
+    "GET /providers": plain(),
+    "POST /providers": create_provider,
+    "GET /providers/{provider_id}": on_provider(),
+    "PUT /providers/{provider_id}": on_provider({"status": "disabled"}),
+    "DELETE /providers/{provider_id}": on_provider(),
+    "PUT /providers/{provider_id}/credential": on_provider({"api_key": "sk-example"}),
+    "DELETE /providers/{provider_id}/credential": on_provider(puts="credential"),
+    "GET /providers/{provider_id}/grants": on_provider(),
+    "PUT /providers/{provider_id}/grants/{tenant_id}": on_provider(tenant_id=_GRANTEE),
+    "DELETE /providers/{provider_id}/grants/{tenant_id}": on_provider(
+        puts=f"grants/{_GRANTEE}", tenant_id=_GRANTEE
+    ),
+}
