@@ -141,16 +141,15 @@ async def _check_connections(
     connection: Connection, settings: Settings, worker_processes: int
 ) -> list[Finding]:
     limit = int(await connection.fetchval("SHOW max_connections"))
-    processes, pools = settings.server.workers, settings.database
-    of_api = processes * (pools.pool_size + pools.read_pool_size)
+    pools = settings.database
+    of_api = settings.server.workers * (pools.pool_size + pools.read_pool_size)
     of_worker = count_connections(processes=worker_processes)
     if of_api + of_worker <= limit:
         return []
     text = (
-        f"The API ({processes} processes) may open {of_api} connections and the worker "
-        f"({worker_processes} processes) {of_worker}, PostgreSQL takes {limit}: lower "
-        "MAAS_DATABASE__POOL_SIZE or __READ_POOL_SIZE or the worker's --concurrency, or raise "
-        "max_connections."
+        f"The API may open {of_api} connections and a worker with --concurrency "
+        f"{worker_processes} another {of_worker}, PostgreSQL takes {limit}: lower "
+        "MAAS_DATABASE__POOL_SIZE, __READ_POOL_SIZE or --concurrency, or raise max_connections."
     )
     return [Finding("error", text, is_lasting=True)]
 

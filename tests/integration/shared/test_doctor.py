@@ -20,7 +20,6 @@ async def test_the_connections_of_api_and_worker_are_counted_together(
     many = await find_misconfigurations(settings, worker_processes=21)
 
     assert few == []
-    assert [finding.text.partition(":")[0] for finding in many] == [
-        "The API (1 processes) may open 11 connections and the worker (21 processes) 198, "
-        "PostgreSQL takes 200"
-    ]
+    (finding,) = many
+    assert "open 11 connections" in finding.text
+    assert "--concurrency 21 another 198, PostgreSQL takes 200" in finding.text
