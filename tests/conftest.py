@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 import hypothesis
 import pytest
+import structlog
 
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.redis import RedisGate
@@ -25,6 +26,18 @@ from tests.servers import TEMPLATE, RunningServers, Servers, migrate_template
 # The same cases every time: what a change breaks is its own doing, not the dice's.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+# A pretty traceback shows every local variable there is: seconds of work for each one logged.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS_VARIABLE = "MAAS_TEST_SERVERS"
