@@ -14,12 +14,18 @@ from maas.model.application.files import IncomingFile
 from maas.model.application.models import NewModel
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
 from maas.model.application.versions import NewVersion
+from maas.model.domain import version as version_module
 from maas.model.domain.blob import Digest, DigestMismatchError
 from maas.model.domain.file import FilePath
 from maas.model.domain.formats import PickleRefusedError
 from maas.model.domain.model import ModelNotFoundError
 from maas.model.domain.text import ModelName, VersionName
-from maas.model.domain.version import VersionFrozenError, VersionNotFoundError
+from maas.model.domain.version import (
+    FilePathConflictError,
+    TooManyFilesError,
+    VersionFrozenError,
+    VersionNotFoundError,
+)
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
 from maas.model.public import ModelId
 from maas.shared.domain.principal import Principal
@@ -135,6 +141,37 @@ class TestTake:
         await draft.take(incoming(b""))
 
         assert await draft.read() == b""
+
+    async def test_only_the_files_that_it_can_meet_are_loaded(
+        self, draft: Draft, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there = ["a/b/c", "a/b/d", "a/bc", "a%", "a", "e"]
+        monkeypatch.setattr(version_module, "MAX_FILES", len(there) - 1)
+        for path in there[:4]:
+            await draft.take(incoming(b"x", path=FilePath(path)))
+        with pytest.raises(FilePathConflictError):
+            await draft.take(incoming(b"x", path=FilePath(there[4])))
+        await draft.take(incoming(b"x", path=FilePath(there[5])))
+
+        loaded = {}
+        for path in ("a/b", "a/b/c", "a/b/c/d/e", "a_", "f"):
+            async with acting_as(draft.principal), draft.registry.make_unit_of_work() as uow:
+                found = await uow.versions.get(draft.model_id, NAME, near=FilePath(path))
+                loaded[path] = {str(file) for file in found.files}
+
+        assert loaded == {
+            "a/b": {"a/b/c", "a/b/d"},
+            "a/b/c": {"a/b/c"},
+            "a/b/c/d/e": {"a/b/c"},
+            "a_": set(),
+            "f": set(),
+        }
+        for path in ("a/b", "a/b/c/d/e"):
+            with pytest.raises(TooManyFilesError):
+                await draft.take(incoming(b"x", path=FilePath(path)))
+        await draft.take(incoming(b"y", path=FilePath("a/b/c")))
+        assert await draft.status() == ("uploading", 5)
+        await draft.move("ready")
 
     async def test_no_connection_is_held_while_bytes_stream(self, draft: Draft) -> None:
         held: list[int] = []

@@ -214,6 +214,15 @@ class TestFiles:
 
         assert set(version.files) == {FilePath(there)}
 
+    def test_of_some_of_its_files_no_checksum_is_made(self) -> None:
+        version = make_version()
+        for path in ("a", "b"):
+            put(version, FilePath(path))
+        del version.files[FilePath("a")]
+
+        with pytest.raises(RuntimeError):
+            version.move_to("ready", reason=None, by=ADA, at=LATER)
+
     def test_paths_that_only_look_alike_are_apart(self) -> None:
         version = make_version()
         for path in ("a", "ab", "a.b/c", "a.b/d", "b/a", "a-/a"):

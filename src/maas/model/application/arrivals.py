@@ -143,7 +143,7 @@ class Arrivals:
         payer = arrival.room.payer
         async with self.unit_of_work() as uow:
             await uow.blobs.claim(arrival.upload.id)
-            current = await uow.versions.get(arrival.model_id, arrival.version)
+            current = await uow.versions.get(arrival.model_id, arrival.version, near=path)
             replaced = current.find_digest(path)
             old = current.files.get(path)
             before = None if old is None else file_trail(old)

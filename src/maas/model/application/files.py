@@ -76,7 +76,7 @@ class FileService:
         if incoming.size is not None and incoming.size > self.max_file_bytes:
             raise FileTooLargeError(self.max_file_bytes)
         async with self.unit_of_work() as uow:
-            current = await uow.versions.get(model_id, version, lock=False)
+            current = await uow.versions.get(model_id, version, lock=False, near=incoming.path)
             current_scope().resource(MODEL_FILE, file_id(current.id, incoming.path))
             current.check_open(incoming.path)
             incoming.check(current.find_digest(incoming.path))
@@ -133,7 +133,7 @@ class FileService:
                 PreconditionFailedError.
         """
         async with self.unit_of_work() as uow:
-            current = await uow.versions.get(model_id, version)
+            current = await uow.versions.get(model_id, version, near=path)
             current_scope().resource(MODEL_FILE, file_id(current.id, path))
             file = current.files.get(path)
             if file is None:

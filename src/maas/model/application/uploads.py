@@ -464,7 +464,7 @@ class UploadService:
 
 
 async def _find_version(uow: ModelUnitOfWork, wanted: WantedFile) -> ModelVersion:
-    version = await uow.versions.get(wanted.model_id, wanted.version)
+    version = await uow.versions.get(wanted.model_id, wanted.version, near=wanted.path)
     version.check_open(wanted.path)
     return version
 

@@ -53,6 +53,12 @@ class FilePath:
         return self.value.startswith(f"{other.value}/")
 
     @property
+    def folders(self) -> list[Self]:
+        """The folders it lies in, the outermost first."""
+        parts = self.value.split("/")
+        return [type(self)("/".join(parts[:depth])) for depth in range(1, len(parts))]
+
+    @property
     def name(self) -> str:
         """The last part of it."""
         return self.value.rpartition("/")[2]

@@ -150,7 +150,8 @@ class ModelVersion:
     """A version and its files. `revision` counts the changes, for ETags.
 
     `size` is the bytes of all its files together; `checksum` is that of their list, once they are
-    fixed. `transitions` are those since it was loaded.
+    fixed. `transitions` are those since it was loaded. `files` may be those alone that one path can
+    meet, if it was loaded for that; `file_count` and `size` are of all of them.
     """
 
     id: VersionId
@@ -225,7 +226,7 @@ class ModelVersion:
         """
         if status not in TRANSITIONS[self.status]:
             raise TransitionRefusedError(self.status)
-        if status in NEEDS_FILES and not self.files:
+        if status in NEEDS_FILES and not self.file_count:
             raise VersionEmptyError
         if status == "ready" and self.checksum is None:
             self.checksum = self._checksum_files()
@@ -243,7 +244,7 @@ class ModelVersion:
             raise VersionFrozenError(self.status)
         if path is None or path in self.files:
             return
-        if len(self.files) >= MAX_FILES:
+        if self.file_count >= MAX_FILES:
             raise TooManyFilesError
         if any(path.is_below(other) or other.is_below(path) for other in self.files):
             raise FilePathConflictError
@@ -311,7 +312,14 @@ class ModelVersion:
             raise VersionInUseError(self.status)
 
     def _checksum_files(self) -> Digest:
-        """Hash the files' paths and digests, in the order of the bytes of the paths."""
+        """Hash the files' paths and digests, in the order of the bytes of the paths.
+
+        Raises:
+            RuntimeError: not all of them are loaded.
+        """
+        if len(self.files) != self.file_count:
+            message = "the checksum is that of all files: load the version with all of them"
+            raise RuntimeError(message)
         listed = hashlib.sha256()
         for path in sorted(self.files, key=lambda path: path.value.encode()):
             listed.update(f"{path}\0{self.files[path].sha256}\n".encode())
@@ -341,10 +349,19 @@ class ModelVersion:
 class VersionRepository(Protocol):
     """Finds the versions of those models that the caller may see in this tenant."""
 
-    async def get(self, model_id: ModelId, name: VersionName, *, lock: bool = True) -> ModelVersion:
+    async def get(
+        self,
+        model_id: ModelId,
+        name: VersionName,
+        *,
+        lock: bool = True,
+        near: FilePath | None = None,
+    ) -> ModelVersion:
         """Load a version of a model that is not deleted, with its files.
 
-        Locked by default, so that what was checked stays so until the commit.
+        Given a path, only with the files that one under it replaces, or stands in the way of: it is
+        asked for once in a unit of work, for one path. Locked by default, so that what was checked
+        stays so until the commit.
 
         Raises:
             ModelNotFoundError: the model is not there, hidden, or another tenant's.

@@ -6,17 +6,20 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Table,
+    Text,
     delete,
     exists,
     func,
     insert,
+    or_,
     select,
     true,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import QueryableAttribute, selectinload
 from typing_extensions import override
 
 from maas.model.application.storage import ChargeRepository
@@ -24,6 +27,7 @@ from maas.model.application.upload_ports import UploadRepository
 from maas.model.domain.alias import AliasRepository
 from maas.model.domain.blob import BlobRepository
 from maas.model.domain.facts import FactsRepository
+from maas.model.domain.file import FilePath
 from maas.model.domain.metadata import MetadataValue, is_same
 from maas.model.domain.model import (
     MAX_GRANTS,
@@ -55,6 +59,7 @@ from maas.model.infrastructure.tables import (
     model_tags,
     model_versions,
     models,
+    version_files,
     version_metadata,
     version_metrics,
     version_transitions,
@@ -85,9 +90,17 @@ def _entries(table: Table, owners: Table) -> ColumnElement[dict[str, Any] | None
     )
 
 
+def _is_near(path: FilePath) -> ColumnElement[bool]:
+    """Tell which files one under this path would replace, or could not lie beside."""
+    other = version_files.c.path
+    is_below = func.starts_with(type_coerce(other, Text), f"{path}/")
+    return or_(other.in_([path, *path.folders]), is_below)
+
+
 _MODEL_METADATA = _entries(model_metadata, models)
 _VERSION_METADATA = _entries(version_metadata, model_versions)
 _VERSION_METRICS = _entries(version_metrics, model_versions)
+_FILES: QueryableAttribute[Any] = vars(ModelVersion)["files"]
 
 
 class SqlModelRepository:
@@ -213,7 +226,14 @@ class SqlVersionRepository:
         self._principal = principal
         self._before: dict[ModelVersion, tuple[dict[str, MetadataValue], dict[str, float]]] = {}
 
-    async def get(self, model_id: ModelId, name: VersionName, *, lock: bool = True) -> ModelVersion:
+    async def get(
+        self,
+        model_id: ModelId,
+        name: VersionName,
+        *,
+        lock: bool = True,
+        near: FilePath | None = None,
+    ) -> ModelVersion:
         is_live = exists().where(
             models.c.id == model_id,
             models.c.tenant_id == self._tenant_id,
@@ -228,7 +248,7 @@ class SqlVersionRepository:
                 model_versions.c.name == name,
                 is_live,
             )
-            .options(selectinload(ModelVersion.files))  # type: ignore[arg-type]  # mapped imperatively
+            .options(selectinload(_FILES if near is None else _FILES.and_(_is_near(near))))
         )
         if lock:
             statement = statement.with_for_update(key_share=True)
