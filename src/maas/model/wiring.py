@@ -29,7 +29,6 @@ from maas.model.infrastructure.artifacts import (
 )
 from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
-from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.infrastructure.provider_queries import PostgresProviderQueries
 from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
@@ -75,7 +74,6 @@ class _Intake:
     arrivals: Arrivals
     bookings: PostgresStorageBookings
     journal: PostgresUploads
-    stream: ObjectPartStream
     completion: Completion
 
 
@@ -118,7 +116,7 @@ def build_model(
     uploads = UploadService(
         unit_of_work=unit_of_work,
         journal=intake.journal,
-        stream=intake.stream,
+        stream=intake.artifacts.stream,
         completion=intake.completion,
         budgets=budgets,
         bookings=intake.bookings,
@@ -198,10 +196,9 @@ def _build_intake(
     )
     arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
     bookings, journal = PostgresStorageBookings(database), PostgresUploads(database)
-    stream = ObjectPartStream(objects, part_bytes=storage.part_bytes)
     completion = Completion(
         journal=journal,
-        stream=stream,
+        stream=artifacts.stream,
         digester=artifacts,
         arrivals=arrivals,
         budgets=budgets,
@@ -215,7 +212,6 @@ def _build_intake(
         arrivals=arrivals,
         bookings=bookings,
         journal=journal,
-        stream=stream,
         completion=completion,
     )
 

@@ -9,6 +9,7 @@ from maas.model.application.ports import TooManyTransfersError
 from maas.model.application.transfers import MAX_TRANSFERS_EACH, TooManyOwnTransfersError
 from maas.model.infrastructure.artifacts import PartedArtifactStore
 from maas.model.infrastructure.object_store import DurableObjects
+from maas.shared.domain.ids import new_id
 from maas.shared.domain.principal import Principal
 from tests.integration.model.conftest import PART_BYTES, Registry
 from tests.integration.model.test_files import CONTENT, chunks_of, incoming, make_draft
@@ -54,6 +55,25 @@ async def test_memory_that_is_taken_is_refused_and_given_back(store: PartedArtif
     full = asyncio.create_task(
         store.receive(silent_after(bytes(2 * PART_BYTES)), limit_bytes=LIMIT)
     )
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyTransfersError):
+        await store.receive(chunks_of(CONTENT), limit_bytes=LIMIT)
+
+    await stop([full])
+
+    assert (await store.receive(chunks_of(CONTENT), limit_bytes=LIMIT)).blob.size == len(CONTENT)
+
+
+async def test_uploads_in_pieces_and_files_in_one_request_share_a_budget(
+    store: PartedArtifactStore,
+) -> None:
+    async def in_pieces() -> object:
+        pieces = store.stream.append(
+            new_id(), new_id(), silent_after(bytes(2 * PART_BYTES)), limit_bytes=LIMIT, whole=None
+        )
+        return [part async for part in pieces]
+
+    full = asyncio.create_task(in_pieces())
     await asyncio.sleep(0)
     with pytest.raises(TooManyTransfersError):
         await store.receive(chunks_of(CONTENT), limit_bytes=LIMIT)

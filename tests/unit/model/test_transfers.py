@@ -2,22 +2,29 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from starlette.types import Message
 
 from maas.model.application.ports import TooManyTransfersError
-from maas.model.application.transfers import TooManyOwnTransfersError, TransferSlots
-from maas.model.infrastructure.buffers import MemoryBudget
+from maas.model.application.transfers import (
+    MAX_TRANSFERS_EACH,
+    TooManyOwnTransfersError,
+    TransferSlots,
+)
+from maas.model.infrastructure.buffers import MAX_BUFFERED_BYTES, MemoryBudget
 from maas.model.interface import pace as pace_module
 from maas.model.interface.pace import LEAST_BYTES, Pace, PacedResponse
 from maas.shared.domain.call import serving
 from maas.shared.domain.errors import SlowRequestError
-from maas.shared.domain.ids import AccountId, new_id
+from maas.shared.domain.ids import AccountId, TenantId, new_id
+from maas.shared.infrastructure.settings import StorageSettings
 from tests.fakes.edge import make_principal
 from tests.fakes.recorder import make_call
 
-ADA, BOB = AccountId(new_id()), AccountId(new_id())
+ADA, BOB, EVE = AccountId(new_id()), AccountId(new_id()), AccountId(new_id())
+OURS, OTHERS = TenantId(new_id()), TenantId(new_id())
 
 
 class TestTransferSlots:
@@ -57,30 +64,67 @@ class TestMemoryBudget:
         with budget.holding(10):
             pass
 
-    def test_who_holds_much_leaves_everybody_a_share(self) -> None:
-        budget = MemoryBudget(16)
+    def test_who_holds_much_leaves_others_some(self) -> None:
+        budget = MemoryBudget(32)
 
         with ExitStack() as stack:
-            hold(stack, budget, ADA, 8)
-            for account in (ADA, BOB):
-                with pytest.raises(TooManyTransfersError):
-                    hold(stack, budget, account, 3)
-            hold(stack, budget, BOB, 2)
-            with pytest.raises(TooManyTransfersError):
-                hold(stack, budget, BOB, 1)
+            assert take_all(stack, budget, ADA) == 16
+            assert take_all(stack, budget, BOB) == 4
+            assert take_all(stack, budget, ADA) == 0
+            assert take_all(stack, budget, EVE, tenant=OTHERS) == 6
             hold(stack, budget, None, 6)
 
         with ExitStack() as stack:
-            hold(stack, budget, BOB, 8)
+            assert take_all(stack, budget, BOB) == 16
+
+    def test_no_number_of_accounts_makes_one_tenant_starve_another(self) -> None:
+        budget = MemoryBudget(3 * 1024)
+
+        with ExitStack() as stack:
+            many = [take_all(stack, budget, AccountId(new_id())) for _ in range(100)]
+            others = [
+                take_all(stack, budget, AccountId(new_id()), tenant=TenantId(new_id()))
+                for _ in range(3)
+            ]
+
+        assert sum(many) <= 2 * 1024
+        assert others == [512, 256, 128]
+
+    def test_large_files_of_one_caller_fit_as_many_as_it_may_have(self) -> None:
+        part_bytes = StorageSettings().part_bytes
+
+        with ExitStack() as stack:
+            budget = MemoryBudget(MAX_BUFFERED_BYTES)
+            for _ in range(MAX_TRANSFERS_EACH):
+                hold(stack, budget, ADA, 2 * part_bytes)
 
 
-def hold(stack: ExitStack, budget: MemoryBudget, account: AccountId | None, size: int) -> None:
+def hold(
+    stack: ExitStack,
+    budget: MemoryBudget,
+    account: AccountId | None,
+    size: int,
+    *,
+    tenant: TenantId = OURS,
+) -> None:
     """Have the account hold so many bytes; no account is a task of ours."""
     call = make_call()
     if account is not None:
-        call.act_as(replace(make_principal(), account_id=account))
+        call.act_as(replace(make_principal(), account_id=account, tenant_id=tenant))
     with serving(call):
         stack.enter_context(budget.holding(size))
+
+
+def take_all(
+    stack: ExitStack, budget: MemoryBudget, account: AccountId, *, tenant: TenantId = OURS
+) -> int:
+    """Have the account hold whatever it gets, byte by byte; tell how much that was."""
+    for taken in count():
+        try:
+            hold(stack, budget, account, 1, tenant=tenant)
+        except TooManyTransfersError:
+            return taken
+    raise AssertionError
 
 
 class TestPace:

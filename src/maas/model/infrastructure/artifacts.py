@@ -1,4 +1,4 @@
-"""The artifact store: bodies cut into durable, digested parts; parts checked and joined again."""
+"""The artifact store: bodies stored in durable, digested parts; parts checked and joined again."""
 
 import asyncio
 import hashlib
@@ -15,25 +15,17 @@ from maas.model.application.ports import (
     ArtifactStoreFullError,
     ArtifactStoreUnavailableError,
     CorruptBlobError,
-    FileTooLargeError,
     StoredFolder,
 )
 from maas.model.domain.blob import Blob, Digest, Part, Upload
-from maas.model.infrastructure.buffers import MemoryBudget, new_buffer
+from maas.model.infrastructure.buffers import MAX_BUFFERED_BYTES, MemoryBudget, new_buffer
 from maas.model.infrastructure.object_store import DurableObjects, MissingObjectError
+from maas.model.infrastructure.part_stream import PARTS, ObjectPartStream, folder_of, parent_of
 from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.settings import StorageSettings
 
 FOLDER = "artifacts"
-PARTS = "parts"
 MARK = ".corrupt"
-MAX_BUFFERED_BYTES = 1024**3
-"""What the buffers of a process may take: of files in one request, of resumable uploads, and of
-downloads, each.
-
-With parts of 12 MiB that is 42 large files at once each way, more than twice what one caller may
-have; five of them are everybody's share.
-"""
 
 SENT_BYTES = 256 * 1024
 """How much of a checked part is handed to the socket at once."""
@@ -57,35 +49,41 @@ def open_objects(settings: StorageSettings, data_dir: Path) -> DurableObjects:
 
 
 class PartedArtifactStore:
-    """Keeps files as parts of at most `part_bytes`, each an object of its own.
+    """Keeps files as parts; `stream` takes in whatever comes, uploads in pieces as well.
 
-    While a body comes in, one part is digested and stored and the next one fills up; while a file
-    goes out, one part is sent and the next one read and checked. So two parts are in memory.
+    While a file goes out, one part is sent and the next one read and checked. So two parts are in
+    memory.
     """
 
     def __init__(
         self, objects: DurableObjects, *, part_bytes: int, buffered_bytes: int = MAX_BUFFERED_BYTES
     ) -> None:
+        self.stream = ObjectPartStream(
+            objects, part_bytes=part_bytes, buffered_bytes=buffered_bytes
+        )
         self._objects = objects
-        self._part_bytes = part_bytes
-        self._incoming_memory = MemoryBudget(buffered_bytes)
         self._outgoing_memory = MemoryBudget(buffered_bytes)
 
     async def receive(self, body: AsyncIterable[bytes], *, limit_bytes: int) -> Upload:
-        part_bytes = max(1, min(self._part_bytes, limit_bytes))
-        # Memory is taken as bytes come, so that who sends nothing keeps nobody else waiting.
-        with self._incoming_memory.growing() as grow:
-            incoming = _Incoming(self._objects, part_bytes=part_bytes, limit_bytes=limit_bytes)
-            arrived = 0
-            try:
-                async for chunk in body:
-                    arrived += len(chunk)
-                    grow(min(arrived, 2 * part_bytes))
-                    await incoming.take(chunk)
-                return await incoming.finish()
-            except BaseException:
-                await finish(incoming.abandon())
-                raise
+        upload_id, whole = new_id(), hashlib.sha256()
+        stored = self.stream.store(
+            f"{folder_of(upload_id)}/",
+            body,
+            limit_bytes=limit_bytes,
+            whole=whole,
+            keeps_rest=False,
+        )
+        parts: list[Part] = []
+        try:
+            async with aclosing(stored):
+                async for each in stored:
+                    parts.append(each.part)  # noqa: PERF401  what is there counts if it breaks off
+        except BaseException:
+            await finish(self.stream.discard([part.key for part in parts]))
+            raise
+        size = sum(part.size for part in parts)
+        blob = Blob(sha256=Digest(whole.digest()), size=size, parts=tuple(parts))
+        return Upload(id=upload_id, blob=blob)
 
     async def has_all(self, blob: Blob) -> bool:
         if not blob.parts:
@@ -102,10 +100,9 @@ class PartedArtifactStore:
         )
 
     async def discard(self, blob: Blob) -> None:
-        for folder in _folders_of(blob):
-            parts = [part for part in blob.parts if _parent_of(part.key) == folder]
-            keys = [key for part in parts for key in (part.key, _mark_of(part))]
-            await _delete(self._objects, keys, folder=folder)
+        await self.stream.discard(
+            [key for part in blob.parts for key in (part.key, _mark_of(part))]
+        )
 
     async def read(self, blob: Blob, *, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         wanted = blob.parts_between(start, stop)
@@ -181,91 +178,13 @@ class CollectableParts:
         self._objects = objects
 
     async def delete(self, keys: Sequence[str]) -> None:
-        for folder, inside in groupby(sorted(keys), key=_parent_of):
+        for folder, inside in groupby(sorted(keys), key=parent_of):
             both = [each for key in inside for each in (key, f"{key}{MARK}")]
             await self._objects.delete(both, folder=folder)
 
     async def list_folders(self, *, after: str, before: str, limit: int) -> list[StoredFolder]:
         found = await self._objects.list_folders(PARTS, after=after, before=before, limit=limit)
         return [_as_parts(folder) for folder in found]
-
-
-class _Incoming:
-    """An upload under way."""
-
-    def __init__(self, objects: DurableObjects, *, part_bytes: int, limit_bytes: int) -> None:
-        self._objects = objects
-        self._part_bytes = part_bytes
-        self._limit_bytes = limit_bytes
-        self._id = new_id()
-        self._whole = hashlib.sha256()
-        self._size = 0
-        self._parts: list[Part] = []
-        self._filling, self._spare = new_buffer(part_bytes), new_buffer(part_bytes)
-        self._filled = 0
-        self._storing: asyncio.Task[Part] | None = None
-
-    async def take(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._limit_bytes:
-            raise FileTooLargeError(self._limit_bytes)
-        rest = memoryview(chunk)
-        while rest:
-            taken = min(len(rest), self._part_bytes - self._filled)
-            self._filling[self._filled : self._filled + taken] = rest[:taken]
-            self._filled += taken
-            rest = rest[taken:]
-            if self._filled == self._part_bytes:
-                await self._hand_over()
-
-    async def finish(self) -> Upload:
-        if self._filled:
-            await self._hand_over()
-        await self._await_stored()
-        digest = Digest(self._whole.digest())
-        return Upload(
-            id=self._id, blob=Blob(sha256=digest, size=self._size, parts=tuple(self._parts))
-        )
-
-    async def abandon(self) -> None:
-        """Remove what was written; a part on its way is waited for, else it would come after."""
-        index = len(self._parts)
-        if self._storing is not None:
-            await asyncio.wait([self._storing])
-            index += 1
-            if not self._storing.cancelled():
-                # Looked at, so that asyncio does not call it forgotten.
-                self._storing.exception()
-        folder = f"{PARTS}/{self._id}"
-        await _delete(self._objects, [f"{folder}/{n}" for n in range(index)], folder=folder)
-
-    async def _hand_over(self) -> None:
-        await self._await_stored()
-        data = self._filling[: self._filled]
-        # The part before is stored by now, so its memory is free for the next one.
-        self._filling, self._spare, self._filled = self._spare, self._filling, 0
-        self._storing = asyncio.create_task(self._store(len(self._parts), data))
-
-    async def _await_stored(self) -> None:
-        if self._storing is not None:
-            # Shielded: a write that is cancelled goes on unseen in the store's own thread.
-            self._parts.append(await asyncio.shield(self._storing))
-            self._storing = None
-
-    async def _store(self, index: int, data: memoryview) -> Part:
-        key = f"{PARTS}/{self._id}/{index}"
-        loop, threads = asyncio.get_running_loop(), self._objects.threads
-        digesting = loop.run_in_executor(threads, self._digest_both, data, index)
-        try:
-            await self._objects.put(key, data, is_first=index == 0)
-        finally:
-            digest = await digesting
-        return Part(key=key, size=len(data), sha256=Digest(digest))
-
-    def _digest_both(self, data: memoryview, index: int) -> bytes:
-        # The first part's digest is that of the file so far: many files have no other part.
-        self._whole.update(data)
-        return self._whole.copy().digest() if index == 0 else _digest(data)
 
 
 def _as_parts(folder: StoredFolder) -> StoredFolder:
@@ -276,11 +195,7 @@ def _as_parts(folder: StoredFolder) -> StoredFolder:
 
 def _folders_of(blob: Blob) -> list[str]:
     """List where its parts are: what was put together of several uploads is in those of each."""
-    return list(dict.fromkeys(_parent_of(part.key) for part in blob.parts))
-
-
-def _parent_of(key: str) -> str:
-    return key.rpartition("/")[0]
+    return list(dict.fromkeys(parent_of(part.key) for part in blob.parts))
 
 
 def _mark_of(part: Part) -> str:
@@ -289,12 +204,3 @@ def _mark_of(part: Part) -> str:
 
 def _digest(data: memoryview) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-async def _delete(objects: DurableObjects, keys: list[str], *, folder: str) -> None:
-    if not keys:
-        return
-    try:
-        await objects.delete(keys, folder=folder)
-    except ArtifactStoreUnavailableError as exc:
-        _log.warning("upload_parts_left", folder=folder, error=repr(exc.__cause__))

@@ -2,15 +2,20 @@
 
 import mmap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from maas.model.application.ports import TooManyTransfersError
 from maas.shared.domain.call import find_call
-from maas.shared.domain.ids import AccountId
+from maas.shared.domain.ids import AccountId, TenantId
 
-SHARES: Final = 8
+MAX_BUFFERED_BYTES: Final = 1024**3
+"""What the buffers of a process may take: of all that comes in, and of all that goes out, each.
+
+With parts of 12 MiB that is 42 large files at once each way. One caller alone may have half of it,
+more than its transfers take, and a whole tenant two thirds.
+"""
 
 
 def new_buffer(size: int) -> memoryview:
@@ -25,14 +30,15 @@ def new_buffer(size: int) -> memoryview:
 class MemoryBudget:
     """Bounds what all transfers of a process hold in buffers, whatever their number.
 
-    An account has its eighth of it, and more only while half of all is free: whoever holds much,
-    and sends little, keeps nobody else waiting.
+    What an account holds and what its tenant holds are together at most twice what is left free.
+    So nobody ever has all of it, however many accounts they have: whoever comes next, of the same
+    tenant or of another, finds some, and whoever holds little before whoever holds much.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._free_bytes = limit_bytes
-        self._held: Counter[AccountId] = Counter()
+        self._held: Counter[AccountId | TenantId] = Counter()
 
     @contextmanager
     def growing(self) -> Iterator[Callable[[int], None]]:
@@ -41,21 +47,21 @@ class MemoryBudget:
         It raises `TooManyTransfersError` if there are not that many left for the caller, who is the
         one at the block's begin.
         """
-        account_id = _find_caller()
+        caller = _find_caller()
         held = 0
 
         def grow(size: int) -> None:
             nonlocal held
             more = max(0, size - held)
-            if more and more > self._free_for(account_id):
+            if more and more > self._free_for(caller):
                 raise TooManyTransfersError
-            self._take(account_id, more)
+            self._take(caller, more)
             held += more
 
         try:
             yield grow
         finally:
-            self._take(account_id, -held)
+            self._take(caller, -held)
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -68,20 +74,25 @@ class MemoryBudget:
             grow(size)
             yield
 
-    def _free_for(self, account_id: AccountId | None) -> int:
-        if account_id is None:
+    def _free_for(self, caller: Sequence[AccountId | TenantId]) -> int:
+        """Tell how much more the caller may hold; a task of ours, whatever is free.
+
+        With n more bytes, (held by account + n) + (held by tenant + n) <= 2 * (free - n).
+        """
+        if not caller:
             return self._free_bytes
-        of_share = self._limit_bytes // SHARES - self._held[account_id]
-        return min(self._free_bytes, max(of_share, self._free_bytes - self._limit_bytes // 2))
+        return (2 * self._free_bytes - sum(self._held[each] for each in caller)) // 4
 
-    def _take(self, account_id: AccountId | None, size: int) -> None:
+    def _take(self, caller: Sequence[AccountId | TenantId], size: int) -> None:
         self._free_bytes -= size
-        if account_id is not None:
-            self._held[account_id] += size
-            if not self._held[account_id]:
-                del self._held[account_id]
+        for each in caller:
+            self._held[each] += size
+            if not self._held[each]:
+                del self._held[each]
 
 
-def _find_caller() -> AccountId | None:
+def _find_caller() -> tuple[AccountId | TenantId, ...]:
     call = find_call()
-    return None if call is None or call.principal is None else call.principal.account_id
+    if call is None or call.principal is None:
+        return ()
+    return call.principal.account_id, call.principal.tenant_id

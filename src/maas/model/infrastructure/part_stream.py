@@ -1,8 +1,9 @@
-"""Bytes of an upload as they come, cut into parts that are durable one by one."""
+"""Bytes as they come, in one request or in pieces, cut into parts that are durable one by one."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -16,11 +17,12 @@ from maas.model.application.ports import (
 )
 from maas.model.application.upload_ports import RunningDigest, StoredPart
 from maas.model.domain.blob import Digest, Part
-from maas.model.infrastructure.artifacts import MAX_BUFFERED_BYTES, PARTS
-from maas.model.infrastructure.buffers import MemoryBudget, new_buffer
+from maas.model.infrastructure.buffers import MAX_BUFFERED_BYTES, MemoryBudget, new_buffer
 from maas.model.infrastructure.object_store import DurableObjects
 from maas.shared.domain.errors import SlowRequestError
 
+PARTS: Final = "parts"
+_NOTHING: Final = hashlib.sha256().digest()
 _BROKEN: Final = (BodyCutOffError, SlowRequestError)
 """What ends a body before its time; what came until then is good."""
 
@@ -28,7 +30,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ObjectPartStream:
-    """Stores parts under keys that no other request to the upload has, whoever repeats it."""
+    """Stores whatever comes in, as parts of at most `part_bytes`, each an object of its own.
+
+    While one part is digested and stored, the next one fills up: so two are in memory, and all
+    bodies that come in share one budget of it.
+    """
 
     def __init__(
         self, objects: DurableObjects, *, part_bytes: int, buffered_bytes: int = MAX_BUFFERED_BYTES
@@ -37,7 +43,7 @@ class ObjectPartStream:
         self._part_bytes = part_bytes
         self._memory = MemoryBudget(buffered_bytes)
 
-    async def append(
+    def append(
         self,
         upload_id: UUID,
         writer: UUID,
@@ -46,10 +52,36 @@ class ObjectPartStream:
         limit_bytes: int,
         whole: RunningDigest | None,
     ) -> AsyncGenerator[StoredPart, None]:
+        # Under keys that no other request to the upload has, whoever repeats it.
+        prefix = f"{folder_of(upload_id)}/{writer.hex[-16:]}-"
+        return self.store(prefix, body, limit_bytes=limit_bytes, whole=whole, keeps_rest=True)
+
+    async def store(
+        self,
+        prefix: str,
+        body: AsyncIterable[bytes],
+        *,
+        limit_bytes: int,
+        whole: RunningDigest | None,
+        keeps_rest: bool,
+    ) -> AsyncGenerator[StoredPart, None]:
+        """Store a body under keys of this prefix and a number, and give each part once it is there.
+
+        With `keeps_rest`, what has come of a body that breaks off is stored before its error is
+        raised. Of a part that nobody was given nothing is left. `whole` goes on with the bytes.
+
+        Raises:
+            Exception: as `PartStream.append`.
+        """
         part_bytes = max(1, min(self._part_bytes, limit_bytes))
-        folder = f"{PARTS}/{upload_id}"
         with self._memory.growing() as grow:
-            cutting = _Cutting(body, part_bytes=part_bytes, limit_bytes=limit_bytes, grow=grow)
+            cutting = _Cutting(
+                body,
+                part_bytes=part_bytes,
+                limit_bytes=limit_bytes,
+                grow=grow,
+                kept_at=_BROKEN if keeps_rest else (),
+            )
             storing: asyncio.Task[StoredPart] | None = None
             index, key = 0, ""
             try:
@@ -59,7 +91,7 @@ class ObjectPartStream:
                         stored = await asyncio.shield(storing)
                         storing = None
                         yield stored
-                    key = f"{folder}/{writer.hex[-16:]}-{index}"
+                    key = f"{prefix}{index}"
                     storing = asyncio.create_task(self._store(key, data, whole, first=index == 0))
                     index += 1
                 if storing is not None:
@@ -73,11 +105,10 @@ class ObjectPartStream:
             raise cutting.broken
 
     async def discard(self, keys: list[str]) -> None:
-        """Remove parts that nobody noted; what cannot be removed is logged and stays."""
-        for folder in {key.rpartition("/")[0] for key in keys}:
-            inside = [key for key in keys if key.startswith(f"{folder}/")]
+        """Remove what nothing refers to; what cannot be removed is logged and stays."""
+        for folder, inside in groupby(sorted(keys), key=parent_of):
             try:
-                await self._objects.delete(inside, folder=folder)
+                await self._objects.delete(list(inside), folder=folder)
             except ArtifactStoreUnavailableError as exc:
                 _log.warning("upload_parts_left", folder=folder, error=repr(exc.__cause__))
 
@@ -111,11 +142,13 @@ class _Cutting:
         part_bytes: int,
         limit_bytes: int,
         grow: Callable[[int], None],
+        kept_at: tuple[type[Exception], ...],
     ) -> None:
         self._body = body
         self._part_bytes = part_bytes
         self._limit_bytes = limit_bytes
         self._grow = grow
+        self._kept_at = kept_at
         self._filling, self._spare = new_buffer(part_bytes), new_buffer(part_bytes)
         self._filled = 0
         self.broken: Exception | None = None
@@ -142,7 +175,7 @@ class _Cutting:
                     rest = rest[taken:]
                     if self._filled == self._part_bytes:
                         yield self._turn()
-        except _BROKEN as exc:
+        except self._kept_at as exc:
             self.broken = exc
         if self._filled:
             yield self._turn()
@@ -153,9 +186,19 @@ class _Cutting:
         return data
 
 
+def folder_of(upload_id: UUID) -> str:
+    return f"{PARTS}/{upload_id}"
+
+
+def parent_of(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
 def _digest(data: memoryview, whole: RunningDigest | None) -> tuple[bytes, RunningDigest | None]:
-    after = None
-    if whole is not None:
-        whole.update(data)
-        after = whole.copy()
-    return hashlib.sha256(data).digest(), after
+    if whole is None:
+        return hashlib.sha256(data).digest(), None
+    # The first part's digest is that of the file so far: many files have no other part.
+    is_first = whole.digest() == _NOTHING
+    whole.update(data)
+    after = whole.copy()
+    return (after.digest() if is_first else hashlib.sha256(data).digest()), after
