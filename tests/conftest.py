@@ -41,7 +41,7 @@ structlog.configure(
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS_VARIABLE = "MAAS_TEST_SERVERS"
-WITHOUT_SERVERS = ("tests/unit", "tests/architecture")
+WITHOUT_SERVERS = ("tests/unit", "tests/architecture", "tests/upstream")
 WIDE_LIMITS = {
     "unauthenticated_per_minute": 1_000_000,
     "registrations_per_hour": 1_000_000,

@@ -12,7 +12,7 @@ from tests.upstream.ledger import Call, KeyStyle, Ledger, digest_of
 from tests.upstream.replies import JSON, RefusedError, Reply, answer, dump
 from tests.upstream.scripts import HONEST, Script, Scripts
 
-MODELS: Final = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small", "claude-sonnet-4-5")
+MODELS: Final = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small", "claude-upstream")
 BASES: Final = ("/v1", "/api/v1", "/openai/v1", "/compatible-mode/v1", "/openai", "/bare")
 """Where suppliers have their API; everything else is a wrong URL."""
 
