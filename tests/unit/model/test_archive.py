@@ -361,7 +361,7 @@ class TestRefused:
 class TestFuzzed:
     @given(st.data())
     def test_any_change_is_taken_or_refused(self, data: st.DataObject) -> None:
-        content = bytearray(SOUND)
+        content = bytearray(data.draw(st.sampled_from([SOUND, TYPED, PIPED])))
         start = content.index(b"PK\x01\x02")
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.one_of(st.integers(start, len(content)), st.integers(0, start)))
