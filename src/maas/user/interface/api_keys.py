@@ -12,17 +12,13 @@ from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.api_keys import holder_of
-from maas.user.domain.api_key import (
-    ApiKeyNotFoundError,
-    InvalidExpiryError,
-    OutlivesCallerError,
-    RotationUnderWayError,
-    ScopesBeyondHolderError,
-    SupersededKeyError,
-    TooManyKeysError,
-)
-from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
+from maas.user.domain.api_key import ApiKeyNotFoundError
 from maas.user.interface.key_dependencies import (
+    CHANGING,
+    ENDING,
+    MAKING,
+    ROTATED,
+    ROTATING,
     KeyIdPath,
     Keys,
     Queries,
@@ -39,7 +35,7 @@ from maas.user.interface.key_schemas import (
     ApiKeyRotate,
     ApiKeyUpdate,
 )
-from maas.user.interface.permissions import UnknownScopesError, check_scopes
+from maas.user.interface.permissions import check_scopes
 
 router = APIRouter(prefix="/users/api-keys", tags=["self"], route_class=StrictRoute)
 
@@ -67,16 +63,7 @@ async def list_api_keys(caller: Caller, queries: Queries, paging: Paging) -> Pag
 )
 @audited("api_key.created")
 @idempotent(issued_with(201))
-@may_refuse(
-    BeyondOwnRightsError,
-    ScopesBeyondHolderError,
-    LimitedKeyError,
-    SupersededKeyError,
-    UnknownScopesError,
-    InvalidExpiryError,
-    OutlivesCallerError,
-    TooManyKeysError,
-)
+@may_refuse(*MAKING)
 async def create_api_key(
     body: ApiKeyCreate, request: Request, caller: Caller, keys: Keys, response: Response
 ) -> ApiKeyIssuedRead:
@@ -104,16 +91,7 @@ async def get_api_key(
     description="Only what is sent changes; `null` takes a limit away.",
 )
 @audited("api_key.updated")
-@may_refuse(
-    ApiKeyNotFoundError,
-    BeyondOwnRightsError,
-    ScopesBeyondHolderError,
-    LimitedKeyError,
-    SupersededKeyError,
-    UnknownScopesError,
-    InvalidExpiryError,
-    OutlivesCallerError,
-)
+@may_refuse(*CHANGING)
 async def update_api_key(
     key_id: KeyIdPath,
     body: ApiKeyUpdate,
@@ -139,7 +117,7 @@ async def update_api_key(
     description="Both secrets end, that of before a rotation too. It cannot be brought back.",
 )
 @audited("api_key.revoked")
-@may_refuse(ApiKeyNotFoundError, BeyondOwnRightsError, LimitedKeyError, SupersededKeyError)
+@may_refuse(*ENDING)
 async def delete_api_key(key_id: KeyIdPath, caller: Caller, keys: Keys, if_match: IfMatch) -> None:
     await keys.revoke(caller, holder_of(caller), key_id, check=if_match.check)
 
@@ -148,21 +126,11 @@ async def delete_api_key(key_id: KeyIdPath, caller: Caller, keys: Keys, if_match
     "/{key_id}/rotate",
     dependencies=[requires("api_key:write")],
     summary="Give an API key a new secret; that of before is good for a while",
-    description=(
-        "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
-        "again, but not with the secret of before: a new one that nobody has used yet is "
-        "replaced, and the grace of the one before ends no later than it would have."
-    ),
+    description=ROTATED,
 )
 @audited("api_key.rotated")
 @idempotent(issued_with(200))
-@may_refuse(
-    ApiKeyNotFoundError,
-    RotationUnderWayError,
-    BeyondOwnRightsError,
-    LimitedKeyError,
-    SupersededKeyError,
-)
+@may_refuse(*ROTATING)
 async def rotate_api_key(
     key_id: KeyIdPath,
     body: ApiKeyRotate,

@@ -1,6 +1,6 @@
-"""The services of API keys and service accounts, as routes ask for them."""
+"""What the routes of one's own keys and of service accounts' have in common."""
 
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 from fastapi import Depends, Path, Request, Response
@@ -12,7 +12,17 @@ from maas.shared.interface.idempotency import Render
 from maas.user.application.api_keys import ApiKeyService, KeyChanges, KeyWish
 from maas.user.application.key_ports import ApiKeyDetails, IssuedKey, KeyQueries
 from maas.user.application.service_accounts import ServiceAccountService
-from maas.user.domain.api_key import Holder
+from maas.user.domain.api_key import (
+    ApiKeyNotFoundError,
+    Holder,
+    InvalidExpiryError,
+    OutlivesCallerError,
+    RotationUnderWayError,
+    ScopesBeyondHolderError,
+    SupersededKeyError,
+    TooManyKeysError,
+)
+from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
 from maas.user.interface.admin_dependencies import API
 from maas.user.interface.key_schemas import (
     ApiKeyCreate,
@@ -20,6 +30,41 @@ from maas.user.interface.key_schemas import (
     ApiKeyRead,
     ApiKeyUpdate,
 )
+from maas.user.interface.permissions import UnknownScopesError
+
+ENDING: Final = (
+    ApiKeyNotFoundError,
+    BeyondOwnRightsError,
+    LimitedKeyError,
+    SupersededKeyError,
+)
+"""Why a key is not ended, whosever it is; those below say the same of other acts."""
+
+ROTATING: Final = (*ENDING, RotationUnderWayError)
+CHANGING: Final = (
+    *ENDING,
+    ScopesBeyondHolderError,
+    UnknownScopesError,
+    InvalidExpiryError,
+    OutlivesCallerError,
+)
+MAKING: Final = (
+    BeyondOwnRightsError,
+    ScopesBeyondHolderError,
+    LimitedKeyError,
+    SupersededKeyError,
+    UnknownScopesError,
+    InvalidExpiryError,
+    OutlivesCallerError,
+    TooManyKeysError,
+)
+
+ROTATED: Final = (
+    "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
+    "again, but not with the secret of before: a new one that nobody has used yet is "
+    "replaced, and the grace of the one before ends no later than it would have."
+)
+"""What the rotation of a key does, whosever it is."""
 
 
 async def _keys(request: Request) -> ApiKeyService:

@@ -1,10 +1,9 @@
 """Quotas of the tenant's people and programs, and of tenants."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
-from maas.shared.interface.etags import RequiredIfMatch
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.quota_ports import QuotaSubject
 from maas.user.application.quota_settings import OwnQuotaError
@@ -14,8 +13,8 @@ from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError, TenantNotFoundError
 from maas.user.interface.admin_dependencies import TenantIdPath, UserIdPath
 from maas.user.interface.key_dependencies import KeyIdPath, ServiceAccountIdPath
-from maas.user.interface.quota_dependencies import SET, Queries, Settings, SheetRoute, render
-from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate, wishes_of
+from maas.user.interface.quota_dependencies import SET, SheetReading, SheetRoute, SheetSetting
+from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate
 
 router = APIRouter(prefix="/admin", tags=["admin"], route_class=SheetRoute)
 platform_router = APIRouter(prefix="/admin/tenants", tags=["platform"], route_class=SheetRoute)
@@ -33,11 +32,8 @@ TENANT = "/{tenant_id}/quota"
     description="They bind everybody in it together; who runs the platform sets them.",
 )
 @may_refuse(TenantNotFoundError)
-async def get_quota_of_this_tenant(
-    caller: Caller, queries: Queries, response: Response
-) -> QuotaSheetRead:
-    subject = QuotaSubject.tenant(caller.tenant_id)
-    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+async def get_quota_of_this_tenant(caller: Caller, reading: SheetReading) -> QuotaSheetRead:
+    return await reading.read(QuotaSubject.tenant(caller.tenant_id))
 
 
 @router.get(
@@ -47,11 +43,8 @@ async def get_quota_of_this_tenant(
     description="Those of the person alone: the tenant's bind everybody, a key's only the key.",
 )
 @may_refuse(MemberNotFoundError)
-async def get_user_quota(
-    user_id: UserIdPath, caller: Caller, queries: Queries, response: Response
-) -> QuotaSheetRead:
-    subject = QuotaSubject.account(user_id)
-    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+async def get_user_quota(user_id: UserIdPath, reading: SheetReading) -> QuotaSheetRead:
+    return await reading.read(QuotaSubject.account(user_id))
 
 
 @router.put(
@@ -65,14 +58,9 @@ async def get_user_quota(
 async def set_user_quota(
     user_id: UserIdPath,
     body: QuotasUpdate,
-    caller: Caller,
-    settings: Settings,
-    if_match: RequiredIfMatch,
-    response: Response,
+    setting: SheetSetting,
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.account(user_id)
-    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
-    return render(sheet, response)
+    return await setting.replace(QuotaSubject.account(user_id), body)
 
 
 @router.get(
@@ -83,10 +71,9 @@ async def set_user_quota(
 )
 @may_refuse(ServiceAccountNotFoundError)
 async def get_service_account_quota(
-    service_account_id: ServiceAccountIdPath, caller: Caller, queries: Queries, response: Response
+    service_account_id: ServiceAccountIdPath, reading: SheetReading
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.service_account(service_account_id)
-    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+    return await reading.read(QuotaSubject.service_account(service_account_id))
 
 
 @router.put(
@@ -100,14 +87,9 @@ async def get_service_account_quota(
 async def set_service_account_quota(
     service_account_id: ServiceAccountIdPath,
     body: QuotasUpdate,
-    caller: Caller,
-    settings: Settings,
-    if_match: RequiredIfMatch,
-    response: Response,
+    setting: SheetSetting,
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.service_account(service_account_id)
-    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
-    return render(sheet, response)
+    return await setting.replace(QuotaSubject.service_account(service_account_id), body)
 
 
 @router.get(
@@ -120,12 +102,10 @@ async def set_service_account_quota(
 async def get_service_account_key_quota(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
-    caller: Caller,
-    queries: Queries,
-    response: Response,
+    reading: SheetReading,
 ) -> QuotaSheetRead:
     subject = QuotaSubject.key(key_id, Holder(service_account_id=service_account_id))
-    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+    return await reading.read(subject)
 
 
 @router.put(
@@ -140,14 +120,11 @@ async def set_service_account_key_quota(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
     body: QuotasUpdate,
-    caller: Caller,
-    settings: Settings,
-    if_match: RequiredIfMatch,
-    response: Response,
+    setting: SheetSetting,
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.key(key_id, Holder(service_account_id=service_account_id))
-    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
-    return render(sheet, response)
+    return await setting.replace(
+        QuotaSubject.key(key_id, Holder(service_account_id=service_account_id)), body
+    )
 
 
 @platform_router.get(
@@ -157,10 +134,8 @@ async def set_service_account_key_quota(
     description="They bind everybody in the tenant together, whoever else has quotas there.",
 )
 @may_refuse(TenantNotFoundError)
-async def get_tenant_quota(
-    tenant_id: TenantIdPath, queries: Queries, response: Response
-) -> QuotaSheetRead:
-    return render(await queries.get_sheet(tenant_id, QuotaSubject.tenant(tenant_id)), response)
+async def get_tenant_quota(tenant_id: TenantIdPath, reading: SheetReading) -> QuotaSheetRead:
+    return await reading.read(QuotaSubject.tenant(tenant_id), tenant_id=tenant_id)
 
 
 @platform_router.put(
@@ -174,11 +149,6 @@ async def get_tenant_quota(
 async def set_tenant_quota(
     tenant_id: TenantIdPath,
     body: QuotasUpdate,
-    caller: Caller,
-    settings: Settings,
-    if_match: RequiredIfMatch,
-    response: Response,
+    setting: SheetSetting,
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.tenant(tenant_id)
-    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
-    return render(sheet, response)
+    return await setting.replace(QuotaSubject.tenant(tenant_id), body)

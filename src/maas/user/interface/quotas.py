@@ -1,10 +1,9 @@
 """The quotas that bind oneself, and those that one binds one's own keys with."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from maas.audit.public import audited
 from maas.shared.domain.errors import may_refuse
-from maas.shared.interface.etags import RequiredIfMatch
 from maas.shared.interface.security import Caller, requires
 from maas.user.application.api_keys import holder_of
 from maas.user.application.quota_ports import QuotaSubject
@@ -12,8 +11,14 @@ from maas.user.application.quota_settings import OwnQuotaError
 from maas.user.domain.api_key import ApiKeyNotFoundError
 from maas.user.domain.quota import InvalidQuotaError
 from maas.user.interface.key_dependencies import KeyIdPath
-from maas.user.interface.quota_dependencies import SET, Queries, Settings, SheetRoute, render
-from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate, wishes_of
+from maas.user.interface.quota_dependencies import (
+    SET,
+    Queries,
+    SheetReading,
+    SheetRoute,
+    SheetSetting,
+)
+from maas.user.interface.quota_schemas import QuotaSheetRead, QuotasUpdate
 from maas.user.public import Payer
 
 router = APIRouter(prefix="/users", tags=["self"], route_class=SheetRoute)
@@ -41,11 +46,8 @@ async def get_own_quota(caller: Caller, queries: Queries) -> QuotaSheetRead:
     description="Only what binds the key itself: what binds its holder binds it as well.",
 )
 @may_refuse(ApiKeyNotFoundError)
-async def get_key_quota(
-    key_id: KeyIdPath, caller: Caller, queries: Queries, response: Response
-) -> QuotaSheetRead:
-    subject = QuotaSubject.key(key_id, holder_of(caller))
-    return render(await queries.get_sheet(caller.tenant_id, subject), response)
+async def get_key_quota(key_id: KeyIdPath, caller: Caller, reading: SheetReading) -> QuotaSheetRead:
+    return await reading.read(QuotaSubject.key(key_id, holder_of(caller)))
 
 
 @router.put(
@@ -60,10 +62,6 @@ async def set_key_quota(
     key_id: KeyIdPath,
     body: QuotasUpdate,
     caller: Caller,
-    settings: Settings,
-    if_match: RequiredIfMatch,
-    response: Response,
+    setting: SheetSetting,
 ) -> QuotaSheetRead:
-    subject = QuotaSubject.key(key_id, holder_of(caller))
-    sheet = await settings.replace(caller, subject, wishes_of(body), check=if_match.check)
-    return render(sheet, response)
+    return await setting.replace(QuotaSubject.key(key_id, holder_of(caller)), body)

@@ -12,19 +12,14 @@ from maas.shared.interface.idempotency import idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-from maas.user.domain.api_key import (
-    ApiKeyNotFoundError,
-    Holder,
-    InvalidExpiryError,
-    OutlivesCallerError,
-    RotationUnderWayError,
-    ScopesBeyondHolderError,
-    SupersededKeyError,
-    TooManyKeysError,
-)
-from maas.user.domain.grants import BeyondOwnRightsError, LimitedKeyError
+from maas.user.domain.api_key import ApiKeyNotFoundError, Holder
 from maas.user.domain.service_account import ServiceAccountNotFoundError
 from maas.user.interface.key_dependencies import (
+    CHANGING,
+    ENDING,
+    MAKING,
+    ROTATED,
+    ROTATING,
     KeyIdPath,
     Keys,
     Queries,
@@ -42,7 +37,7 @@ from maas.user.interface.key_schemas import (
     ApiKeyRotate,
     ApiKeyUpdate,
 )
-from maas.user.interface.permissions import UnknownScopesError, check_scopes
+from maas.user.interface.permissions import check_scopes
 
 router = APIRouter(prefix="/admin/service-accounts", tags=["admin"], route_class=StrictRoute)
 
@@ -79,17 +74,7 @@ async def list_service_account_keys(
 )
 @audited("api_key.created")
 @idempotent(issued_with(201))
-@may_refuse(
-    ServiceAccountNotFoundError,
-    BeyondOwnRightsError,
-    ScopesBeyondHolderError,
-    LimitedKeyError,
-    SupersededKeyError,
-    UnknownScopesError,
-    InvalidExpiryError,
-    OutlivesCallerError,
-    TooManyKeysError,
-)
+@may_refuse(ServiceAccountNotFoundError, *MAKING)
 async def create_service_account_key(
     service_account_id: ServiceAccountIdPath,
     body: ApiKeyCreate,
@@ -130,17 +115,7 @@ async def get_service_account_key(
     description="Only what is sent changes; `null` takes a limit away.",
 )
 @audited("api_key.updated")
-@may_refuse(
-    ServiceAccountNotFoundError,
-    ApiKeyNotFoundError,
-    BeyondOwnRightsError,
-    ScopesBeyondHolderError,
-    LimitedKeyError,
-    SupersededKeyError,
-    UnknownScopesError,
-    InvalidExpiryError,
-    OutlivesCallerError,
-)
+@may_refuse(ServiceAccountNotFoundError, *CHANGING)
 async def update_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
@@ -167,13 +142,7 @@ async def update_service_account_key(
     description="Both secrets end, that of before a rotation too. It cannot be brought back.",
 )
 @audited("api_key.revoked")
-@may_refuse(
-    ServiceAccountNotFoundError,
-    ApiKeyNotFoundError,
-    BeyondOwnRightsError,
-    LimitedKeyError,
-    SupersededKeyError,
-)
+@may_refuse(ServiceAccountNotFoundError, *ENDING)
 async def delete_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
@@ -188,22 +157,11 @@ async def delete_service_account_key(
     f"{KEYS}/{{key_id}}/rotate",
     dependencies=[requires("service_account:write")],
     summary="Give a service account's API key a new secret; that of before is good for a while",
-    description=(
-        "Repeat it with the same `Idempotency-Key` if the answer was lost. Without one, rotate "
-        "again, but not with the secret of before: a new one that nobody has used yet is "
-        "replaced, and the grace of the one before ends no later than it would have."
-    ),
+    description=ROTATED,
 )
 @audited("api_key.rotated")
 @idempotent(issued_with(200))
-@may_refuse(
-    ServiceAccountNotFoundError,
-    ApiKeyNotFoundError,
-    RotationUnderWayError,
-    BeyondOwnRightsError,
-    LimitedKeyError,
-    SupersededKeyError,
-)
+@may_refuse(ServiceAccountNotFoundError, *ROTATING)
 async def rotate_service_account_key(
     service_account_id: ServiceAccountIdPath,
     key_id: KeyIdPath,
