@@ -252,7 +252,18 @@ async def _make_ready(stage: Stage, model: str, version: str) -> None:
     client = stage.client(stage.pair.apis[0])
     path = f"{model}/versions/{version}"
     await stage.post(f"{model}/versions", {"version": version})
-    put = await client.put(f"{path}/files/notes.txt", content=b"as told", headers=stage.admin)
+    file: dict[str, Any] = {
+        "url": f"{path}/files/notes.txt",
+        "content": b"as told",
+        "headers": stage.admin,
+    }
+    put = await client.put(**file)
+    for _ in range(TRIES):
+        # As a busy machine says, of which models and versions are asked for again as well.
+        if put.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        await asyncio.sleep(PAUSE_SECONDS)
+        put = await client.put(**file)
     put.raise_for_status()
     await stage.post(f"{path}/transition", {"status": "ready"})
 
