@@ -26,6 +26,7 @@ WHERE = {
     "shared": "any route, refused",
     "bootstrap.py": "the first start",
     "cli.py": "the command line",
+    "sealed.py": "the upkeep of kept secrets and their keys",
 }
 
 _NOTE = "<!-- Written by `make docs`; change the code instead. -->"

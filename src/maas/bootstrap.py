@@ -32,6 +32,7 @@ from maas.shared.domain.call import Call, EventRecorder, serving
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure import idempotency as idempotency_tables
+from maas.shared.infrastructure import sealing_tables
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database, mapper_registry
 from maas.shared.infrastructure.idempotency import PostgresIdempotency
@@ -69,6 +70,7 @@ TABLES = (
     provider_tables,
     quota_tables,
     rollup_tables,
+    sealing_tables,
     search_tables,
     sign_in_tables,
     tombstone_tables,

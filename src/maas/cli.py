@@ -24,6 +24,7 @@ from maas.embedded.address import check_free
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
 from maas.embedded.platform import Prepared, UpOptions, run_platform
+from maas.keys_commands import keys
 from maas.login_commands import login, logout
 from maas.model_commands import model
 from maas.shared.domain.errors import MaasError
@@ -48,6 +49,7 @@ app.add_typer(admin, name="admin")
 app.add_typer(config, name="config")
 app.add_typer(audit, name="audit")
 app.add_typer(model, name="model")
+app.add_typer(keys, name="keys")
 app.command("login")(login)
 app.command("logout")(logout)
 

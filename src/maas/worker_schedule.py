@@ -28,6 +28,8 @@ DELIVERY_INTERVAL: Final = timedelta(seconds=3)
 COLLECTION_INTERVAL: Final = timedelta(seconds=60)
 STORAGE_INTERVAL: Final = timedelta(seconds=5)
 RETENTION_INTERVAL: Final = timedelta(minutes=15)
+REWRAP_INTERVAL: Final = timedelta(seconds=30)
+SEALING_CHECK_INTERVAL: Final = timedelta(minutes=5)
 
 
 def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
@@ -140,6 +142,16 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "task": "usage.prepare",
                 "schedule": timedelta(hours=1),
                 "options": {"expires": timedelta(hours=1).total_seconds()},
+            },
+            "sealing.rewrap": {
+                "task": "sealing.rewrap",
+                "schedule": REWRAP_INTERVAL,
+                "options": {"expires": REWRAP_INTERVAL.total_seconds()},
+            },
+            "sealing.check": {
+                "task": "sealing.check",
+                "schedule": SEALING_CHECK_INTERVAL,
+                "options": {"expires": SEALING_CHECK_INTERVAL.total_seconds()},
             },
             "idempotency.purge": {
                 "task": "idempotency.purge",

@@ -31,6 +31,7 @@ from maas.audit.wiring import (
 from maas.model.infrastructure.bookings import book_due
 from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE
 from maas.model.wiring import collect
+from maas.sealed import check_sealed, rewrap_sealed
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.idempotency import purge_expired
@@ -38,7 +39,7 @@ from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 from maas.shared.infrastructure.task_loop import TaskLoop
 from maas.shared.infrastructure.worker_connections import BOOKING_POOLS
-from maas.shared.interface.tasks import PURGE_SERVICE
+from maas.shared.interface.tasks import PURGE_SERVICE, REWRAP_SERVICE, SEALING_CHECK_SERVICE
 from maas.user.infrastructure.mail_queue import purge_sign_in
 from maas.user.infrastructure.quota_alerts import tell_reached
 from maas.user.infrastructure.quota_budgets import PostgresBudgets
@@ -106,6 +107,8 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
         PRUNE_SERVICE: lambda: soon(prune(settings.database)),
         RETENTION_SERVICE: lambda: soon(retain(settings, clock=clock)).has_more,
         PURGE_SERVICE: lambda: soon(purge_expired(settings.database, clock=clock)),
+        REWRAP_SERVICE: lambda: soon(rewrap_sealed(settings)),
+        SEALING_CHECK_SERVICE: lambda *start: soon(check_sealed(settings, *start)),
         COLLECT_SERVICE: lambda: soon(collect_artifacts(settings)),
         STORAGE_SERVICE: lambda: run(lambda kept: book_storage(settings, kept)),
         MAIL_SERVICE: lambda: soon(send_due_mails(settings, data_dir=data_dir, clock=clock)),

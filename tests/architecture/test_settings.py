@@ -55,7 +55,7 @@ def test_the_examples_are_settings_that_work(
         if name.startswith(PREFIX):
             monkeypatch.setenv(name, value or _SECRET)
         # A key is given in one way, and no example could hold one.
-        if name.endswith("_KEY_FILE"):
+        if name.endswith(("_KEY_FILE", "_KEYS_FILE")):
             monkeypatch.delenv(name)
     for name in ("MAAS_AUTH__PRIVATE_KEY", "MAAS_AUTH__PREVIOUS_KEY"):
         monkeypatch.setenv(name, generate_private_pem())

@@ -37,6 +37,8 @@ TASKS: Final = {
     "sign_in.purge": "forgets what has expired",
     "idempotency.purge": "forgets what has expired",
     "usage.prepare": "makes empty tables",
+    "sealing.rewrap": "seals the same secrets under the key that an event names",
+    "sealing.check": "secret.unreadable",
 }
 """What each Celery task leaves in the trail: an action, or why none."""
 
@@ -50,6 +52,10 @@ COMMANDS: Final = {
     "model ls": NOTHING,
     "model pull": AS_CLIENT,
     "model push": AS_CLIENT,
+    "keys add": "sealing_key.added",
+    "keys ls": NOTHING,
+    "keys retire": "sealing_key.retired",
+    "keys rotate": "sealing_key.rotated",
     "serve": NOTHING,
     "worker": NOTHING,
     "beat": NOTHING,
@@ -82,6 +88,7 @@ SQL_BY_HAND: Final = {
     "model/infrastructure/uploads.py": "how far uploads came; what they become leaves its event",
     "shared/infrastructure/idempotency.py": "in the unit of work of its request; the purge",
     "shared/infrastructure/roles.py": "roles of a server, before there is a trail",
+    "shared/infrastructure/sealing_upkeep.py": "the tasks and commands above",
     "shared/infrastructure/unit_of_work.py": "the guard, which names the words it looks for",
     "user/infrastructure/admin_repositories.py": "in the unit of work",
     "user/infrastructure/joining.py": "in the unit of work",

@@ -194,11 +194,7 @@ class TestInOrder:
                 " (SELECT secret FROM audit_webhooks WHERE id = $2) WHERE id = $1",
                 *(webhook_id, other),
             )
-            await watching.superuser.execute(
-                "UPDATE audit_webhooks SET previous_until = $2, previous_secret = secret"
-                " WHERE id = $1",
-                *(third, NOW + timedelta(seconds=1)),
-            )
+            await watching.replace(third, until=NOW + timedelta(seconds=1))
             await queue(watching, webhook_id, 1)
             await queue(watching, third, 2)
 

@@ -117,6 +117,18 @@ class Watching:
         )
         return webhook_id
 
+    async def replace(self, webhook_id: UUID, *, until: datetime) -> None:
+        """Let a webhook's secret sign as the one before as well."""
+        sealed = await self.superuser.fetchval(
+            "SELECT secret FROM audit_webhooks WHERE id = $1", webhook_id
+        )
+        secrets = WebhookSecrets(build_sealer(self.settings))
+        await self.superuser.execute(
+            "UPDATE audit_webhooks SET previous_until = $2, previous_secret = $3 WHERE id = $1",
+            *(webhook_id, until),
+            secrets.replace(sealed, WebhookId(webhook_id), DEFAULT_TENANT_ID),
+        )
+
     async def alerts(self) -> list[dict[str, Any]]:
         rows = await self.superuser.fetch("SELECT * FROM audit_alerts ORDER BY raised_at, id")
         return [dict(row) for row in rows]

@@ -11,13 +11,12 @@ import pytest
 
 from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError, key_id_of
 from maas.shared.infrastructure.sealing_key_file import (
+    KeyChangeRefusedError,
     KeyFile,
-    KeyInUseError,
-    KeyNotFoundError,
     changing_key_file,
     read_key_file,
 )
-from maas.shared.infrastructure.sealing_keys import FileKeys, build_sealer
+from maas.shared.infrastructure.sealing_keys import GRACE_SECONDS, FileKeys, build_sealer
 from maas.shared.infrastructure.sealing_ring import RingKey, UnfitRingError
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
 
@@ -99,17 +98,17 @@ class TestFile:
         add(path, ONE)
         before = path.read_bytes()
 
-        with pytest.raises(KeyInUseError), changing_key_file(path) as content:
+        with pytest.raises(KeyChangeRefusedError), changing_key_file(path) as content:
             content[0] = content[0].without(ONE.id.hex())
 
         assert path.read_bytes() == before
 
     def test_nothing_newer_is_nothing_to_rotate_to(self, path: Path) -> None:
-        with pytest.raises(KeyNotFoundError):
+        with pytest.raises(KeyChangeRefusedError):
             KeyFile().rotated()
         add(path, ONE)
         rotate(path)
-        with pytest.raises(KeyNotFoundError):
+        with pytest.raises(KeyChangeRefusedError):
             rotate(path)
 
     def test_only_an_older_key_goes(self, path: Path) -> None:
@@ -124,7 +123,7 @@ class TestFile:
             TWO.id.hex(),
         ]
         for key in (TWO, THREE):
-            with pytest.raises(KeyInUseError):
+            with pytest.raises(KeyChangeRefusedError):
                 content.without(key.id.hex())
 
     @pytest.mark.parametrize(
@@ -216,7 +215,9 @@ class TestChanges:
 
         assert (broken, lost) == (ONE, ONE)
 
-    def test_a_retired_key_opens_nothing_more(self, keys: FileKeys, path: Path) -> None:
+    def test_a_key_that_was_taken_out_opens_for_a_moment_more(self, path: Path) -> None:
+        now = [0.0]
+        keys = FileKeys(path, derived=[DERIVED], must_exist=False, monotonic=lambda: now[0])
         add(path, ONE)
         rotate(path)
         sealed = Sealer(keys).seal(b"plain", PLACE)
@@ -225,8 +226,25 @@ class TestChanges:
         with changing_key_file(path) as content:
             content[0] = content[0].without(ONE.id.hex())
 
+        assert Sealer(keys).open(sealed, PLACE) == b"plain"
+        now[0] += GRACE_SECONDS
         with pytest.raises(SecretUnreadableError):
             Sealer(keys).open(sealed, PLACE)
+
+    def test_one_that_was_put_back_stays(self, path: Path) -> None:
+        now = [0.0]
+        keys = FileKeys(path, derived=[DERIVED], must_exist=False, monotonic=lambda: now[0])
+        add(path, ONE)
+        keys.ring()
+        kept = path.read_text()
+        with changing_key_file(path) as content:
+            content[0] = KeyFile()
+        keys.ring()
+        path.write_text(kept)
+        keys.ring()
+        now[0] += 2 * GRACE_SECONDS
+
+        assert keys.ring().find(ONE.id) == ONE
 
 
 class TestKms:

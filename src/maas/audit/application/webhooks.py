@@ -142,6 +142,10 @@ class SecretBox(Protocol):
 
     def seal(self, secret: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes: ...
 
+    def replace(self, sealed: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes | None:
+        """Seal a secret as the one before, if it can still be read."""
+        ...
+
 
 class UrlCheck(Protocol):
     def __call__(self, url: str) -> str | None:
@@ -247,8 +251,12 @@ class WebhookService:
             webhook = await uow.webhooks.get(webhook_id)
             current_scope().resource(WEBHOOK, webhook_id)
             check(webhook.version)
-            sealed = self.secrets.seal(secret, webhook_id, webhook.tenant_id)
-            webhook.rotate(sealed, at=self.clock.now())
+            place = (webhook_id, webhook.tenant_id)
+            webhook.rotate(
+                self.secrets.seal(secret, *place),
+                previous=self.secrets.replace(webhook.secret, *place),
+                at=self.clock.now(),
+            )
             current_scope().change(WEBHOOK, webhook_id, after={"secret_rotated": True})
             await uow.commit()
         details = await self.queries.get_webhook(webhook.tenant_id, webhook_id)

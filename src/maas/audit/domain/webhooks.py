@@ -84,9 +84,10 @@ class Webhook:
         self.status = status
         self._touch(at)
 
-    def rotate(self, secret: bytes, *, at: datetime) -> None:
-        """Take a new secret; the old one signs beside it for a day."""
-        self.previous_secret, self.previous_until = self.secret, at + OLD_SECRET_LIFETIME
+    def rotate(self, secret: bytes, *, previous: bytes | None, at: datetime) -> None:
+        """Take a new secret; the old one, if it can be read, signs beside it for a day."""
+        self.previous_secret = previous
+        self.previous_until = None if previous is None else at + OLD_SECRET_LIFETIME
         self.secret = secret
         self._touch(at)
 

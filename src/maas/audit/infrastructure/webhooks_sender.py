@@ -19,7 +19,8 @@ from maas.audit.domain.webhooks import SECRET_BYTES, WebhookId, sign
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingError, OutgoingLimits
 from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
-from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError
+from maas.shared.infrastructure.sealing import Sealer, SecretUnreadableError
+from maas.shared.infrastructure.sealing_upkeep import SealedColumn
 
 LIMITS: Final = OutgoingLimits(
     connect=timedelta(seconds=5),
@@ -28,6 +29,10 @@ LIMITS: Final = OutgoingLimits(
     max_bytes=0,
 )
 """The head of an answer is all that is read. Who is slower has failed: he keeps a place busy."""
+
+SECRET: Final = SealedColumn(table="audit_webhooks", column="secret")
+PREVIOUS_SECRET: Final = SealedColumn(table="audit_webhooks", column="previous_secret")
+SEALED: Final = (SECRET, PREVIOUS_SECRET)
 
 DIGEST_KEY_BYTES: Final = 32
 DIGEST_CHARS: Final = 32
@@ -51,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class WebhookSecrets:
-    """Makes secrets, and keeps each sealed to its row."""
+    """Makes secrets, and keeps each sealed to its row and column."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
@@ -60,7 +65,7 @@ class WebhookSecrets:
         return os.urandom(SECRET_BYTES)
 
     def seal(self, secret: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes:
-        return self._sealer.seal(secret, _place(webhook_id, tenant_id))
+        return self._sealer.seal(secret, SECRET.place(webhook_id, tenant_id))
 
     def open(self, sealed: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes:
         """Read a secret.
@@ -68,12 +73,22 @@ class WebhookSecrets:
         Raises:
             SecretUnreadableError: it was sealed under a key that is gone.
         """
-        return self._sealer.open(sealed, _place(webhook_id, tenant_id))
+        return self._sealer.open(sealed, SECRET.place(webhook_id, tenant_id))
 
+    def replace(self, sealed: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes | None:
+        # It may be why the secret is replaced that it cannot be read.
+        with suppress(SecretUnreadableError):
+            secret = self.open(sealed, webhook_id, tenant_id)
+            return self._sealer.seal(secret, PREVIOUS_SECRET.place(webhook_id, tenant_id))
+        return None
 
-def _place(webhook_id: WebhookId, tenant_id: TenantId) -> Place:
-    # Both columns: a secret moves from one to the other when it is replaced.
-    return Place(table="audit_webhooks", row=webhook_id, column="secret", tenant=tenant_id)
+    def open_previous(self, sealed: bytes, webhook_id: WebhookId, tenant_id: TenantId) -> bytes:
+        """Read a secret that was replaced.
+
+        Raises:
+            SecretUnreadableError: as `open` does.
+        """
+        return self._sealer.open(sealed, PREVIOUS_SECRET.place(webhook_id, tenant_id))
 
 
 class WebhookSender:
@@ -122,9 +137,9 @@ class WebhookSender:
         place = (recipient.webhook_id, recipient.tenant_id)
         keys = [self._secrets.open(recipient.secret, *place)]
         if recipient.previous_secret is not None:
-            # It may be why the secret was replaced that the old one cannot be read.
+            # The new one signs whatever became of the old.
             with suppress(SecretUnreadableError):
-                keys.append(self._secrets.open(recipient.previous_secret, *place))
+                keys.append(self._secrets.open_previous(recipient.previous_secret, *place))
         return keys
 
 

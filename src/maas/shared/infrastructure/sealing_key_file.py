@@ -12,22 +12,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from maas.shared.domain.errors import RuleViolatedError
 from maas.shared.infrastructure.sealing_ring import UnfitRingError
 
 FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 1024 * 1024
+ONLY_OLDER: Final = "only a key that came before the current one can be retired: see `maas keys ls`"
 _PRIVATE: Final = 0o600
 
 
-class KeyNotFoundError(RuleViolatedError):
-    code = "sealing-key-not-found"
-    title = "No such sealing key"
+class KeyChangeRefusedError(Exception):
+    """The keys stay as they are; says why."""
 
-
-class KeyInUseError(RuleViolatedError):
-    code = "sealing-key-in-use"
-    title = "The sealing key is still needed"
+    code = "sealing-key-change-refused"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,21 +57,22 @@ class KeyFile:
         """Let the newest key seal.
 
         Raises:
-            KeyNotFoundError: there is none, or it does already.
+            KeyChangeRefusedError: there is none, or it does already.
         """
         if not self.keys or self.current == self.keys[0].id:
-            raise KeyNotFoundError("There is no newer key: add one first.")
+            message = "there is no newer key: `maas keys add` makes one"
+            raise KeyChangeRefusedError(message)
         return replace(self, current=self.keys[0].id)
 
     def without(self, key_id: str) -> Self:
         """Take a key out.
 
         Raises:
-            KeyInUseError: it is the one that seals, or is going to.
+            KeyChangeRefusedError: it is the one that seals, or is going to.
         """
         ids = [key.id for key in self.keys]
         if key_id in ids and (self.current is None or ids.index(key_id) <= ids.index(self.current)):
-            raise KeyInUseError("Only a key that came before the current one can be retired.")
+            raise KeyChangeRefusedError(ONLY_OLDER)
         return replace(self, keys=tuple(key for key in self.keys if key.id != key_id))
 
     def to_json(self) -> str:

@@ -5,7 +5,8 @@ were keys stays readable.
 """
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -34,6 +35,8 @@ from maas.shared.infrastructure.settings import (
 
 KEY_FILE_NAME: Final = "sealing-keys.json"
 SOURCES_KEPT: Final = 8
+GRACE_SECONDS: Final = 60.0
+"""So long a key that was taken out still opens what was read a moment before."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,19 +62,22 @@ class FileKeys:
         derived: Sequence[RingKey],
         kms: KeyManagement | None = None,
         must_exist: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._derived = derived
         self._kms = kms
         self._must_exist = must_exist
+        self._monotonic = monotonic
         self._unwrapped: dict[bytes, RingKey] = {}
+        self._leaving: dict[RingKey, float] = {}
         self._seen = self._stamp()
         self._ring = self._read()
 
     def ring(self) -> KeyRing:
-        if self._stamp() == self._seen:
-            return self._ring
-        return self.read_again()
+        if self._stamp() != self._seen or self._has_left():
+            return self.read_again()
+        return self._ring
 
     def read_again(self) -> KeyRing:
         # Looked at before it is read: a change in between is seen the next time.
@@ -83,6 +89,9 @@ class FileKeys:
                 log.error("sealing_keys_not_read", path=str(self._path), error=type(exc).__name__)  # noqa: TRY400  a traceback could show keys
         self._seen = seen
         return self._ring
+
+    def _has_left(self) -> bool:
+        return any(until <= self._monotonic() for until in self._leaving.values())
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -101,7 +110,16 @@ class FileKeys:
             return KeyRing(tuple(self._derived), self._derived[0])
         keys = [self._key(kept) for kept in content.keys]
         current = next((key for key in keys if key.id.hex() == content.current), self._derived[0])
-        return KeyRing((*keys, *self._derived), current)
+        return KeyRing((*keys, *self._derived), current, self._note_leaving(keys))
+
+    def _note_leaving(self, keys: Sequence[RingKey]) -> Sequence[RingKey]:
+        now = self._monotonic()
+        for secret, key in list(self._unwrapped.items()):
+            if key in keys:
+                self._leaving.pop(key, None)
+            elif self._leaving.setdefault(key, now + GRACE_SECONDS) <= now:
+                del self._unwrapped[secret], self._leaving[key]
+        return list(self._leaving)
 
     def _key(self, kept: KeptKey) -> RingKey:
         found = self._unwrapped.get(kept.secret)

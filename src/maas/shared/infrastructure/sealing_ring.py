@@ -45,6 +45,8 @@ class KeyRing:
 
     keys: Sequence[RingKey]
     current: RingKey
+    leaving: Sequence[RingKey] = ()
+    """Were taken out a moment ago, and open what was read before that."""
 
     @property
     def older(self) -> Sequence[RingKey]:
@@ -52,7 +54,7 @@ class KeyRing:
         return self.keys[self.keys.index(self.current) + 1 :]
 
     def find(self, key_id: bytes) -> RingKey | None:
-        return next((key for key in self.keys if key.id == key_id), None)
+        return next((key for key in (*self.keys, *self.leaving) if key.id == key_id), None)
 
 
 class KeySource(Protocol):
