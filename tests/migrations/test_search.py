@@ -29,7 +29,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 # only the older ones have a "z", 9,800 of them, and the oldest hundreds have what few have.
 FILL = f"""
     SET session_replication_role = replica;
-    DROP INDEX ix_accounts_search, ix_models_words;
+    DROP INDEX ix_accounts_search;
     INSERT INTO tenants (id, slug, name) VALUES ('{HOME}', 'home', 'Home'),
         ('{ELSEWHERE}', 'elsewhere', 'Elsewhere');
     INSERT INTO accounts (id, username, email, display_name, password_hash, status, home_tenant_id,
@@ -49,61 +49,47 @@ FILL = f"""
     SELECT '{ELSEWHERE}', id, created_at FROM accounts WHERE username LIKE '%05';
     INSERT INTO membership_roles SELECT tenant_id, account_id,
         CASE WHEN created_at < '2025-12-29' THEN 'auditor' ELSE 'user' END FROM memberships;
-    INSERT INTO models (id, tenant_id, name, description, framework, task, visibility, owner_id,
-                        created_by, created_at, updated_at, deleted_at, revision)
-    SELECT a.id, m.tenant_id, a.username, a.display_name, left(m.status, 4), 'chat', 'tenant',
-           a.id, a.id, m.created_at, now(), CASE WHEN a.username LIKE '%3' THEN now() END, 1
-    FROM accounts a JOIN memberships m ON m.account_id = a.id;
     CREATE INDEX ix_accounts_search ON accounts
         USING gin (search_grams(username, email, display_name)) WITH (fastupdate = off);
-    CREATE INDEX ix_models_words ON models
-        USING gin (search_grams(name, description), registry_words(
-            tenant_id, framework, task, licence, visibility, owner_id)) WITH (fastupdate = off)
-        WHERE deleted_at IS NULL;
     ANALYZE;
 """
 MEMBERS = """
-    SELECT m.account_id AS id, m.status AS filter, r.role_name AS role, m.created_at,
+    SELECT m.account_id AS id, m.status, r.role_name AS role, m.created_at,
            ARRAY[lower(a.username), lower(a.email), lower(a.display_name)] AS texts
     FROM memberships m JOIN accounts a ON a.id = m.account_id
     JOIN membership_roles r USING (tenant_id, account_id)
     WHERE tenant_id = $1 ORDER BY m.created_at DESC, m.account_id DESC
 """
-MODELS = """
-    SELECT id, framework AS filter, task AS role, created_at,
-           ARRAY[lower(name), lower(description)] AS texts
-    FROM models WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY created_at DESC, id DESC
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A database full of members and models, and the loop its connection as `maas_app` lives in."""
+    """A database full of members, and the loop its connection as `maas_app` lives in."""
 
     runner: asyncio.Runner
     app: Connection
-    rows: dict[tuple[str, UUID], list[asyncpg.Record]]
+    rows: dict[UUID, list[asyncpg.Record]]
 
     def naive(
-        self, kind: str, tenant: UUID, q: str | None, wanted: str | None, role: str | None
+        self, tenant: UUID, q: str | None, status: str | None, role: str | None
     ) -> list[UUID]:
         """Look at every row."""
         return [
             row["id"]
-            for row in self.rows[kind, tenant]
-            if (wanted is None or row["filter"] == wanted)
+            for row in self.rows[tenant]
+            if (status is None or row["status"] == status)
             and (role is None or row["role"] == role)
             and (q is None or any(q.lower() in text for text in row["texts"] if text is not None))
         ]
 
     def search(
-        self, kind: str, tenant: UUID, q: str | None, wanted: str | None, role: str | None
+        self, tenant: UUID, q: str | None, status: str | None, role: str | None
     ) -> tuple[list[UUID], int]:
         """Ask as `maas_app`, page after page; return what was found and the count."""
-        return self.runner.run(self._search(kind, tenant, (q, wanted, role)))
+        return self.runner.run(self._search(tenant, (q, status, role)))
 
     async def _search(
-        self, kind: str, tenant: UUID, filters: tuple[str | None, ...]
+        self, tenant: UUID, filters: tuple[str | None, ...]
     ) -> tuple[list[UUID], int]:
         found: list[UUID] = []
         position: Sequence[object] = (None, None)
@@ -111,14 +97,14 @@ class Searched:
             await self.app.execute("SELECT set_config('maas.tenant_id', $1, true)", str(tenant))
             while True:
                 page = await self.app.fetch(
-                    f"SELECT id, created_at FROM {kind}_search($1, $2, $3, $4, $5, $6)",
+                    "SELECT id, created_at FROM member_search($1, $2, $3, $4, $5, $6)",
                     *filters, *position, PAGE,
                 )  # fmt: skip
                 found += [row["id"] for row in page]
                 if len(page) < PAGE:
                     break
                 position = (page[-1]["created_at"], page[-1]["id"])
-            count = await self.app.fetchval(f"SELECT {kind}_search_count($1, $2, $3)", *filters)
+            count = await self.app.fetchval("SELECT member_search_count($1, $2, $3)", *filters)
         return found, count
 
 
@@ -133,15 +119,11 @@ def searched(servers: Servers) -> Iterator[Searched]:
 
 async def _open(
     servers: Servers,
-) -> tuple[Connection, dict[tuple[str, UUID], list[asyncpg.Record]]]:
+) -> tuple[Connection, dict[UUID, list[asyncpg.Record]]]:
     await _execute(servers, f"CREATE DATABASE {DATABASE} TEMPLATE {TEMPLATE} OWNER maas_owner")
     superuser = await servers.connect(DATABASE)
     await superuser.execute(FILL)
-    rows = {
-        (kind, tenant): await superuser.fetch(query, tenant)
-        for kind, query in (("member", MEMBERS), ("model", MODELS))
-        for tenant in (HOME, ELSEWHERE)
-    }
+    rows = {tenant: await superuser.fetch(MEMBERS, tenant) for tenant in (HOME, ELSEWHERE)}
     await superuser.close()
     return await servers.connect(DATABASE, "maas_app"), rows
 
@@ -189,39 +171,20 @@ class TestSameAsNaive:
     def test_for_members(
         self, searched: Searched, q: str | None, status: str | None, role: str | None
     ) -> None:
-        found, count = searched.search("member", HOME, q, status, role)
+        found, count = searched.search(HOME, q, status, role)
 
-        assert found == searched.naive("member", HOME, q, status, role)
-        assert count == len(found)
-
-    @thoroughly
-    @given(
-        q=SEARCHES,
-        framework=st.sampled_from([None, None, "acti", "susp"]),
-        task=st.sampled_from([None, "chat", "none"]),
-    )
-    @example(q="z", framework=None, task=None)
-    @example(q="鱼", framework=None, task=None)
-    def test_for_models(
-        self, searched: Searched, q: str, framework: str | None, task: str | None
-    ) -> None:
-        found, count = searched.search("model", HOME, q, framework, task)
-
-        assert found == searched.naive("model", HOME, q, framework, task)
+        assert found == searched.naive(HOME, q, status, role)
         assert count == len(found)
 
 
 class TestTenants:
     @settings(thoroughly, max_examples=20)
-    @given(kind=st.sampled_from(["member", "model"]), q=SEARCHES)
-    @example(kind="member", q="e")
-    @example(kind="model", q="e")
-    def test_another_tenants_rows_are_never_found(
-        self, searched: Searched, kind: str, q: str
-    ) -> None:
-        own, count = searched.search(kind, ELSEWHERE, q, None, None)
+    @given(q=SEARCHES)
+    @example(q="e")
+    def test_another_tenants_rows_are_never_found(self, searched: Searched, q: str) -> None:
+        own, count = searched.search(ELSEWHERE, q, None, None)
 
-        assert own == searched.naive(kind, ELSEWHERE, q, None, None)
+        assert own == searched.naive(ELSEWHERE, q, None, None)
         assert count == len(own)
 
     @pytest.mark.parametrize(
@@ -229,19 +192,12 @@ class TestTenants:
         [
             "member_search('a', NULL, NULL, NULL, NULL, 9)",
             "member_search_count('a', NULL, NULL)",
-            "model_search('a', NULL, NULL, NULL, NULL, 9)",
-            "model_search_count('a', NULL, NULL)",
         ],
     )
     def test_without_a_tenant_there_is_an_error(self, searched: Searched, call: str) -> None:
         with pytest.raises(asyncpg.PostgresError, match=r"maas\.tenant_id|uuid"):
             searched.runner.run(searched.app.fetch(f"SELECT * FROM {call}"))
 
-    @pytest.mark.parametrize(
-        "call", ["member_candidates('a', NULL, 9)", "model_candidates('a', 9)"]
-    )
-    def test_what_sees_all_tenants_is_not_for_the_application(
-        self, searched: Searched, call: str
-    ) -> None:
+    def test_what_sees_all_tenants_is_not_for_the_application(self, searched: Searched) -> None:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            searched.runner.run(searched.app.fetch(f"SELECT {call}"))
+            searched.runner.run(searched.app.fetch("SELECT member_candidates('a', NULL, 9)"))

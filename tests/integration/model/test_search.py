@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from maas.model.application.search import Order, RegistryFilter
-from maas.model.infrastructure.search import PostgresRegistrySearch
+from maas.model.infrastructure.search import CANDIDATES, PostgresRegistrySearch
 from maas.shared.domain.ids import AccountId, new_id
 from maas.shared.domain.page import PageRequest
 from maas.shared.domain.principal import Principal
@@ -234,7 +234,10 @@ def without_manage(principal: Principal) -> Principal:
 @pytest.fixture
 def search(database: Database) -> PostgresRegistrySearch:
     """Search with so short a reach that both ways are gone, several times."""
-    return PostgresRegistrySearch(database, first_reach=5, patience=timedelta(minutes=1))
+    for_long = timedelta(minutes=1)
+    return PostgresRegistrySearch(
+        database, first_reach=5, patience=for_long, facet_patience=for_long
+    )
 
 
 class TestFound:
@@ -346,6 +349,25 @@ class TestFacets:
             Counter(tag for row in models.values() for tag in row["tags"])
         )
 
+    async def test_count_no_more_than_there_is_time_for_and_say_so(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        await fill(superuser, principal, models=25)
+        hasty = PostgresRegistrySearch(database, first_reach=2, facet_patience=timedelta(0))
+
+        of_all = await hasty.count_facets(principal, RegistryFilter())
+        of_versions = await hasty.count_facets(principal, RegistryFilter(min_size=0))
+
+        assert (of_all.versions, of_all.models, of_versions.versions) == (2, 2, 2)
+        assert of_versions.models == sum(_plain(of_versions.counts["framework"]).values()) > 0
+        for facets in (of_all, of_versions):
+            assert not facets.are_versions_complete
+            assert not facets.are_models_complete
+            assert sum(_plain(facets.counts["status"]).values()) == 2
+
 
 class TestLists:
     async def test_deleted_and_shared_models_are_lists_of_their_own(
@@ -434,6 +456,88 @@ class TestLists:
 
             assert [model.name for model in page.items] == [name] * (name in names)
             assert page.next is None
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    async def test_models_are_found_by_what_only_some_versions_have_without_a_look_at_others(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+        order: Order,
+    ) -> None:
+        rows = await fill(superuser, principal, models=25)
+        models = _sorted([(r["model_created_at"], r["model_id"]) for r in rows], order)
+        far = set(models[len(models) // 2 :])
+        archived = [
+            (r["model_created_at"], r["model_id"])
+            for r in rows
+            if r["model_id"] in far and is_seen(r, principal)
+        ]
+        await superuser.execute(
+            "UPDATE model_versions SET status = 'archived' WHERE model_id = ANY ($1)", far
+        )
+        hasty = PostgresRegistrySearch(database, first_reach=1, patience=timedelta(0))
+        wanted = RegistryFilter(status="archived")
+
+        page = await hasty.find_models(principal, wanted, PageRequest(limit=1), order)
+
+        assert len(archived) > CANDIDATES
+        assert [model.id for model in page.items] == _sorted(archived, order)[:1]
+
+    async def test_a_model_is_found_by_whichever_of_its_versions_fits(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        model, sizes = new_id(), range(1, 7)
+        await superuser.execute(
+            INSERT_MODEL, model, principal.tenant_id, f"many-{model}", "Answers", "gguf", None,
+            None, "tenant", principal.account_id, None,
+        )  # fmt: skip
+        for size in sizes:
+            await superuser.execute(
+                INSERT_VERSION, new_id(), principal.tenant_id, model, str(size), size,
+                principal.account_id,
+            )  # fmt: skip
+        hasty = PostgresRegistrySearch(database, first_reach=2, patience=timedelta(0))
+
+        for text, size in product((None, "ANSWER", "many"), sizes):
+            wanted = RegistryFilter(status="pending", min_size=size, max_size=size, search=text)
+            page = await hasty.find_models(principal, wanted, PageRequest(), "newest")
+
+            assert [found.id for found in page.items] == [model]
+
+    async def test_a_text_of_a_description_is_looked_up_together_with_what_versions_have(
+        self,
+        database: Database,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+        principal: Principal,
+    ) -> None:
+        neighbour, models = make_principal(), list[UUID]()
+        for each in (principal, neighbour):
+            rows = await fill(superuser, each, models=20)
+            ready = [row for row in rows if row["status"] == "ready" and is_seen(row, each)]
+            models.append(ready[0]["model_id"])
+        await superuser.execute(
+            "UPDATE models SET description = 'Sees what no other sees', visibility = 'tenant'"
+            " WHERE id = ANY ($1)",
+            models,
+        )
+        hasty = PostgresRegistrySearch(database, first_reach=1, patience=timedelta(0))
+        wanted = RegistryFilter(search="WHAT NO", status="ready")
+        described = (
+            "SELECT id FROM registry_described($1, 'what no', '1970-01-01', '2200-01-01', 9)"
+        )
+
+        async with database.tenant(neighbour.tenant_id) as connection:
+            of_neighbour = await connection.fetch(described, "!'x'")
+            of_framework = await connection.fetch(described, "'framework=none'")
+        page = await hasty.find_models(neighbour, wanted, PageRequest(), "newest")
+
+        assert [row["id"] for row in of_neighbour] == models[1:]
+        assert of_framework == []
+        assert [found.id for found in page.items] == models[1:]
 
     async def test_what_takes_too_long_is_gone_on_with(
         self,

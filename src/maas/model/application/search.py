@@ -78,7 +78,7 @@ class FacetCount:
 class Facets:
     """How many of the newest that were found have which value, the most frequent first.
 
-    `models` and `versions` tell how many were looked at; beyond `is_complete` there are more.
+    `models` and `versions` tell how many were counted; unless they are complete, there are more.
     """
 
     models: int

@@ -2,13 +2,14 @@
 
 What many rows have is found soonest among the first rows of the list; what few have, through an
 index. Which of the two it is, nobody knows before; so both are tried in turn, each up to a number
-of rows that grows, and a search costs about as much as the better way. After some time the page is
-given as it is, with a cursor where the search stopped.
+of rows that grows, and a search costs about as much as the better way. How far the next look goes
+is told by how long the last one took. After some time the page is given as it is, with a cursor
+where the search stopped; and facets count what was found by then.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeVar, cast, get_args
 
@@ -30,12 +31,10 @@ from maas.model.infrastructure.queries import (
     summary_of,
     version_of,
 )
-from maas.model.infrastructure.search_lists import (
-    CANDIDATES,
-    Listed,
-    ModelList,
-    VersionList,
-)
+from maas.model.infrastructure.search_conditions import is_about_versions
+from maas.model.infrastructure.search_lists import SearchedList
+from maas.model.infrastructure.search_models import ModelList
+from maas.model.infrastructure.search_versions import VersionList
 from maas.model.public import ModelId
 from maas.shared.domain.page import Page, PageRequest, Position
 from maas.shared.domain.principal import Principal
@@ -45,15 +44,24 @@ T = TypeVar("T")
 
 FIRST_REACH: Final = 1_000
 GROWTH: Final = 8
-QUICK_SECONDS: Final = 0.03
-"""A look that took longer is not followed by a longer one."""
+CANDIDATES: Final = 4
+"""So many times as many are picked as looked through: about what costs the same."""
+
+RARE: Final = 50
+"""What fewer rows have than one in so many may be few altogether."""
 
 PATIENCE: Final = timedelta(milliseconds=300)
 """How long a page of what no index answers is looked for, before it is given as it is."""
 
+MOST_PICKED: Final = 32_000
+
 FACETED: Final = 2_000
 """So many of the newest that are found are counted by their values."""
 
+FACET_PATIENCE: Final = timedelta(milliseconds=50)
+"""How long all of them are looked for, before those found so far are counted."""
+
+FACET_MOST_PICKED: Final = 8_000
 FACET_VALUES: Final = 50
 COUNTED: Final = 40_000
 """Up to so many are counted through an index."""
@@ -71,6 +79,7 @@ _SHOW_VERSIONS: Final = f"""
     FROM model_versions v JOIN models m ON m.id = v.model_id WHERE v.id = ANY ($1::uuid[])
 """  # noqa: S608  likewise
 _FOUND: Final = ("name", "framework", "task", "licence", "visibility")
+_ALL_MODELS: Final = "models"
 _FACETS_OF_MODELS: Final = """
     SELECT facet, value, count(*) AS count FROM (
         SELECT f.facet, f.value FROM models m CROSS JOIN LATERAL (VALUES
@@ -80,12 +89,27 @@ _FACETS_OF_MODELS: Final = """
         SELECT 'tag', t.tag FROM model_tags t WHERE t.model_id = ANY ($1::uuid[])) found
     GROUP BY facet, value
 """
-_FACETS_OF_VERSIONS: Final = """
-    SELECT f.facet, f.value, count(*) AS count
-    FROM version_search s CROSS JOIN LATERAL (VALUES ('status', s.status),
-        ('architecture', s.architecture), ('quantisation', s.quantisation)) f(facet, value)
-    WHERE s.version_id = ANY ($1::uuid[]) AND f.value IS NOT NULL GROUP BY f.facet, f.value
+_OF_VERSION: Final = """
+    CROSS JOIN LATERAL (VALUES ('status', s.status), ('architecture', s.architecture),
+        ('quantisation', s.quantisation)) f(facet, value)
 """
+_FACETS_OF_VERSIONS: Final = f"""
+    SELECT f.facet, f.value, count(*) AS count FROM version_search s {_OF_VERSION}
+    WHERE s.version_id = ANY ($1::uuid[]) AND f.value IS NOT NULL GROUP BY f.facet, f.value
+"""  # noqa: S608  likewise
+# What is said of a model stands in the rows of its versions, too.
+_FACETS_OF_BOTH: Final = f"""
+    WITH s AS MATERIALIZED (SELECT * FROM version_search WHERE version_id = ANY ($1::uuid[])),
+        m AS MATERIALIZED (SELECT DISTINCT ON (model_id) * FROM s)
+    SELECT facet, value, count(*) AS count FROM (
+        SELECT f.facet, f.value FROM s {_OF_VERSION}
+        UNION ALL
+        SELECT f.facet, f.value FROM m CROSS JOIN LATERAL (VALUES ('{_ALL_MODELS}', ''),
+            ('framework', m.framework), ('task', m.task), ('licence', m.licence)) f(facet, value)
+        UNION ALL
+        SELECT 'tag', unnest(m.tags) FROM m) found
+    WHERE value IS NOT NULL GROUP BY facet, value
+"""  # noqa: S608  likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +123,18 @@ class _Found:
     stopped: Position | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pace:
+    """How far a search goes at first, and when it ends; an index gives it `most_picked` at most."""
+
+    first_reach: int
+    patience: float
+    most_picked: int
+
+    def halved(self) -> "_Pace":
+        return replace(self, patience=self.patience / 2)
+
+
 class PostgresRegistrySearch:
     """Reads as `maas_app`: the filter by tenant is doubled by row-level security."""
 
@@ -108,10 +144,19 @@ class PostgresRegistrySearch:
         *,
         first_reach: int = FIRST_REACH,
         patience: timedelta = PATIENCE,
+        facet_patience: timedelta = FACET_PATIENCE,
     ) -> None:
         self._database = database
-        self._first_reach = first_reach
-        self._patience = patience.total_seconds()
+        self._pace = _Pace(
+            first_reach=first_reach,
+            patience=patience.total_seconds(),
+            most_picked=MOST_PICKED,
+        )
+        self._facet_pace = replace(
+            self._pace,
+            patience=facet_patience.total_seconds(),
+            most_picked=FACET_MOST_PICKED,
+        )
 
     async def find_models(
         self, caller: Principal, wanted: RegistryFilter, page: PageRequest, order: Order
@@ -124,7 +169,7 @@ class PostgresRegistrySearch:
                 found = _Found([Position(row["created_at"], row["id"]) for row in rows])
                 by_id = {row["id"]: summary_of(row) for row in rows}
             else:
-                found = await self._find(connection, listed, page.after, page.limit + 1)
+                found = await _find(connection, listed, page.after, page.limit + 1, self._pace)
                 rows = await connection.fetch(_SHOW_MODELS, _ids(found.rows[: page.limit]))
                 by_id = {row["id"]: summary_of(row) for row in rows}
             total = await _count(connection, listed) if page.include_total else None
@@ -135,54 +180,76 @@ class PostgresRegistrySearch:
     ) -> Page[FoundVersion]:
         listed = VersionList(caller, wanted, order)
         async with self._database.tenant(caller.tenant_id) as connection:
-            found = await self._find(connection, listed, page.after, page.limit + 1)
+            found = await _find(connection, listed, page.after, page.limit + 1, self._pace)
             rows = await connection.fetch(_SHOW_VERSIONS, _ids(found.rows[: page.limit]))
             total = await _count(connection, listed) if page.include_total else None
         return _page(found, {row["id"]: _version(row) for row in rows}, page, total)
 
     async def count_facets(self, caller: Principal, wanted: RegistryFilter) -> Facets:
-        models = ModelList(caller, wanted, "newest")
-        versions = VersionList(caller, wanted, "newest")
+        # Whoever wants versions wants their models. Only a text is looked for elsewhere in models.
+        are_of_versions = is_about_versions(wanted) and wanted.search is None
+        pace = self._facet_pace if are_of_versions else self._facet_pace.halved()
         async with self._database.tenant(caller.tenant_id) as connection:
-            of_models = await self._find(connection, models, None, FACETED + 1)
-            of_versions = await self._find(connection, versions, None, FACETED + 1)
-            rows = [
-                *await connection.fetch(_FACETS_OF_MODELS, _ids(of_models.rows[:FACETED])),
-                *await connection.fetch(_FACETS_OF_VERSIONS, _ids(of_versions.rows[:FACETED])),
-            ]
+            versions = VersionList(caller, wanted, "newest")
+            of_versions = await _find(connection, versions, None, FACETED + 1, pace)
+            version_ids = _ids(of_versions.rows[:FACETED])
+            if are_of_versions:
+                of_models = of_versions
+                rows = await connection.fetch(_FACETS_OF_BOTH, version_ids)
+                models = sum(row["count"] for row in rows if row["facet"] == _ALL_MODELS)
+            else:
+                listed = ModelList(caller, wanted, "newest")
+                of_models = await _find(connection, listed, None, FACETED + 1, pace)
+                model_ids = _ids(of_models.rows[:FACETED])
+                models = len(model_ids)
+                rows = [
+                    *await connection.fetch(_FACETS_OF_MODELS, model_ids),
+                    *await connection.fetch(_FACETS_OF_VERSIONS, version_ids),
+                ]
         return Facets(
-            models=min(len(of_models.rows), FACETED),
+            models=models,
             are_models_complete=_is_complete(of_models),
-            versions=min(len(of_versions.rows), FACETED),
+            versions=len(version_ids),
             are_versions_complete=_is_complete(of_versions),
-            counts=_counts(rows),
+            counts=_counts([row for row in rows if row["facet"] != _ALL_MODELS]),
         )
 
-    async def _find(
-        self, connection: PooledConnection, listed: Listed, after: Position | None, limit: int
-    ) -> _Found:
-        await connection.execute(_PLAN)
-        rows, reach, began = list[Position](), self._first_reach, time.monotonic()
-        while True:
-            asked = time.monotonic()
-            for lead in listed.leads:
-                # Whatever it keeps to, a look finds all that fits as far as it goes.
-                found = await listed.look_through(connection, after, reach, limit - len(rows), lead)
-                rows += found.rows
-                if len(rows) >= limit or found.edge is None:
-                    return _Found(rows)
-                after = found.edge
-            is_quick = time.monotonic() - asked < QUICK_SECONDS
-            picked = await listed.pick(connection, after, CANDIDATES * reach, limit - len(rows))
+
+async def _find(
+    connection: PooledConnection,
+    listed: SearchedList,
+    after: Position | None,
+    limit: int,
+    pace: _Pace,
+) -> _Found:
+    await connection.execute(_PLAN)
+    rows, reach, most, began = list[Position](), pace.first_reach, 0, time.monotonic()
+    while True:
+        asked, wanting = time.monotonic(), limit - len(rows)
+        for lead in listed.leads:
+            # Whatever it keeps to, a look finds all that fits as far as it goes.
+            found = await listed.look_through(connection, after, reach, limit - len(rows), lead)
+            rows += found.rows
+            if len(rows) >= limit or found.edge is None:
+                return _Found(rows)
+            after = found.edge
+        seconds, got = time.monotonic() - asked, wanting - (limit - len(rows))
+        left = pace.patience - (time.monotonic() - began)
+        # No index is asked where looks like this one soon find enough, or where it had too many.
+        is_rare = RARE * got < reach and (limit - len(rows)) * seconds > got * left
+        if is_rare and most < pace.most_picked:
+            most = min(max(CANDIDATES * pace.first_reach, GROWTH * most), pace.most_picked)
+            picked = await listed.pick(connection, after, most, limit - len(rows))
             if picked is not None:
                 return _Found(rows + picked)
-            if time.monotonic() - began > self._patience:
-                return _Found(rows, stopped=after)
-            if is_quick:
-                reach = min(GROWTH * reach, max(reach, listed.farthest))
+            left = pace.patience - (time.monotonic() - began)
+        if left <= 0:
+            return _Found(rows, stopped=after)
+        growth = min(GROWTH, left / seconds)
+        reach = max(pace.first_reach, min(int(reach * growth), listed.farthest))
 
 
-async def _count(connection: PooledConnection, listed: Listed) -> int:
+async def _count(connection: PooledConnection, listed: SearchedList) -> int:
     await connection.execute(_PLAN)
     picked = await listed.pick(connection, None, COUNTED, COUNTED)
     return await listed.count(connection) if picked is None else len(picked)

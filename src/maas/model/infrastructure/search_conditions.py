@@ -1,7 +1,7 @@
 """What a search of the registry wants, spelled as conditions, and as words of an index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,8 +12,11 @@ from maas.shared.domain.principal import Principal
 
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-MOST_POWERS: Final = 3
-"""A range over more powers of two than that is no word of the index: most rows are in it."""
+FEW_POWERS: Final = 3
+"""A range over more powers of two than that is cut at what there is."""
+
+MOST_POWERS: Final = 16
+"""A range over more powers than that is no word of the index: most rows are in it."""
 
 DIRECTIONS: Final = {"newest": "DESC", "oldest": "ASC"}
 _BEYOND: Final = {"newest": "<", "oldest": ">"}
@@ -41,19 +44,40 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A column of numbers and its bounds, of which one may be open."""
+    """A column of numbers and its bounds, of which one may be open.
+
+    `extent` is the least and the most that there is, if that was looked up.
+    """
 
     word: str
     column: str
     least: int | None
     most: int | None
+    extent: tuple[int, int] | None = None
 
     @property
     def powers(self) -> range:
-        """The powers of two it reaches over."""
-        first = max(self.least or 1, 1).bit_length() - 1
-        last = 62 if self.most is None else max(self.most, 1).bit_length() - 1
+        """The powers of two it reaches over, of those that there are."""
+        first, last = self._extent_powers
+        if self.least is not None:
+            first = max(first, _power(self.least))
+        if self.most is not None:
+            last = min(last, _power(self.most))
         return range(first, last + 1)
+
+    @property
+    def is_word(self) -> bool:
+        """Whether the index of words tells few from many by it."""
+        is_everything = (self.powers.start, self.powers.stop - 1) == self._extent_powers
+        return 1 <= len(self.powers) <= MOST_POWERS and not is_everything
+
+    @property
+    def _extent_powers(self) -> tuple[int, int]:
+        return (0, 62) if self.extent is None else (_power(self.extent[0]), _power(self.extent[1]))
+
+    def cut(self, least: int | None, most: int | None) -> "Range":
+        """Note the least and the most that there is; none where nothing is known."""
+        return self if least is None or most is None else replace(self, extent=(least, most))
 
     def within(self, row: str, arguments: Arguments) -> list[str]:
         texts = []
@@ -127,10 +151,19 @@ def said_of_version(wanted: RegistryFilter, arguments: Arguments) -> list[str]:
 def beyond(
     row: str, row_id: str, after: Position | None, order: Order, arguments: Arguments
 ) -> list[str]:
+    return _beyond(f"{row}.created_at, {row}.{row_id}", after, order, arguments)
+
+
+def models_beyond(after: Position | None, order: Order, arguments: Arguments) -> list[str]:
+    """Spell which versions are of later models of the list, of `version_search s`."""
+    return _beyond("s.model_created_at, s.model_id", after, order, arguments)
+
+
+def _beyond(columns: str, after: Position | None, order: Order, arguments: Arguments) -> list[str]:
     if after is None:
         return []
     position = f"{arguments.put(after.at)}, {arguments.put(after.id)}"
-    return [f"({row}.created_at, {row}.{row_id}) {_BEYOND[order]} ({position})"]
+    return [f"({columns}) {_BEYOND[order]} ({position})"]
 
 
 def times_beyond(after: Position | None, order: Order) -> tuple[datetime, datetime]:
@@ -139,8 +172,8 @@ def times_beyond(after: Position | None, order: Order) -> tuple[datetime, dateti
     return (EARLIEST, after.at) if order == "newest" else (after.at, LATEST)
 
 
-def words_of(wanted: RegistryFilter, *, with_versions: bool) -> str | None:
-    """Spell as a `tsquery` what the index of words has of models, or of versions and models.
+def words_of(wanted: RegistryFilter, ranges: Sequence[Range] | None = None) -> str | None:
+    """Spell as a `tsquery` what the index of words has of models, or with ranges of versions too.
 
     Tags are no words of models: they are in a table of their own. Ranges alone are none either:
     they have indexes that need not be read to the end.
@@ -152,18 +185,18 @@ def words_of(wanted: RegistryFilter, *, with_versions: bool) -> str | None:
     ]
     if wanted.owner_id is not None:
         parts.append(_word("owner", str(wanted.owner_id)))
-    if with_versions:
+    if ranges is not None:
         parts += [_word("tag", tag) for tag in wanted.tags]
         parts += [
             _word(name, value)
             for name in (*_OF_VERSION, "alias")
             if (value := getattr(wanted, name)) is not None
         ]
-    if with_versions and (parts or wanted.search is not None):
+    if ranges is not None and (parts or wanted.search is not None):
         parts += [
             "(" + " | ".join(_word(each.word, str(power)) for power in each.powers) + ")"
-            for each in ranges_of(wanted)
-            if 1 <= len(each.powers) <= MOST_POWERS
+            for each in ranges
+            if each.is_word
         ]
     return " & ".join(parts) or None
 
@@ -171,6 +204,10 @@ def words_of(wanted: RegistryFilter, *, with_versions: bool) -> str | None:
 def _word(kind: str, value: str) -> str:
     text = f"{kind}={value}".replace("\\", "\\\\").replace("'", "''")
     return f"'{text}'"
+
+
+def _power(number: int) -> int:
+    return max(number, 1).bit_length() - 1
 
 
 def _pattern(text: str) -> str:

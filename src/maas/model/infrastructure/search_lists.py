@@ -1,40 +1,29 @@
-"""The lists that are searched, of models and of versions, and the two ways through each.
+"""What the lists that are searched have in common, and the two ways through each.
 
 `look_through` reads the next rows of the list and keeps what fits; `pick` takes what an index has
 of one of the things that are wanted, if that is not too much, and keeps what fits the rest.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import asyncpg
-from typing_extensions import override
 
 from maas.model.application.search import Order, RegistryFilter
 from maas.model.infrastructure.search_conditions import (
     DIRECTIONS,
-    EARLIEST,
-    LATEST,
+    FEW_POWERS,
     Arguments,
     Range,
     beyond,
-    is_about_versions,
     joined,
     ranges_of,
-    said_of_model,
-    said_of_version,
-    seen_by,
-    times_beyond,
-    words_of,
 )
 from maas.shared.domain.page import Position
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import PooledConnection
-
-CANDIDATES: Final = 4
-"""So many times as many are picked as looked through: about what costs the same."""
 
 # One statement tells whether there are too many, and else gives those that fit, in order.
 _PICK: Final = """
@@ -44,10 +33,7 @@ _PICK: Final = """
         WHERE few.are_few AND {conditions}
         ORDER BY k.at {direction}, k.id {direction} LIMIT {limit}) found ON true
 """
-# These have an index each, in the order of the list.
-_LEADS: Final = ("architecture", "quantisation", "status", "framework")
 _OWN_KEYS: Final = "SELECT c.id, c.at FROM c"
-_KEYS_OF_MODELS: Final = "SELECT DISTINCT c.model_id AS id, c.model_at AS at FROM c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +44,8 @@ class LookedThrough:
     edge: Position | None
 
 
-class Listed(Protocol):
-    farthest: int
-    """One look goes no further: it would hold a connection for too long."""
-
-    @property
-    def leads(self) -> Sequence[str | None]:
-        """What each look through the list may keep to, by turns; `None` is all of the list."""
-        ...
-
-    async def look_through(
-        self,
-        connection: PooledConnection,
-        after: Position | None,
-        reach: int,
-        limit: int,
-        lead: str | None,
-    ) -> LookedThrough: ...
-
-    async def pick(
-        self, connection: PooledConnection, after: Position | None, most: int, limit: int
-    ) -> list[Position] | None:
-        """Give the first that fit, or nothing at all where an index has more than `most`."""
-        ...
-
-    async def count(self, connection: PooledConnection) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """A query for candidates, at most one more than `most`, with its arguments."""
 
     query: str
@@ -94,31 +53,43 @@ class _Source:
     keys: str = _OWN_KEYS
 
 
-class _List:
-    """What both lists have in common: a table in an order, and conditions on its rows."""
+class SearchedList(ABC):
+    """A table in an order, and conditions on its rows."""
 
-    table: str
-    row: str
-    row_id: str
+    table: ClassVar[str]
+    row: ClassVar[str]
+    row_id: ClassVar[str]
     farthest = 64_000
+    """One look goes no further: it would hold a connection for too long."""
 
     def __init__(self, caller: Principal, wanted: RegistryFilter, order: Order) -> None:
         self._caller = caller
         self._wanted = wanted
         self._order = order
         self._direction = DIRECTIONS[order]
+        self._ranges: Sequence[Range] | None = None
 
+    @abstractmethod
     def _base(self, arguments: Arguments) -> list[str]:
         """Spell which rows the list has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fits(self, arguments: Arguments) -> list[str]:
         """Spell which of them are wanted."""
-        raise NotImplementedError
 
-    def _sources(self, after: Position | None, most: int) -> Sequence[_Source]:
-        """Tell where candidates can be had, the likely best first."""
-        raise NotImplementedError
+    @abstractmethod
+    def _sources(
+        self, after: Position | None, most: int, ranges: Sequence[Range]
+    ) -> Sequence[Source]:
+        """Tell where candidates can be had.
+
+        First come those that end as soon as there are too many: words are looked up to the last.
+        """
+
+    @property
+    def leads(self) -> Sequence[str | None]:
+        """What each look through the list may keep to, by turns; `None` is all of the list."""
+        return (None,)
 
     def _sorted(self, row: str) -> str:
         return f"ORDER BY {row}.created_at {self._direction}, {row}.{self.row_id} {self._direction}"
@@ -138,10 +109,6 @@ class _List:
             f" {self._sorted(self.row)} LIMIT {reach}"
         )
 
-    @property
-    def leads(self) -> Sequence[str | None]:
-        return (None,)
-
     async def look_through(
         self,
         connection: PooledConnection,
@@ -157,7 +124,7 @@ class _List:
             f"SELECT {key} FROM ({rows}) {self.row} WHERE {joined(self._fits(arguments))}"  # noqa: S608  likewise
             f" {self._sorted(self.row)} LIMIT {limit}"
         )
-        found = _positions(await connection.fetch(query, *arguments.values))
+        found = positions(await connection.fetch(query, *arguments.values))
         if len(found) == limit:
             return LookedThrough(found, found[-1])
         arguments = Arguments()
@@ -171,7 +138,8 @@ class _List:
     async def pick(
         self, connection: PooledConnection, after: Position | None, most: int, limit: int
     ) -> list[Position] | None:
-        for source in self._sources(after, most):
+        """Give the first that fit, or nothing at all where an index has more than `most`."""
+        for source in self._sources(after, most, await self._known_ranges(connection)):
             arguments = source.arguments
             conditions = [
                 *self._base(arguments),
@@ -185,8 +153,28 @@ class _List:
             )  # fmt: skip
             rows = await connection.fetch(query, *arguments.values)
             if rows[0]["are_few"]:
-                return _positions([row for row in rows if row["id"] is not None])
+                return positions([row for row in rows if row["id"] is not None])
         return None
+
+    async def _known_ranges(self, connection: PooledConnection) -> Sequence[Range]:
+        """Cut what is wide at the least and the most that any version has, so words can spell it.
+
+        Both are at the ends of an index.
+        """
+        if self._ranges is None:
+            self._ranges = [
+                await self._cut(connection, each) if len(each.powers) > FEW_POWERS else each
+                for each in ranges_of(self._wanted)
+            ]
+        return self._ranges
+
+    async def _cut(self, connection: PooledConnection, each: Range) -> Range:
+        ends = await connection.fetchrow(
+            f"SELECT min(s.{each.column}) AS least, max(s.{each.column}) AS most"  # noqa: S608  likewise
+            " FROM version_search s WHERE s.tenant_id = $1 AND s.is_live",
+            self._caller.tenant_id,
+        )
+        return each if ends is None else each.cut(ends["least"], ends["most"])
 
     async def count(self, connection: PooledConnection) -> int:
         arguments = Arguments()
@@ -197,171 +185,6 @@ class _List:
         )
         return total
 
-    def _versions_by_words(self, times: tuple[datetime, datetime], most: int) -> list[_Source]:
-        wanted, arguments = self._wanted, Arguments()
-        words = words_of(wanted, with_versions=True)
-        if words is None and wanted.search is None:
-            return []
-        values = (words, wanted.search, *times, most)
-        places = ", ".join(map(arguments.put, values))
-        return [_Source(f"SELECT * FROM registry_versions({places})", arguments)]  # noqa: S608  likewise
 
-    def _versions_by_range(self, each: Range, most: int) -> _Source:
-        arguments = Arguments()
-        conditions = [
-            f"s.tenant_id = {arguments.put(self._caller.tenant_id)}",
-            "s.is_live",
-            *each.within("s", arguments),
-        ]
-        return _Source(
-            "SELECT s.version_id AS id, s.created_at AS at, s.model_id,"  # noqa: S608  likewise
-            f" s.model_created_at AS model_at FROM version_search s WHERE {joined(conditions)}"
-            f" LIMIT {most + 1}",
-            arguments,
-        )
-
-
-class VersionList(_List):
-    """The versions of the tenant's models that are not deleted."""
-
-    table, row, row_id = "version_search s", "s", "version_id"
-
-    @property
-    @override
-    def leads(self) -> Sequence[str | None]:
-        return [name for name in _LEADS if getattr(self._wanted, name) is not None] or (None,)
-
-    @override
-    def _base(self, arguments: Arguments) -> list[str]:
-        return [f"s.tenant_id = {arguments.put(self._caller.tenant_id)}", "s.is_live"]
-
-    @override
-    def _fits(self, arguments: Arguments) -> list[str]:
-        return [
-            *seen_by(self._caller, "s", arguments),
-            *said_of_model(self._wanted, "s", arguments),
-            *said_of_version(self._wanted, arguments),
-        ]
-
-    @override
-    def _sources(self, after: Position | None, most: int) -> Sequence[_Source]:
-        return self.sources(most, times_beyond(after, self._order))
-
-    def sources(self, most: int, times: tuple[datetime, datetime]) -> list[_Source]:
-        return [
-            *self._versions_by_words(times, most),
-            *(self._versions_by_range(each, most) for each in ranges_of(self._wanted)),
-        ]
-
-
-class ModelList(_List):
-    """The tenant's models: those that are not deleted, or those that are; or what others share."""
-
-    table, row, row_id = "models m", "m", "id"
-
-    def __init__(self, caller: Principal, wanted: RegistryFilter, order: Order) -> None:
-        super().__init__(caller, wanted, order)
-        if is_about_versions(wanted):
-            # Of each model all versions may have to be looked at.
-            self.farthest = 1_000
-
-    @property
-    @override
-    def leads(self) -> Sequence[str | None]:
-        wanted = self._wanted
-        # Names are unique, and indexed, among a tenant's own that are not deleted.
-        is_at_once = wanted.name is not None and not (wanted.is_shared or wanted.is_deleted)
-        return ("name",) if is_at_once else (None,)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether everything in the list is wanted."""
-        return not self._fits(Arguments())
-
-    async def show(
-        self, connection: PooledConnection, columns: str, after: Position | None, limit: int
-    ) -> list[asyncpg.Record]:
-        """Read the first rows of the whole list at once."""
-        arguments = Arguments()
-        rows = self._rows(after, limit, arguments)
-        query = f"SELECT {columns} FROM ({rows}) m {self._sorted('m')}"  # noqa: S608  likewise
-        return list(await connection.fetch(query, *arguments.values))
-
-    @override
-    def _base(self, arguments: Arguments) -> list[str]:
-        tenant = arguments.put(self._caller.tenant_id)
-        if self._wanted.is_shared:
-            granted = (
-                "EXISTS (SELECT FROM model_grants g WHERE g.model_id = m.id"
-                f" AND g.tenant_id = m.tenant_id AND g.grantee_id = {tenant})"
-            )
-            visible = f"(m.visibility = 'public' OR m.visibility = 'tenant' AND {granted})"
-            return [f"m.tenant_id <> {tenant}", "m.deleted_at IS NULL", visible]
-        state = "IS NOT NULL" if self._wanted.is_deleted else "IS NULL"
-        seen = seen_by(self._caller, "m", arguments)
-        return [f"m.tenant_id = {tenant}", f"m.deleted_at {state}", *seen]
-
-    @override
-    def _rows(
-        self, after: Position | None, reach: int, arguments: Arguments, lead: str | None = None
-    ) -> str:
-        if not self._wanted.is_shared:
-            return super()._rows(after, reach, arguments, lead)
-        tenant = arguments.put(self._caller.tenant_id)
-        last = joined(["m.deleted_at IS NULL", *beyond("m", "id", after, self._order, arguments)])
-        ordered = f"{self._sorted('m')} LIMIT {reach}"
-        # Those granted are few, and the public ones have an index of their own.
-        return (
-            "SELECT m.* FROM ("  # noqa: S608  likewise
-            f"(SELECT m.* FROM models m WHERE m.visibility = 'public' AND {last}"
-            f" AND m.tenant_id <> {tenant} {ordered}) UNION ALL (SELECT m.* FROM model_grants g"
-            " JOIN models m ON m.id = g.model_id AND m.tenant_id = g.tenant_id"
-            f" WHERE g.grantee_id = {tenant} AND m.visibility = 'tenant' AND {last} {ordered})"
-            f") m {ordered}"
-        )
-
-    @override
-    def _fits(self, arguments: Arguments) -> list[str]:
-        texts = said_of_model(self._wanted, "m", arguments)
-        if is_about_versions(self._wanted):
-            of_version = joined(said_of_version(self._wanted, arguments))
-            texts.append(
-                "EXISTS (SELECT FROM version_search s WHERE s.model_id = m.id"
-                f" AND s.tenant_id = m.tenant_id AND {of_version})"
-            )
-        return texts
-
-    @override
-    def _sources(self, after: Position | None, most: int) -> Sequence[_Source]:
-        wanted = self._wanted
-        if wanted.is_shared or wanted.is_deleted:
-            return []
-        sources = []
-        if is_about_versions(wanted):
-            # A text may be in a description, which versions are not found by.
-            by_version = VersionList(self._caller, replace(wanted, search=None), self._order)
-            sources += [
-                _Source(source.query, source.arguments, _KEYS_OF_MODELS)
-                for source in by_version.sources(most, (EARLIEST, LATEST))
-            ]
-        arguments = Arguments()
-        words = words_of(wanted, with_versions=False)
-        if words is not None or wanted.search is not None:
-            values = (words, wanted.search, *times_beyond(after, self._order), most)
-            places = ", ".join(map(arguments.put, values))
-            sources.append(_Source(f"SELECT * FROM registry_models({places})", arguments))  # noqa: S608  likewise
-        return [*sources, *(self._by_tag(tag, most) for tag in wanted.tags)]
-
-    def _by_tag(self, tag: str, most: int) -> _Source:
-        arguments = Arguments()
-        tenant, named = arguments.put(self._caller.tenant_id), arguments.put(tag)
-        return _Source(
-            "SELECT t.model_id AS id, m.created_at AS at FROM model_tags t"  # noqa: S608  likewise
-            f" JOIN models m ON m.id = t.model_id WHERE t.tenant_id = {tenant}"
-            f" AND t.tag = {named} LIMIT {most + 1}",
-            arguments,
-        )
-
-
-def _positions(rows: Sequence[asyncpg.Record]) -> list[Position]:
+def positions(rows: Sequence[asyncpg.Record]) -> list[Position]:
     return [Position(at=row["at"], id=row["id"]) for row in rows]

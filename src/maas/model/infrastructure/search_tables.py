@@ -63,6 +63,15 @@ for _lead in ("status", "framework", "architecture", "quantisation"):
         _rows.version_id,
         postgresql_where=_rows.is_live,
     )
+for _lead in ("status", "architecture", "quantisation"):
+    Index(
+        f"ix_version_search_tenant_id_{_lead}_model_created_at",
+        _rows.tenant_id,
+        _rows[_lead],
+        _rows.model_created_at,
+        _rows.model_id,
+        postgresql_where=_rows.is_live & _rows[_lead].is_not(None),
+    )
 Index(
     "ix_version_search_words",
     func.registry_words(

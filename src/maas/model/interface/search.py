@@ -154,9 +154,11 @@ async def list_models(
     dependencies=[requires("model:read")],
     summary="Count what is found, by its values",
     description=(
-        "Of the newest 2,000 models and the newest 2,000 versions that the filters find: how many "
-        "have which value, the 50 most frequent of each. Framework, task, tag and licence count "
-        f"models, the others versions. {_FILTERS}"
+        "Of the newest 2,000 models and the newest 2,000 versions that the filters find, or of "
+        "fewer where finding them takes too long: how many have which value, the 50 most frequent "
+        "of each. The answer says how many were counted, and whether those are all. Framework, "
+        "task, tag and licence count models, the others versions. Where filters are about versions "
+        f"and there is no text, the models counted are those of the versions counted. {_FILTERS}"
     ),
 )
 async def count_facets(caller: Caller, registry: Registry, wanted: Wanted) -> FacetsRead:
