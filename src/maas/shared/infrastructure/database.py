@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import registry
 
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.settings import DatabaseSettings
+from maas.shared.infrastructure.transactions import BeginningConnection, forget_next_begin
 
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -89,6 +90,12 @@ def owner_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return arguments
 
 
+def spell_begin(tenant_id: TenantId, mode: str = "") -> str:
+    """Spell the simple query that begins a transaction in which RLS shows this tenant."""
+    # A UUID's text needs no quoting rules.
+    return f"BEGIN{mode}; SET LOCAL {TENANT_SETTING} = '{tenant_id!s}'"
+
+
 async def _leave_as_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Skip asyncpg's reset round trip: settings here are local to a transaction."""
 
@@ -106,7 +113,7 @@ class Database:
         arguments = app_arguments(settings)
 
         async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-            return await asyncpg.connect(**arguments)
+            return await asyncpg.connect(connection_class=BeginningConnection, **arguments)
 
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
@@ -118,6 +125,7 @@ class Database:
             hide_parameters=True,
             pool_recycle=1800,
         )
+        event.listen(self.engine.sync_engine, "checkin", forget_next_begin)
 
     async def open(self) -> None:
         """Make the pool of hot reads; connections are opened when first needed."""
@@ -180,10 +188,7 @@ class Database:
         Costs two short round trips beside the caller's own statements.
         """
         async with self.acquire() as connection:
-            # One simple query begins and sets: a UUID's text needs no quoting rules.
-            await connection.execute(
-                f"BEGIN READ ONLY; SET LOCAL {TENANT_SETTING} = '{tenant_id!s}'"
-            )
+            await connection.execute(spell_begin(tenant_id, " READ ONLY"))
             try:
                 yield connection
             finally:

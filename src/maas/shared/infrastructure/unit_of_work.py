@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 
 from maas.shared.domain.call import Call, current_call
 from maas.shared.domain.ids import TenantId
-from maas.shared.infrastructure.database import TENANT_SETTING
+from maas.shared.infrastructure.database import TENANT_SETTING, spell_begin
+from maas.shared.infrastructure.transactions import begin_with
 
-# In the driver's own spelling: every change begins with it, and compiling it costs as much again.
+# For a transaction that has begun; before, its tenant goes along with BEGIN.
 _ACT_IN = "SELECT set_config($1, $2, true)"
 _CHANGED_IN = "maas_changed_in"
 _COMMITTING = "maas_committing"
@@ -114,7 +115,8 @@ class SqlUnitOfWork:
     async def act_in(self, tenant_id: TenantId) -> None:
         """Let row-level security show this tenant for the rest of the transaction."""
         connection = await self.session.connection()
-        await connection.exec_driver_sql(_ACT_IN, (TENANT_SETTING, str(tenant_id)))
+        if not begin_with(connection, spell_begin(tenant_id)):
+            await connection.exec_driver_sql(_ACT_IN, (TENANT_SETTING, str(tenant_id)))
 
     async def _has_changed(self) -> bool:
         connection = (await self.session.connection()).sync_connection
