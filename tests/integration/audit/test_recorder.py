@@ -1,26 +1,22 @@
 """Class B: durable before the answer, or no answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
-from redis.asyncio import Redis
 from typing_extensions import override
 
-from maas.audit.infrastructure.stream import STREAM
+from maas.audit.infrastructure.stream import STREAM, EventStream
 from maas.audit.public import AuditUnavailableError
 from maas.audit.wiring import AuditContext, build_audit
 from maas.shared.domain.call import Call, serving
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.redis import Command, RedisGate
 from maas.shared.infrastructure.settings import Settings
 from tests.integration.audit.helpers import Trail, acting
 
 pytestmark = pytest.mark.integration
-
-T = TypeVar("T")
 
 NOWHERE = "redis://127.0.0.1:9/0"
 NO_DATABASE = "postgresql://maas_app@127.0.0.1:9/none"
@@ -54,9 +50,9 @@ class CountingGate(RedisGate):
     calls = 0
 
     @override
-    async def call(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+    async def send(self, commands: Sequence[Command], *, seconds: float) -> list[object]:
         self.calls += 1
-        return await super().call(operation)
+        return await super().send(commands, seconds=seconds)
 
 
 async def test_events_of_many_requests_share_round_trips(
@@ -72,7 +68,36 @@ async def test_events_of_many_requests_share_round_trips(
     await asyncio.gather(*(request(number) for number in range(200)))
 
     assert len(await trail.entries()) == 200
-    assert gate.calls <= 3
+    assert 1 <= gate.calls <= 3
+    await gate.close()
+
+
+async def test_events_nobody_waits_for_go_along_with_one_that_is_waited_for(
+    settings: Settings, trail: Trail
+) -> None:
+    gate = CountingGate(settings.redis)
+    stream = EventStream(gate, kick=None, kick_at=1)
+    events = [trail.make() for _ in range(3)]
+
+    for event in events[:2]:
+        stream.offer(event)
+        await asyncio.sleep(0)
+    await stream.append(events[2])
+
+    entries = await trail.entries()
+    assert [fields[b"id"].decode() for _, fields in entries] == [str(event.id) for event in events]
+    assert gate.calls == 1
+    await gate.close()
+
+
+async def test_what_nobody_waits_for_is_sent_all_the_same(settings: Settings, trail: Trail) -> None:
+    gate = RedisGate(settings.redis)
+    stream = EventStream(gate, kick=None, kick_at=1)
+
+    stream.offer(trail.make())
+    await stream.close()
+
+    assert len(await trail.entries()) == 1
     await gate.close()
 
 

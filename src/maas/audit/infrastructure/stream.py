@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import chain
 from typing import Final, TypeAlias
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from redis.typing import EncodableT
 
@@ -20,6 +20,8 @@ FORMAT: Final = b"1"
 MAX_PIPELINE: Final = 500
 MAX_WAITING: Final = 5_000
 APPEND_SECONDS: Final = 0.25
+OFFER_SECONDS: Final = 0.005
+"""So long an event that nobody waits for looks out for others to share its pipeline."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +41,16 @@ def entry_fields(event: QueuedEvent) -> dict[EncodableT, EncodableT]:
     return fields
 
 
+def _entry_command(event: QueuedEvent) -> list[EncodableT]:
+    return [b"XADD", STREAM, b"*", *chain.from_iterable(entry_fields(event).items())]
+
+
 class EventStream:
     """Appends events, those of one process together.
 
-    One pipeline is under way at a time; what arrives meanwhile shares the next. So a lone event
-    waits for nobody, a busy process makes one round trip (and Redis one fsync) for many, and the
-    order of arrival is kept. One of these serves one event loop.
+    One pipeline is under way at a time; what arrives meanwhile shares the next. So an event that is
+    waited for goes at once, a busy process makes one round trip (and Redis one fsync) for many, and
+    the order of arrival is kept. One of these serves one event loop.
     """
 
     def __init__(self, redis: RedisGate, *, kick: Kick | None, kick_at: int) -> None:
@@ -56,6 +62,7 @@ class EventStream:
         self._kicking: asyncio.Future[None] | None = None
         self._waiting: list[Waiting] = []
         self._sender: asyncio.Task[None] | None = None
+        self._start: asyncio.TimerHandle | None = None
 
     async def append(self, event: QueuedEvent) -> None:
         """Return once Redis has it.
@@ -66,7 +73,8 @@ class EventStream:
         if self._redis.is_shut or len(self._waiting) >= MAX_WAITING:
             raise RedisUnavailableError
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(event, future)
+        self._waiting.append((event, future))
+        self._start_sender()
         try:
             # Also for those who wait behind a pipeline that is slow without failing.
             async with asyncio.timeout(APPEND_SECONDS):
@@ -78,17 +86,28 @@ class EventStream:
         """Append soon, and forget it if that fails: the outbox holds the event."""
         if self._redis.is_shut or len(self._waiting) >= MAX_WAITING:
             return
-        self._enqueue(event, None)
+        self._waiting.append((event, None))
+        if self._start is None and not self._is_sending:
+            loop = asyncio.get_running_loop()
+            self._start = loop.call_later(OFFER_SECONDS, self._start_sender)
 
     async def close(self) -> None:
-        """Wait for what is under way, a second at most."""
+        """Send what is left and wait for what is under way, a second at most."""
+        if self._waiting:
+            self._start_sender()
         under_way = [task for task in (self._sender, self._kicking) if task is not None]
         if under_way:
             await asyncio.wait(under_way, timeout=1)
 
-    def _enqueue(self, event: QueuedEvent, future: "asyncio.Future[None] | None") -> None:
-        self._waiting.append((event, future))
-        if self._sender is None or self._sender.done():
+    @property
+    def _is_sending(self) -> bool:
+        return self._sender is not None and not self._sender.done()
+
+    def _start_sender(self) -> None:
+        if self._start is not None:
+            self._start.cancel()
+            self._start = None
+        if not self._is_sending:
             self._sender = asyncio.create_task(self._send_waiting())
 
     async def _send_waiting(self) -> None:
@@ -107,20 +126,9 @@ class EventStream:
                         future.set_exception(RedisUnavailableError())
 
     async def _send(self, batch: list[Waiting]) -> None:
-        async def append_all(client: Redis) -> list[object]:
-            async with (
-                asyncio.timeout(APPEND_SECONDS),
-                client.pipeline(transaction=False) as pipeline,
-            ):
-                for event, _ in batch:
-                    pipeline.xadd(  # type: ignore[unused-awaitable]  # a pipeline only collects
-                        STREAM, entry_fields(event)
-                    )
-                answers: list[object] = await pipeline.execute(raise_on_error=False)
-                return answers
-
+        commands = [_entry_command(event) for event, _ in batch]
         try:
-            answers = await self._redis.call(append_all)
+            answers = await self._redis.send(commands, seconds=APPEND_SECONDS)
         except RedisUnavailableError:
             log.warning("audit_stream_unreachable", events=len(batch))
             return

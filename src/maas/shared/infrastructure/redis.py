@@ -5,20 +5,22 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.typing import EncodableT
 
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.infrastructure.settings import RedisSettings
 
 T = TypeVar("T")
+Command: TypeAlias = Sequence[EncodableT]
 
 KEY_PREFIX: Final = "maas:v1:"
 """Every key starts with this; the version is of the layout, and code reads n and n-1."""
@@ -117,10 +119,28 @@ class RedisGate:
                 except NoScriptError:
                     return await self._exchange("EVAL", script.text, *tail)
         except OUTAGES as exc:
-            self._shut_after(exc)
-            # A server that restarted has closed them all; each would fail once more by itself.
-            await self._forget_idle()
+            await self._shut_and_forget(exc)
             raise RedisUnavailableError from exc
+
+    async def send(self, commands: Sequence[Command], *, seconds: float) -> list[object]:
+        """Send commands in one round trip; one that the server refuses is answered by its error.
+
+        Raises:
+            RedisUnavailableError: as `call` does; some of them may have been run.
+        """
+        if self.is_shut:
+            raise RedisUnavailableError
+        try:
+            async with asyncio.timeout(min(seconds, self._timeout_seconds)):
+                return await self._exchange_all(commands)
+        except OUTAGES as exc:
+            await self._shut_and_forget(exc)
+            raise RedisUnavailableError from exc
+
+    async def _shut_and_forget(self, error: BaseException) -> None:
+        self._shut_after(error)
+        # A server that restarted has closed them all; each would fail once more by itself.
+        await self._forget_idle()
 
     def _shut_after(self, error: BaseException) -> None:
         """Refuse for a second; an error that is no outage goes on its way."""
@@ -128,22 +148,25 @@ class RedisGate:
             raise error
         self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
 
-    async def _exchange(self, *command: str | int) -> Any:
+    async def _exchange(self, *command: EncodableT) -> Any:
+        [answer] = await self._exchange_all([command])
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    async def _exchange_all(self, commands: Sequence[Command]) -> list[object]:
         connection = self._idle.pop() if self._idle else await self._connect()
         try:
             # The time limit is around both; the connection's own would cost a task for each.
             await connection.send_packed_command(
-                connection.pack_command(*command), check_health=False
+                connection.pack_commands(commands), check_health=False
             )
-            answer = await connection.read_response(timeout=math.inf)
-        except NoScriptError:
-            self._idle.append(connection)
-            raise
+            answers = [await _read_answer(connection) for _ in commands]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         self._idle.append(connection)
-        return answer
+        return answers
 
     async def _connect(self) -> AbstractConnection:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own
@@ -183,3 +206,10 @@ class RedisGate:
     async def close(self) -> None:
         await self._forget_idle()
         await self.client.aclose(close_connection_pool=True)
+
+
+async def _read_answer(connection: AbstractConnection) -> object:
+    try:
+        return await connection.read_response(timeout=math.inf)
+    except ResponseError as exc:
+        return exc
