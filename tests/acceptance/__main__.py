@@ -261,7 +261,7 @@ CHECKS = [
     ),
     Check(
         name="files that will not do",
-        promise="wrong hash, short body, traversal, lying header, zip bomb: refused, nothing left",
+        promise="wrong hash, short body, traversal, lying header, bomb, pickle: refused, nothing left",
         run=artifacts.refused_files,
     ),
     Check(

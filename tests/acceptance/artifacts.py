@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+from onnx import TensorProto, helper
 from requests.exceptions import RequestException
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError
@@ -25,7 +26,7 @@ from tusclient.uploader.uploader import Uploader
 from tests.acceptance.hostile import Trial
 from tests.acceptance.platforms import Person, Platform, clean_environment, running
 from tests.acceptance.verdict import Finding, Verdict, all_of
-from tests.factories.weights import make_gguf
+from tests.factories.weights import make_gguf, make_zip
 from tests.moto_server import run_moto
 
 MIB = 1024 * 1024
@@ -121,9 +122,11 @@ def refused_files(folder: Path) -> Verdict:
                 ("a lying header", "a.gguf", make_gguf()[:-1], {}),
                 ("a header longer than its file", "a.safetensors", b"\xff" * 7 + b"\0{}", {}),
                 ("a zip bomb", "a.zip", _zip_bomb(), {}),
+                ("a pickle in a zip", "b.zip", make_zip({"w.bin": b"\x80\x04\x95"}), {}),
+                ("weights outside of the folder", "a.onnx", _straying_model(), {}),
             ):
                 put = {"method": "PUT", "url": f"{version.url}/{name}", "headers": headers}
-                trial.expect(what, 404, 422, **put, content=content)
+                trial.expect(what, 404, 415, 422, **put, content=content)
             _send_short_body(trial, version)
             kept = client.get(version.url).raise_for_status().json()["items"]
         left = _objects(platform.data_dir / "artifacts")
@@ -139,6 +142,14 @@ def _zip_bomb() -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(64 * MIB))
     return packed.getvalue()
+
+
+def _straying_model() -> bytes:
+    """Make an ONNX model whose weight is in a file that nobody should open."""
+    weight = TensorProto(name="w", dims=[2], data_type=1, data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../../etc/passwd")
+    graph = helper.make_graph([], "g", [], [], initializer=[weight])
+    return bytes(helper.make_model(graph).SerializeToString())
 
 
 def _send_short_body(trial: Trial, version: Version) -> None:
