@@ -261,7 +261,7 @@ CHECKS = [
     ),
     Check(
         name="files that will not do",
-        promise="wrong hash, short body, traversal, lying header, bomb, pickle: refused, nothing left",
+        promise="hash, length, path, header, zip or pickle will not do: refused, and nothing left",
         run=artifacts.refused_files,
     ),
     Check(
