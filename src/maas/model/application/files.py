@@ -89,6 +89,7 @@ class FileService:
         try:
             upload = await self._receive(incoming, room)
         except BaseException:
+            # Whoever hangs up cancels this, and what is held goes back then as well.
             await finish(room.release())
             raise
         arrival = Arrival(
@@ -105,6 +106,7 @@ class FileService:
         try:
             return await self.arrivals.admit(arrival)
         except BaseException:
+            # Cancelled or refused, it is no file, and nothing of it may stay.
             await finish(self.arrivals.withdraw(arrival))
             raise
 

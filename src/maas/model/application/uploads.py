@@ -152,6 +152,7 @@ class UploadService:
                 _tell_begun(upload)
                 await uow.commit()
         except BaseException:
+            # Whoever hangs up cancels this, and what is held goes back then as well.
             await finish(room.release())
             raise
         await finish(self._free(upload.payer, ended))

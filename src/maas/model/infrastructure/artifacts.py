@@ -79,6 +79,7 @@ class PartedArtifactStore:
                 async for each in stored:
                     parts.append(each.part)  # noqa: PERF401  what is there counts if it breaks off
         except BaseException:
+            # Whoever hangs up cancels this, and nobody else knows of these parts.
             await finish(self.stream.discard([part.key for part in parts]))
             raise
         size = sum(part.size for part in parts)
