@@ -11,7 +11,7 @@ from maas.audit.domain.rules import rule_type
 from maas.audit.domain.rules_settings import RuleSetting
 from maas.audit.infrastructure.deliveries import alert_of
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, cut_page
 from maas.shared.infrastructure.database import Database
 
 _WANTED: Final = """
@@ -43,10 +43,10 @@ class PostgresAlertQueries:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(_LIST, *arguments, *after, page.limit + 1)
             total = await connection.fetchval(_COUNT, *arguments) if page.include_total else None
-        items = [alert_of(row) for row in rows[: page.limit]]
-        last = items[-1] if len(rows) > page.limit else None
-        position = None if last is None else Position(at=last.raised_at, id=last.id)
-        return Page(items=items, next=position, total=total)
+        alerts = [alert_of(row) for row in rows]
+        return cut_page(
+            alerts, page.limit, total, lambda last: Position(at=last.raised_at, id=last.id)
+        )
 
     async def list_rules(self, tenant_id: TenantId) -> Sequence[RuleDetails]:
         settings = defaults(tenant_id, at=_NEVER)

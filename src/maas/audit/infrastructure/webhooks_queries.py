@@ -6,7 +6,7 @@ from maas.audit.application.deliveries import DeliveryDetails, DeliveryStatus
 from maas.audit.application.webhooks import WebhookDetails
 from maas.audit.domain.webhooks import WebhookId, WebhookNotFoundError
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, cut_page, position_of
 from maas.shared.infrastructure.database import Database
 
 _COLUMNS: Final = """
@@ -51,10 +51,8 @@ class PostgresWebhookQueries:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(_LIST, tenant_id, *after, page.limit + 1)
             total = await connection.fetchval(_COUNT, tenant_id) if page.include_total else None
-        items = [WebhookDetails(**row) for row in rows[: page.limit]]
-        last = items[-1] if len(rows) > page.limit else None
-        position = None if last is None else Position(at=last.created_at, id=last.id)
-        return Page(items=items, next=position, total=total)
+        webhooks = [WebhookDetails(**row) for row in rows]
+        return cut_page(webhooks, page.limit, total, position_of)
 
     async def get_webhook(self, tenant_id: TenantId, webhook_id: WebhookId) -> WebhookDetails:
         async with self._database.tenant(tenant_id) as connection:
@@ -80,7 +78,5 @@ class PostgresWebhookQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(_COUNT_LOG, *of_webhook)
-        items = [DeliveryDetails(**row) for row in rows[: page.limit]]
-        last = items[-1] if len(rows) > page.limit else None
-        position = None if last is None else Position(at=last.created_at, id=last.id)
-        return Page(items=items, next=position, total=total)
+        deliveries = [DeliveryDetails(**row) for row in rows]
+        return cut_page(deliveries, page.limit, total, position_of)

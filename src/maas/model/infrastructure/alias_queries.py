@@ -6,10 +6,10 @@ from typing import Final
 from maas.model.application.aliases import AliasDetails, AliasMoveDetails
 from maas.model.domain.alias import AliasName, AliasNotFoundError, AliasNotThenError
 from maas.model.domain.model import ModelNotFoundError
-from maas.model.infrastructure.queries import HAS_MODEL, cut_page, number_after, numbered
+from maas.model.infrastructure.queries import HAS_MODEL, number_after, numbered
 from maas.model.infrastructure.visibility import reader
 from maas.model.public import ModelId
-from maas.shared.domain.page import Page, PageRequest, TextPageRequest, TextPosition
+from maas.shared.domain.page import Page, PageRequest, TextPageRequest, TextPosition, cut_page
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database, PooledConnection
 

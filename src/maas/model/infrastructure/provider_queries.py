@@ -11,10 +11,9 @@ from maas.model.application.provider_queries import ProviderDetails, ProviderFil
 from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import ProviderNotFoundError
 from maas.model.infrastructure.provider_credentials import SealedCredentials
-from maas.model.infrastructure.queries import cut_page
 from maas.model.public import ProviderId
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
 
@@ -90,9 +89,7 @@ class PostgresProviderQueries:
                 await connection.fetchval(COUNT_PROVIDERS, *scope) if page.include_total else None
             )
         found = [ProviderDetails(**row) for row in rows]
-        return cut_page(
-            found, page.limit, total, lambda last: Position(at=last.created_at, id=last.id)
-        )
+        return cut_page(found, page.limit, total, position_of)
 
     async def list_grants(
         self, caller: Principal, provider_id: ProviderId, page: PageRequest

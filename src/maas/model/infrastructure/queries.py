@@ -1,9 +1,8 @@
 """Reads of the registry: raw asyncpg, each in a read-only transaction of its tenant."""
 
 import json
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -27,12 +26,17 @@ from maas.model.domain.version import VersionFileNotFoundError, VersionNotFoundE
 from maas.model.infrastructure.fact_repository import facts_of
 from maas.model.infrastructure.visibility import readable, reader
 from maas.model.public import ModelId, VersionId
-from maas.shared.domain.page import Page, PageRequest, Position, TextPageRequest, TextPosition
+from maas.shared.domain.page import (
+    Page,
+    PageRequest,
+    Position,
+    TextPageRequest,
+    TextPosition,
+    cut_page,
+    position_of,
+)
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
-
-T = TypeVar("T")
-P = TypeVar("P", Position, TextPosition)
 
 _READABLE = readable(tenant="$2", account="$3", manager="$4")
 _LIVE = f"m.id = $1 AND m.deleted_at IS NULL AND {_READABLE}"
@@ -179,9 +183,7 @@ class PostgresModelQueries:
             if page.include_total:
                 total = await connection.fetchval(COUNT_VERSIONS, *scope)
         versions = [version_of(row) for row in rows]
-        return cut_page(
-            versions, page.limit, total, lambda last: Position(at=last.created_at, id=last.id)
-        )
+        return cut_page(versions, page.limit, total, position_of)
 
     async def list_transitions(
         self, principal: Principal, model_id: ModelId, version: VersionName, page: PageRequest
@@ -227,14 +229,6 @@ class PostgresModelQueries:
 
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-def cut_page(
-    items: list[T], limit: int, total: int | None, position: Callable[[T], P]
-) -> Page[T, P]:
-    """Cut off the one item that was read to see whether more follow."""
-    shown = items[:limit]
-    return Page(items=shown, next=position(shown[-1]) if len(items) > limit else None, total=total)
 
 
 def numbered(at: datetime, number: int) -> Position:

@@ -1,8 +1,9 @@
 """Keyset paging: a page is found by where the last one ended, so added rows never shift it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic
+from typing import Generic, Protocol
 from uuid import UUID
 
 from typing_extensions import TypeVar
@@ -51,3 +52,24 @@ class Page(Generic[T, P]):
     items: list[T]
     next: P | None
     total: int | None = None
+
+
+class Dated(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def created_at(self) -> datetime: ...
+
+
+def position_of(item: Dated) -> Position:
+    """Tell where a page ends that ends with this, in a list that is sorted by when it was made."""
+    return Position(at=item.created_at, id=item.id)
+
+
+def cut_page(
+    items: Sequence[T], limit: int, total: int | None, position: Callable[[T], P]
+) -> Page[T, P]:
+    """Cut off the one item that was read to see whether more follow."""
+    shown = list(items[:limit])
+    return Page(items=shown, next=position(shown[-1]) if len(items) > limit else None, total=total)

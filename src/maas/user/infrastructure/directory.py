@@ -1,12 +1,11 @@
 """Reads of the admin area: members, roles and tenants, each as a page or one."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import asyncpg
 
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.infrastructure.database import Database
 from maas.user.application.admin_ports import (
     MemberDetails,
@@ -16,8 +15,6 @@ from maas.user.application.admin_ports import (
 )
 from maas.user.domain.role import RoleName, RoleNotFoundError
 from maas.user.domain.tenant import MemberNotFoundError, TenantNotFoundError, TenantStatus
-
-T = TypeVar("T", MemberDetails, TenantDetails)
 
 GET_MEMBER = """
 SELECT a.id, a.username, a.email, a.display_name, a.status AS account_status,
@@ -75,7 +72,8 @@ class PostgresDirectoryQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_MEMBERS, *filters)
-        return _page([MemberDetails(**row) for row in rows], page, total)
+        members = [MemberDetails(**row) for row in rows]
+        return cut_page(members, page.limit, total, position_of)
 
     async def read_members(
         self, tenant_id: TenantId, wanted: MemberFilter, *, after: Position | None, limit: int
@@ -109,7 +107,8 @@ class PostgresDirectoryQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_TENANTS, *filters)
-        return _page([TenantDetails(**row) for row in rows], page, total)
+        tenants = [TenantDetails(**row) for row in rows]
+        return cut_page(tenants, page.limit, total, position_of)
 
     async def get_tenant(self, tenant_id: TenantId) -> TenantDetails:
         row = await self._database.fetchrow(GET_TENANT, tenant_id)
@@ -127,11 +126,3 @@ def _pattern(search: str) -> str:
 
 def _keyset(after: Position | None) -> tuple[object, object]:
     return (None, None) if after is None else (after.at, after.id)
-
-
-def _page(items: list[T], page: PageRequest, total: int | None) -> Page[T]:
-    """Cut off the one row that was read to see whether more follow."""
-    shown = items[: page.limit]
-    last = shown[-1] if len(items) > page.limit else None
-    after = None if last is None else Position(at=last.created_at, id=last.id)
-    return Page(items=shown, next=after, total=total)

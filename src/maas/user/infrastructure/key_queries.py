@@ -1,7 +1,7 @@
 """Reads of API keys and service accounts, each as a page or one."""
 
 from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.infrastructure.database import Database
 from maas.user.application.key_ports import ApiKeyDetails, ServiceAccountDetails
 from maas.user.domain.api_key import ApiKeyNotFoundError, Holder
@@ -53,12 +53,8 @@ class PostgresKeyQueries:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(LIST_KEYS, *held, *_keyset(page.after), page.limit + 1)
             total = await connection.fetchval(COUNT_KEYS, *held) if page.include_total else None
-        items = [ApiKeyDetails(**row) for row in rows]
-        after = None
-        if len(items) > page.limit:
-            last = items[page.limit - 1]
-            after = Position(at=last.created_at, id=last.id)
-        return Page(items=items[: page.limit], next=after, total=total)
+        keys = [ApiKeyDetails(**row) for row in rows]
+        return cut_page(keys, page.limit, total, position_of)
 
     async def get_key(self, tenant_id: TenantId, holder: Holder, key_id: ApiKeyId) -> ApiKeyDetails:
         held = (tenant_id, holder.account_id, holder.service_account_id)
@@ -78,12 +74,8 @@ class PostgresKeyQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_SERVICE_ACCOUNTS, tenant_id)
-        items = [ServiceAccountDetails(**row) for row in rows]
-        after = None
-        if len(items) > page.limit:
-            last = items[page.limit - 1]
-            after = Position(at=last.created_at, id=last.id)
-        return Page(items=items[: page.limit], next=after, total=total)
+        accounts = [ServiceAccountDetails(**row) for row in rows]
+        return cut_page(accounts, page.limit, total, position_of)
 
     async def get_service_account(
         self, tenant_id: TenantId, service_account_id: ServiceAccountId

@@ -1,14 +1,13 @@
 """Reads of one's own sessions and tenants: raw asyncpg over tables that have no tenant."""
 
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from maas.shared.domain.ids import AccountId, SessionId, TenantId
-from maas.shared.domain.page import Page, PageRequest, Position
+from maas.shared.domain.page import Page, PageRequest, cut_page, position_of
 from maas.shared.infrastructure.database import Database
 from maas.user.application.ports import TenantChoice
 from maas.user.application.sessions import SessionDetails, TenantDetails
@@ -36,17 +35,6 @@ _COUNT_TENANTS: Final = "SELECT count(*) FROM tenants_of($1)"
 _TENANT: Final = "SELECT id, slug FROM tenants_of($1) WHERE slug = $2"
 
 
-class _Dated(Protocol):
-    @property
-    def id(self) -> UUID: ...
-
-    @property
-    def created_at(self) -> datetime: ...
-
-
-D = TypeVar("D", bound=_Dated)
-
-
 class PostgresSessionQueries:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,7 +47,7 @@ class PostgresSessionQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(_COUNT_SESSIONS, account_id, at)
-        return _page(rows, _session, page=page, total=total)
+        return cut_page([_session(row) for row in rows], page.limit, total, position_of)
 
     async def list_tenants(
         self, account_id: AccountId, *, page: PageRequest
@@ -69,7 +57,7 @@ class PostgresSessionQueries:
             total = None
             if page.include_total:
                 total = await connection.fetchval(_COUNT_TENANTS, account_id)
-        return _page(rows, _tenant, page=page, total=total)
+        return cut_page([_tenant(row) for row in rows], page.limit, total, position_of)
 
     async def find_tenant(self, account_id: AccountId, slug: str) -> TenantChoice | None:
         row = await self._database.fetchrow(_TENANT, account_id, slug)
@@ -78,19 +66,6 @@ class PostgresSessionQueries:
 
 def _edge(page: PageRequest) -> tuple[datetime | None, UUID | None]:
     return (None, None) if page.after is None else (page.after.at, page.after.id)
-
-
-def _page(
-    rows: Sequence[asyncpg.Record],
-    read: Callable[[asyncpg.Record], D],
-    *,
-    page: PageRequest,
-    total: int | None,
-) -> Page[D]:
-    items = [read(row) for row in rows[: page.limit]]
-    last = items[-1] if len(rows) > page.limit else None
-    position = None if last is None else Position(at=last.created_at, id=last.id)
-    return Page(items=items, next=position, total=total)
 
 
 def _session(row: asyncpg.Record) -> SessionDetails:
