@@ -269,7 +269,7 @@ import asyncio
 from maas.model.application import collection
 from maas.shared.infrastructure.settings import load_settings
 from maas.worker_services import collect_artifacts
-collection.DOOMED_AT_ONCE = 5
+collection.DELETED_AT_ONCE = 5
 print("begun", flush=True)
 asyncio.run(collect_artifacts(load_settings()))
 """

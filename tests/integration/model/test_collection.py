@@ -99,23 +99,23 @@ class MortalLedger(PostgresCollectionLedger):
         self._life = life
 
     @override
-    async def doom_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
+    async def mark_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
         self._life.step()
-        done = await super().doom_unused(freed_before=freed_before, after=after)
-        self._life.step()
-        return done
-
-    @override
-    async def doom_strangers(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
-        self._life.step()
-        done = await super().doom_strangers(folders, progress=progress)
+        done = await super().mark_unused(freed_before=freed_before, after=after)
         self._life.step()
         return done
 
     @override
-    async def forget_doomed(self, keys: Sequence[str]) -> None:
+    async def mark_orphans(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
         self._life.step()
-        await super().forget_doomed(keys)
+        done = await super().mark_orphans(folders, progress=progress)
+        self._life.step()
+        return done
+
+    @override
+    async def forget_deleted(self, keys: Sequence[str]) -> None:
+        self._life.step()
+        await super().forget_deleted(keys)
         self._life.step()
 
 
@@ -320,7 +320,7 @@ class TestRaces:
         assert (during.blobs, after.blobs) == (0, 1), "who rolls back leaves it to the next run"
 
 
-class TestStrangers:
+class TestOrphans:
     def plant(self, folder: Path, name: str, *objects: str, changed_at: float = DAYS_AGO) -> Path:
         inside = folder / "parts" / name
         inside.mkdir(parents=True, exist_ok=True)
@@ -372,7 +372,7 @@ class TestStrangers:
 
         next_day = await collector.run()
 
-        assert (same_day.strangers, next_day.strangers) == (0, 1)
+        assert (same_day.orphans, next_day.orphans) == (0, 1)
 
     async def test_an_upload_that_is_about_to_commit_is_left_alone(
         self, draft: Draft, collector: Collector
@@ -389,7 +389,7 @@ class TestStrangers:
         self, draft: Draft, collector: Collector
     ) -> None:
         upload, _ = await self.make_old_upload(draft)
-        # It dies once they are doomed, before they are deleted.
+        # It dies once they are marked, before they are deleted.
         with pytest.raises(Killed):
             await collector.run(lives=5)
 

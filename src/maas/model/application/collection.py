@@ -13,13 +13,13 @@ from typing import Final, Protocol
 from maas.model.application.ports import StoredFolder, StoredParts
 from maas.shared.domain.clock import Clock
 
-STRANGERS_AFTER: Final = timedelta(hours=24)
+ORPHANED_AFTER: Final = timedelta(hours=24)
 """So old is the youngest object of an upload that nobody names, before it is taken for left over.
 
 An upload at the least speed that is allowed has its next part there in less than nine hours.
 """
 
-DOOMED_AT_ONCE: Final = 500
+DELETED_AT_ONCE: Final = 500
 FOLDERS_AT_ONCE: Final = 200
 
 
@@ -38,15 +38,18 @@ class Collected:
     uploads: int = 0
     models: int = 0
     blobs: int = 0
-    strangers: int = 0
+    orphans: int = 0
     parts: int = 0
 
 
 class CollectionLedger(Protocol):
-    """The rows about what is to be freed; each method is one transaction, or several whole ones."""
+    """The rows about what is to be freed; each method is one transaction, or several whole ones.
+
+    What is marked is deleted from the store next, and no row names it any more.
+    """
 
     async def end_uploads(self, *, expired_before: datetime) -> int:
-        """End some uploads that nobody went on with; their parts are doomed, their room is free."""
+        """End some uploads that nobody went on with; their parts are marked, their room is free."""
         ...
 
     async def purge_models(self, *, deleted_before: datetime) -> int:
@@ -56,24 +59,24 @@ class CollectionLedger(Protocol):
         """
         ...
 
-    async def doom_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
-        """Doom blobs that files let go before, and that no file has; tell how many.
+    async def mark_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
+        """Mark the parts of blobs that files let go before, and that no file has; tell how many.
 
         Who refers to one at this moment is not waited for, and keeps it. Tells also where to go on,
         `None` at the end.
         """
         ...
 
-    async def list_doomed(self, *, limit: int) -> list[str]: ...
+    async def list_marked(self, *, limit: int) -> list[str]: ...
 
-    async def forget_doomed(self, keys: Sequence[str]) -> None:
+    async def forget_deleted(self, keys: Sequence[str]) -> None:
         """Note that these parts are in the store no more."""
         ...
 
     async def find_progress(self) -> Progress | None: ...
 
-    async def doom_strangers(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
-        """Doom parts in these folders that no row names, and note how far the pass has come."""
+    async def mark_orphans(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
+        """Mark parts in these folders that no row names, and note how far the pass has come."""
         ...
 
 
@@ -95,8 +98,8 @@ class CollectionService:
         done, until = Collected(), time.monotonic() + seconds
         await self._end_uploads(done, until)
         await self._purge(done, until)
-        await self._doom_unused(done, until)
-        await self._doom_strangers(done, until)
+        await self._mark_unused(done, until)
+        await self._mark_orphans(done, until)
         await self._sweep(done, until)
         return done
 
@@ -116,22 +119,22 @@ class CollectionService:
             if not models:
                 return
 
-    async def _doom_unused(self, done: Collected, until: float) -> None:
+    async def _mark_unused(self, done: Collected, until: float) -> None:
         freed_before = self.clock.now() - self.unused_grace
         after: int | None = 0
         while after is not None and time.monotonic() < until:
-            blobs, after = await self.ledger.doom_unused(freed_before=freed_before, after=after)
+            blobs, after = await self.ledger.mark_unused(freed_before=freed_before, after=after)
             done.blobs += blobs
 
-    async def _doom_strangers(self, done: Collected, until: float) -> None:
+    async def _mark_orphans(self, done: Collected, until: float) -> None:
         """Go on with the pass over the store; one begins a day after the one before began."""
         now = self.clock.now()
         progress = await self.ledger.find_progress()
-        if progress is None or (not progress.after and progress.began_at < now - STRANGERS_AFTER):
+        if progress is None or (not progress.after and progress.began_at < now - ORPHANED_AFTER):
             progress = Progress(after="", began_at=now)
         elif not progress.after:
             return
-        oldest_possible = now - STRANGERS_AFTER
+        oldest_possible = now - ORPHANED_AFTER
         while time.monotonic() < until:
             folders = await self.parts.list_folders(
                 after=progress.after,
@@ -142,17 +145,17 @@ class CollectionService:
                 after=folders[-1].name if folders else "", began_at=progress.began_at
             )
             old = [folder for folder in folders if folder.changed_at < oldest_possible]
-            done.strangers += await self.ledger.doom_strangers(old, progress=progress)
+            done.orphans += await self.ledger.mark_orphans(old, progress=progress)
             if not folders:
                 return
 
     async def _sweep(self, done: Collected, until: float) -> None:
         while time.monotonic() < until:
-            keys = await self.ledger.list_doomed(limit=DOOMED_AT_ONCE)
+            keys = await self.ledger.list_marked(limit=DELETED_AT_ONCE)
             if not keys:
                 return
             await self.parts.delete(keys)
-            await self.ledger.forget_doomed(keys)
+            await self.ledger.forget_deleted(keys)
             done.parts += len(keys)
 
 

@@ -25,10 +25,11 @@ FILES_AT_ONCE: Final = 2_000
 FREED_AT_ONCE: Final = 200
 BLOBS_AT_ONCE: Final = 20
 
-_NAME: Final = "strangers"
+# The pass over the store is called so in rows that are there already.
+_ORPHANS: Final = "strangers"
 _ALONE: Final = "SELECT pg_try_advisory_lock(hashtextextended('maas.model.collect', 0))"
 
-# Triggers doom its parts and release what it held.
+# Triggers mark its parts for deletion and release what it held.
 _END: Final = """
     DELETE FROM uploads u USING (
         SELECT id FROM uploads WHERE expires_at < $1 AND state <> 'verifying'
@@ -67,14 +68,14 @@ _LOCK: Final = """
 _IS_THERE: Final = "SELECT sha256 FROM blobs WHERE sha256 = ANY ($1::bytea[])"
 # A statement of its own, after the locks: it sees whatever was committed before they were taken.
 # What was let go again meanwhile has its grace anew.
-_DOOM: Final = """
+_MARK: Final = """
     WITH unused AS (
         SELECT b.sha256 FROM blobs b
         WHERE b.sha256 = ANY ($1::bytea[])
           AND NOT EXISTS (SELECT FROM version_files f WHERE f.sha256 = b.sha256)
           AND NOT EXISTS (
             SELECT FROM freed_blobs f WHERE f.sha256 = b.sha256 AND f.freed_at >= $2)
-    ), doomed AS (
+    ), marked AS (
         INSERT INTO doomed_parts (key)
         SELECT p.key FROM blob_parts p JOIN unused u ON u.sha256 = p.sha256
         ON CONFLICT DO NOTHING
@@ -83,7 +84,7 @@ _DOOM: Final = """
 """
 _LET_GO: Final = "DELETE FROM freed_blobs WHERE sha256 = ANY ($1::bytea[]) AND freed_at < $2"
 
-_DOOMED: Final = "SELECT key FROM doomed_parts ORDER BY key LIMIT $1"
+_MARKED: Final = "SELECT key FROM doomed_parts ORDER BY key LIMIT $1"
 _FORGET: Final = "DELETE FROM doomed_parts WHERE key = ANY ($1::text[])"
 
 _FIND_PROGRESS: Final = "SELECT after, began_at FROM collection_progress WHERE name = $1"
@@ -92,7 +93,7 @@ _KEEP_PROGRESS: Final = """
     ON CONFLICT (name) DO UPDATE SET after = excluded.after, began_at = excluded.began_at
 """
 _CLAIM: Final = "SELECT pg_try_advisory_xact_lock($1)"
-_DOOM_STRANGERS: Final = """
+_MARK_ORPHANS: Final = """
     INSERT INTO doomed_parts (key)
     SELECT s.key FROM unnest($1::text[]) AS s(key)
     WHERE NOT EXISTS (SELECT FROM blob_parts p WHERE p.key = s.key)
@@ -139,35 +140,35 @@ class PostgresCollectionLedger:
                 await self._connection.execute(_PURGED, ids)
         return max(len(models), len(ids))
 
-    async def doom_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
+    async def mark_unused(self, *, freed_before: datetime, after: int) -> tuple[int, int | None]:
         rows = await self._connection.fetch(_FREED, freed_before, after, FREED_AT_ONCE)
         digests = sorted({row["sha256"] for row in rows})
-        doomed = 0
+        marked = 0
         for start in range(0, len(digests), BLOBS_AT_ONCE):
-            doomed += await self._doom(digests[start : start + BLOBS_AT_ONCE], freed_before)
-        return doomed, rows[-1]["id"] if len(rows) == FREED_AT_ONCE else None
+            marked += await self._mark(digests[start : start + BLOBS_AT_ONCE], freed_before)
+        return marked, rows[-1]["id"] if len(rows) == FREED_AT_ONCE else None
 
-    async def _doom(self, digests: list[bytes], freed_before: datetime) -> int:
+    async def _mark(self, digests: list[bytes], freed_before: datetime) -> int:
         async with self._connection.transaction():
             locked = [row["sha256"] for row in await self._connection.fetch(_LOCK, digests)]
             there = {row["sha256"] for row in await self._connection.fetch(_IS_THERE, digests)}
-            doomed = await self._connection.execute(_DOOM, locked, freed_before)
+            marked = await self._connection.execute(_MARK, locked, freed_before)
             # Somebody has the others in hand, and may yet fail to refer to them.
             settled = [each for each in digests if each not in there or each in locked]
             await self._connection.execute(_LET_GO, settled, freed_before)
-        return _count(doomed)
+        return _count(marked)
 
-    async def list_doomed(self, *, limit: int) -> list[str]:
-        return [row["key"] for row in await self._connection.fetch(_DOOMED, limit)]
+    async def list_marked(self, *, limit: int) -> list[str]:
+        return [row["key"] for row in await self._connection.fetch(_MARKED, limit)]
 
-    async def forget_doomed(self, keys: Sequence[str]) -> None:
+    async def forget_deleted(self, keys: Sequence[str]) -> None:
         await self._connection.execute(_FORGET, list(keys))
 
     async def find_progress(self) -> Progress | None:
-        row = await self._connection.fetchrow(_FIND_PROGRESS, _NAME)
+        row = await self._connection.fetchrow(_FIND_PROGRESS, _ORPHANS)
         return None if row is None else Progress(after=row["after"], began_at=row["began_at"])
 
-    async def doom_strangers(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
+    async def mark_orphans(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
         async with self._connection.transaction():
             keys: list[str] = []
             for folder in folders:
@@ -175,9 +176,11 @@ class PostgresCollectionLedger:
                 number = _claim_of(folder.name)
                 if number is not None and await self._connection.fetchval(_CLAIM, number):
                     keys += folder.keys
-            doomed = await self._connection.execute(_DOOM_STRANGERS, keys)
-            await self._connection.execute(_KEEP_PROGRESS, _NAME, progress.after, progress.began_at)
-        return _count(doomed)
+            marked = await self._connection.execute(_MARK_ORPHANS, keys)
+            await self._connection.execute(
+                _KEEP_PROGRESS, _ORPHANS, progress.after, progress.began_at
+            )
+        return _count(marked)
 
 
 @asynccontextmanager
