@@ -87,6 +87,7 @@ TAGS = [
     {"name": "platform", "description": "All tenants, for who runs the platform."},
     {"name": "usage", "description": "What was used, and what it cost."},
     {"name": "models", "description": "What can be called: models, versions and their files."},
+    {"name": "suppliers", "description": "Other people's models, and how they are called."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},
 ]
