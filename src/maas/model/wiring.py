@@ -8,8 +8,10 @@ from typing import Final
 
 from maas.model.application.aliases import AliasService
 from maas.model.application.arrivals import Arrivals
+from maas.model.application.chunks import ChunkService
 from maas.model.application.collection import Collected, CollectionService
 from maas.model.application.digesting import DigestService
+from maas.model.application.earlier_uploads import EarlierUploads
 from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
@@ -36,7 +38,7 @@ from maas.model.infrastructure.provider_targets import SupplierTargets
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
 from maas.model.infrastructure.search import PostgresRegistrySearch
-from maas.model.infrastructure.uploads import PostgresUploads
+from maas.model.infrastructure.upload_journal import PostgresUploadJournal
 from maas.model.infrastructure.verifying import PostgresVerifyingUploads
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
@@ -73,7 +75,7 @@ class _Intake:
     artifacts: PartedArtifactStore
     arrivals: Arrivals
     bookings: PostgresStorageBookings
-    journal: PostgresUploads
+    journal: PostgresUploadJournal
     completion: Completion
 
 
@@ -113,17 +115,29 @@ def build_model(
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
     )
+    chunks = ChunkService(
+        journal=intake.journal,
+        stream=intake.artifacts.stream,
+        completion=intake.completion,
+        transfers=transfers,
+        clock=clock,
+        part_bytes=storage.part_bytes,
+    )
     uploads = UploadService(
         unit_of_work=unit_of_work,
         journal=intake.journal,
         stream=intake.artifacts.stream,
         completion=intake.completion,
-        budgets=budgets,
-        bookings=intake.bookings,
-        transfers=transfers,
+        chunks=chunks,
+        earlier=EarlierUploads(
+            unit_of_work=unit_of_work,
+            stream=intake.artifacts.stream,
+            budgets=budgets,
+            bookings=intake.bookings,
+            clock=clock,
+        ),
         clock=clock,
         max_file_bytes=storage.max_file_bytes,
-        part_bytes=storage.part_bytes,
     )
     return ModelContext(
         models=models,
@@ -137,6 +151,7 @@ def build_model(
             "model_versions": versions,
             "model_files": files,
             "model_uploads": uploads,
+            "model_upload_chunks": chunks,
             "model_queries": queries,
             "model_settings": ModelSettingsService(unit_of_work=unit_of_work, clock=clock),
         },
@@ -195,7 +210,7 @@ def _build_intake(
         unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
     )
     arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
-    bookings, journal = PostgresStorageBookings(database), PostgresUploads(database)
+    bookings, journal = PostgresStorageBookings(database), PostgresUploadJournal(database)
     completion = Completion(
         journal=journal,
         stream=artifacts.stream,

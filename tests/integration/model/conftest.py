@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.public import audit_scope
 from maas.model.application.arrivals import Arrivals
+from maas.model.application.chunks import ChunkService
+from maas.model.application.earlier_uploads import EarlierUploads
 from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
 from maas.model.application.known_digests import KnownDigests
@@ -24,7 +26,7 @@ from maas.model.infrastructure.object_store import DurableObjects
 from maas.model.infrastructure.part_stream import ObjectPartStream
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
-from maas.model.infrastructure.uploads import PostgresUploads
+from maas.model.infrastructure.upload_journal import PostgresUploadJournal
 from maas.shared.domain.call import Call, serving
 from maas.shared.domain.ids import AccountId, TenantId, new_id
 from maas.shared.domain.principal import Principal
@@ -162,8 +164,8 @@ class Registry:
         return PostgresStorageBookings(self.database)
 
     @property
-    def journal(self) -> PostgresUploads:
-        return PostgresUploads(self.database)
+    def journal(self) -> PostgresUploadJournal:
+        return PostgresUploadJournal(self.database)
 
     @property
     def stream(self) -> ObjectPartStream:
@@ -189,11 +191,26 @@ class Registry:
             journal=self.journal,
             stream=self.stream,
             completion=self.completion,
-            budgets=self.budgets,
-            bookings=self.bookings,
-            transfers=self.transfers,
+            chunks=self.chunks,
+            earlier=EarlierUploads(
+                unit_of_work=self.make_unit_of_work,
+                stream=self.stream,
+                budgets=self.budgets,
+                bookings=self.bookings,
+                clock=SystemClock(),
+            ),
             clock=SystemClock(),
             max_file_bytes=MAX_FILE_BYTES,
+        )
+
+    @property
+    def chunks(self) -> ChunkService:
+        return ChunkService(
+            journal=self.journal,
+            stream=self.stream,
+            completion=self.completion,
+            transfers=self.transfers,
+            clock=SystemClock(),
             part_bytes=self.part_bytes,
             known=self.known,
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from maas.model.application import uploads as uploads_module
+from maas.model.application import chunks as chunks_module
 from maas.model.application.ports import CorruptBlobError
 from maas.model.domain.blob import Digest, Part
 from maas.model.domain.resumable import UploadId, UploadInPiecesError, UploadNotFoundError
@@ -51,7 +51,7 @@ async def test_fewer_parts_are_kept_instead_while_others_read_on(
 async def test_what_came_in_too_many_pieces_is_not_put_together(
     sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads_module, "SPARE_PARTS", 2)
+    monkeypatch.setattr(chunks_module, "SPARE_PARTS", 2)
     partials = [await sending.begin(2, partial=True) for _ in range(3)]
     for partial in partials:
         for offset in range(2):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from maas.model.application.uploads import NewUpload, WantedFile
+from maas.model.application.uploads import NewUpload
+from maas.model.application.wanted_file import WantedFile
 from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import (
     ResumableUpload,

@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 
 from maas.audit.public import current_scope
+from maas.model.application.chunks import Chunk
 from maas.model.application.known_digests import KnownDigests
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
-from maas.model.application.uploads import Chunk, NewUpload, WantedFile
+from maas.model.application.uploads import NewUpload
+from maas.model.application.wanted_file import WantedFile
 from maas.model.domain.blob import Digest, DigestMismatchError
 from maas.model.domain.file import FilePath
 from maas.model.domain.formats import PickleRefusedError
@@ -94,7 +96,7 @@ class Sending:
             "body": chunks_of(content),
         }
         async with acting_as(self.principal):
-            return await self.registry.uploads.append(
+            return await self.registry.chunks.append(
                 self.principal, upload_id, Chunk(**{**chunk, **parts})
             )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal, NewType, TypeAlias
 from uuid import UUID
 
@@ -27,6 +27,10 @@ UploadId = NewType("UploadId", UUID)
 UploadKind: TypeAlias = Literal["whole", "partial", "final"]
 UploadState: TypeAlias = Literal["uploading", "verifying", "done", "failed"]
 
+LIFETIME: Final = timedelta(hours=24)
+"""An upload that nobody goes on with expires after so long."""
+
+LEASE: Final = LIFETIME + timedelta(hours=1)
 MAX_UPLOADS_EACH: Final = 1_000
 MAX_CONCATENATED: Final = 1_000
 SPARE_PARTS: Final = 10_000

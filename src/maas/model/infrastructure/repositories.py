@@ -64,7 +64,7 @@ from maas.model.infrastructure.tables import (
     version_metrics,
     version_transitions,
 )
-from maas.model.infrastructure.uploads import SqlUploadRepository
+from maas.model.infrastructure.upload_repository import SqlUploadRepository
 from maas.model.infrastructure.visibility import is_readable, is_seen
 from maas.model.public import ModelId
 from maas.shared.domain.call import current_call

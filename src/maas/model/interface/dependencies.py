@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
+from maas.model.application.chunks import ChunkService
 from maas.model.application.files import FileService
 from maas.model.application.models import ModelService
 from maas.model.application.queries import ModelQueries
@@ -30,6 +31,10 @@ async def _files(request: Request) -> FileService:
 
 async def _uploads(request: Request) -> UploadService:
     return cast("UploadService", request.scope["state"]["model_uploads"])
+
+
+async def _upload_chunks(request: Request) -> ChunkService:
+    return cast("ChunkService", request.scope["state"]["model_upload_chunks"])
 
 
 def queries_of(request: Request) -> ModelQueries:
@@ -72,6 +77,7 @@ Models = Annotated[ModelService, Depends(_models)]
 Versions = Annotated[VersionService, Depends(_versions)]
 Files = Annotated[FileService, Depends(_files)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
+UploadChunks = Annotated[ChunkService, Depends(_upload_chunks)]
 Queries = Annotated[ModelQueries, Depends(_queries)]
 ModelIdPath = Annotated[ModelId, Depends(_model_id)]
 VersionNamePath = Annotated[VersionName, Depends(_version_name)]

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from typing_extensions import override
 
-from maas.model.application.uploads import WantedFile
+from maas.model.application.wanted_file import WantedFile
 from maas.model.domain.blob import Digest
 from maas.model.domain.file import FilePath
 from maas.model.domain.resumable import (

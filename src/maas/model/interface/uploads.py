@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from maas.audit.public import audited, current_scope
+from maas.model.application.chunks import Chunk
 from maas.model.application.ports import (
     ArtifactStoreFullError,
     ArtifactStoreUnavailableError,
@@ -16,7 +17,7 @@ from maas.model.application.ports import (
     TooManyTransfersError,
 )
 from maas.model.application.transfers import TooManyOwnTransfersError
-from maas.model.application.uploads import Chunk, NewUpload
+from maas.model.application.uploads import NewUpload
 from maas.model.domain.blob import DigestMismatchError, InvalidDigestError
 from maas.model.domain.facts import ArchiveRefusedError, LyingHeaderError
 from maas.model.domain.file import InvalidFilePathError
@@ -46,7 +47,7 @@ from maas.model.domain.version import (
 )
 from maas.model.interface.answers import API
 from maas.model.interface.bodies import OCTETS, announced_size, body_of
-from maas.model.interface.dependencies import Uploads
+from maas.model.interface.dependencies import UploadChunks, Uploads
 from maas.model.interface.tus import (
     CHECKSUMS,
     CHUNK_MEDIA_TYPE,
@@ -212,11 +213,11 @@ async def get_upload(
 @audited("model_file.uploaded")
 @may_refuse(*_ADDING)
 async def append_to_upload(
-    upload_id: UploadIdPath, caller: Caller, uploads: Uploads, request: Request
+    upload_id: UploadIdPath, caller: Caller, chunks: UploadChunks, request: Request
 ) -> Response:
     check_chunk_type(request.headers)
     chunk = _chunk(request, offset=number_in(request.headers, "Upload-Offset"))
-    upload = await uploads.append(caller, upload_id, chunk)
+    upload = await chunks.append(caller, upload_id, chunk)
     if upload.state != "done":
         # It is no file yet, and nobody's act until it is.
         current_scope().skip()
