@@ -28,6 +28,7 @@ from maas.keys_commands import keys
 from maas.login_commands import login, logout
 from maas.model_commands import model
 from maas.shared.domain.errors import MaasError
+from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.setting_sources import GivenSettings, explain_settings
 from maas.shared.infrastructure.settings import (
     InvalidSettingsError,
@@ -232,6 +233,8 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = WORKER_PROCESSES,
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
+    # Its processes are forked, and keep to it.
+    forbid_core_dumps()
     settings = read_settings()
     _refuse_unfit_servers(settings, worker_processes=concurrency)
     celery = load("maas.worker:app")

@@ -25,6 +25,7 @@ from maas.audit.interface import webhooks as audit_webhooks
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
 from maas.model.interface import router as models
 from maas.shared.domain.errors import MaasError
+from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.infrastructure.migrations import known_revisions
@@ -123,6 +124,7 @@ CORS_EXPOSED = [
 
 def make_app() -> FastAPI:
     """Build the application from the environment, for `uvicorn --factory`."""
+    forbid_core_dumps()
     settings = load_settings()
     configure_logging(level=settings.effective_log_level, format=settings.log_format)
     app = create_app(settings)
