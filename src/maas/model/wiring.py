@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from maas.model.application.aliases import AliasService
-from maas.model.application.arrivals import Arrivals
 from maas.model.application.chunks import ChunkService
 from maas.model.application.collection import Collected, CollectionService
 from maas.model.application.digesting import DigestService
 from maas.model.application.earlier_uploads import EarlierUploads
 from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
+from maas.model.application.ingestion import FileIngestion
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
 from maas.model.application.provider_ports import ProviderUnitOfWork
@@ -73,7 +73,7 @@ class _Intake:
 
     unit_of_work: Callable[[], ModelUnitOfWork]
     artifacts: PartedArtifactStore
-    arrivals: Arrivals
+    ingestion: FileIngestion
     bookings: PostgresStorageBookings
     journal: PostgresUploadJournal
     completion: Completion
@@ -108,7 +108,7 @@ def build_model(
         unit_of_work=unit_of_work,
         queries=queries,
         artifacts=intake.artifacts,
-        arrivals=intake.arrivals,
+        ingestion=intake.ingestion,
         budgets=budgets,
         bookings=intake.bookings,
         transfers=transfers,
@@ -209,13 +209,15 @@ def _build_intake(
     facts = FactsReader(
         unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
     )
-    arrivals = Arrivals(unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock)
+    ingestion = FileIngestion(
+        unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock
+    )
     bookings, journal = PostgresStorageBookings(database), PostgresUploadJournal(database)
     completion = Completion(
         journal=journal,
         stream=artifacts.stream,
         digester=artifacts,
-        arrivals=arrivals,
+        ingestion=ingestion,
         budgets=budgets,
         bookings=bookings,
         members=members,
@@ -224,7 +226,7 @@ def _build_intake(
     return _Intake(
         unit_of_work=unit_of_work,
         artifacts=artifacts,
-        arrivals=arrivals,
+        ingestion=ingestion,
         bookings=bookings,
         journal=journal,
         completion=completion,

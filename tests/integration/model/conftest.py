@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.audit.public import audit_scope
-from maas.model.application.arrivals import Arrivals
 from maas.model.application.chunks import ChunkService
 from maas.model.application.earlier_uploads import EarlierUploads
 from maas.model.application.facts import FactsReader
 from maas.model.application.files import FileService
+from maas.model.application.ingestion import FileIngestion
 from maas.model.application.known_digests import KnownDigests
 from maas.model.application.models import ModelService
 from maas.model.application.transfers import TransferSlots
@@ -138,7 +138,7 @@ class Registry:
             unit_of_work=self.make_unit_of_work,
             queries=self.queries,
             artifacts=self.store,
-            arrivals=self.arrivals,
+            ingestion=self.ingestion,
             budgets=self.budgets,
             bookings=self.bookings,
             transfers=self.transfers,
@@ -147,8 +147,8 @@ class Registry:
         )
 
     @property
-    def arrivals(self) -> Arrivals:
-        return Arrivals(
+    def ingestion(self) -> FileIngestion:
+        return FileIngestion(
             unit_of_work=self.make_unit_of_work,
             artifacts=self.store,
             facts=FactsReader(
@@ -177,7 +177,7 @@ class Registry:
             journal=self.journal,
             stream=self.stream,
             digester=self.store,
-            arrivals=self.arrivals,
+            ingestion=self.ingestion,
             budgets=self.budgets,
             bookings=self.bookings,
             members=self.members,

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
-from maas.model.application.arrivals import TakenFile
 from maas.model.application.files import IncomingFile
+from maas.model.application.ingestion import TakenFile
 from maas.model.application.models import NewModel
 from maas.model.application.ports import BodyCutOffError, FileTooLargeError
 from maas.model.application.versions import NewVersion

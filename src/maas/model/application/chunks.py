@@ -158,7 +158,7 @@ class ChunkService:
         body = chunk.body if check is None else _hashing(chunk.body, check)
         if chunk.offset == 0 and upload.kind == "whole":
             # What begins like a pickle is refused at once, and again when all of it is there.
-            body = refusing_pickle(body, unless=self.completion.arrivals.facts.allows_pickle)
+            body = refusing_pickle(body, unless=self.completion.ingestion.facts.allows_pickle)
         incoming = self.stream.append(
             upload.id,
             adding.writer,

@@ -7,7 +7,7 @@ from typing import Final
 from maas.audit.public import audit_row, audit_scope
 from maas.model.application.finishing import finish
 from maas.model.application.ports import ModelUnitOfWork
-from maas.model.application.storage import Room, StorageBookings
+from maas.model.application.storage import StorageBookings, StorageReservation
 from maas.model.application.trail import MODEL_UPLOAD
 from maas.model.application.upload_ports import PartStream
 from maas.model.application.wanted_file import WantedFile, get_open_version
@@ -37,8 +37,8 @@ class EarlierUploads:
     bookings: StorageBookings
     clock: Clock
 
-    def room_of(self, payer: Payer) -> Room:
-        return Room(
+    def reservation_of(self, payer: Payer) -> StorageReservation:
+        return StorageReservation(
             budgets=self.budgets,
             bookings=self.bookings,
             clock=self.clock,
@@ -78,6 +78,6 @@ class EarlierUploads:
         if ended.parts:
             await self.stream.discard([part.key for part in ended.parts])
         if ended.holds:
-            room = self.room_of(payer)
-            room.holds.extend(ended.holds)
-            await room.release()
+            reservation = self.reservation_of(payer)
+            reservation.holds.extend(ended.holds)
+            await reservation.release()

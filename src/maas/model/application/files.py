@@ -5,9 +5,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from maas.audit.public import current_scope
-from maas.model.application.arrivals import Arrival, Arrivals, TakenFile, file_id, file_trail
 from maas.model.application.facts import keep_facts
 from maas.model.application.finishing import finish
+from maas.model.application.ingestion import (
+    FileIngestion,
+    PendingFile,
+    TakenFile,
+    file_id,
+    file_trail,
+)
 from maas.model.application.ports import (
     ArtifactStore,
     CheckDigest,
@@ -15,7 +21,7 @@ from maas.model.application.ports import (
     ModelUnitOfWork,
 )
 from maas.model.application.queries import ModelQueries, StoredFile
-from maas.model.application.storage import STEP_BYTES, Room, StorageBookings
+from maas.model.application.storage import STEP_BYTES, StorageBookings, StorageReservation
 from maas.model.application.trail import MODEL_FILE
 from maas.model.application.transfers import TransferSlots
 from maas.model.domain.blob import Digest, Upload
@@ -49,7 +55,7 @@ class FileService:
     unit_of_work: Callable[[], ModelUnitOfWork]
     queries: ModelQueries
     artifacts: ArtifactStore
-    arrivals: Arrivals
+    ingestion: FileIngestion
     budgets: Budgets
     bookings: StorageBookings
     transfers: TransferSlots
@@ -80,19 +86,19 @@ class FileService:
             current_scope().resource(MODEL_FILE, file_id(current.id, incoming.path))
             current.check_open(incoming.path)
             incoming.check(current.find_digest(incoming.path))
-        room = Room(
+        reservation = StorageReservation(
             budgets=self.budgets,
             bookings=self.bookings,
             clock=self.clock,
             payer=Payer.of(principal),
         )
         try:
-            upload = await self._receive(incoming, room)
+            upload = await self._receive(incoming, reservation)
         except BaseException:
             # Whoever hangs up cancels this, and what is held goes back then as well.
-            await finish(room.release())
+            await finish(reservation.release())
             raise
-        arrival = Arrival(
+        pending = PendingFile(
             model_id=model_id,
             version=version,
             path=incoming.path,
@@ -101,26 +107,26 @@ class FileService:
             digests=incoming.digests,
             check=incoming.check,
             upload=upload,
-            room=room,
+            reservation=reservation,
         )
         try:
-            return await self.arrivals.admit(arrival)
+            return await self.ingestion.ingest(pending)
         except BaseException:
             # Cancelled or refused, it is no file, and nothing of it may stay.
-            await finish(self.arrivals.withdraw(arrival))
+            await finish(self.ingestion.withdraw(pending))
             raise
 
-    async def _receive(self, incoming: IncomingFile, room: Room) -> Upload:
+    async def _receive(self, incoming: IncomingFile, reservation: StorageReservation) -> Upload:
         """Store the body, with room for it; an announced size is covered before the first byte."""
-        with self.transfers.holding(room.payer.account_id):
+        with self.transfers.holding(reservation.payer.account_id):
             if incoming.size is None:
-                await room.cover(1, step=STEP_BYTES)
+                await reservation.cover(1, step=STEP_BYTES)
             else:
-                await room.cover(incoming.size)
+                await reservation.cover(incoming.size)
             return await self.artifacts.receive(
                 refusing_pickle(
-                    room.fill(incoming.body, announced=incoming.size),
-                    unless=self.arrivals.facts.allows_pickle,
+                    reservation.fill(incoming.body, announced=incoming.size),
+                    unless=self.ingestion.facts.allows_pickle,
                 ),
                 limit_bytes=self.max_file_bytes if incoming.size is None else incoming.size,
             )

@@ -54,7 +54,7 @@ class StorageBookings(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class StorageReservation:
     """What is held of the payer's storage for one file on its way."""
 
     budgets: Budgets

@@ -6,9 +6,9 @@ from typing import Final
 import structlog
 
 from maas.audit.public import Actor, audit_scope, find_scope
-from maas.model.application.arrivals import Arrival, Arrivals
+from maas.model.application.ingestion import FileIngestion, PendingFile
 from maas.model.application.ports import BlobDigester, CorruptBlobError, ModelUnitOfWork
-from maas.model.application.storage import Room, StorageBookings
+from maas.model.application.storage import StorageBookings, StorageReservation
 from maas.model.application.upload_ports import PartStream, UploadJournal
 from maas.model.domain.blob import Blob, Digest, Upload
 from maas.model.domain.resumable import ResumableUpload, SenderRefusedError, UploadEndedError
@@ -34,7 +34,7 @@ class Completion:
     journal: UploadJournal
     stream: PartStream
     digester: BlobDigester
-    arrivals: Arrivals
+    ingestion: FileIngestion
     budgets: Budgets
     bookings: StorageBookings
     members: Members
@@ -42,8 +42,8 @@ class Completion:
 
     async def renew(self, upload: ResumableUpload) -> None:
         """Begin the leases of what an upload holds anew."""
-        room = await self._room(upload)
-        await room.renew()
+        reservation = await self._reservation(upload)
+        await reservation.renew()
 
     async def complete(self, upload: ResumableUpload, digest: Digest | None) -> ResumableUpload:
         """Make a file of a complete upload, or leave it `verifying`, to be digested apart.
@@ -118,8 +118,8 @@ class Completion:
 
     async def _admit(self, upload: ResumableUpload, blob: Blob) -> None:
         target = upload.get_target()
-        room = await self._room(upload)
-        arrival = Arrival(
+        reservation = await self._reservation(upload)
+        pending = PendingFile(
             model_id=target.model_id,
             version=target.version,
             path=target.path,
@@ -128,17 +128,17 @@ class Completion:
             digests=frozenset() if target.sha256 is None else frozenset({target.sha256}),
             check=lambda _: None,
             upload=Upload(id=upload.id, blob=blob),
-            room=room,
+            reservation=reservation,
         )
 
         async def have_it_done(uow: ModelUnitOfWork) -> None:
             await uow.uploads.finish(upload.id, self.clock.now())
 
-        await self.arrivals.admit(arrival, also=have_it_done)
+        await self.ingestion.ingest(pending, also=have_it_done)
 
-    async def _room(self, upload: ResumableUpload) -> Room:
+    async def _reservation(self, upload: ResumableUpload) -> StorageReservation:
         holds = await self.journal.list_holds(upload.payer.tenant_id, upload.id)
-        return Room(
+        return StorageReservation(
             budgets=self.budgets,
             bookings=self.bookings,
             clock=self.clock,

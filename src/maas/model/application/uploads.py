@@ -9,7 +9,7 @@ from maas.model.application.chunks import Chunk, ChunkService
 from maas.model.application.earlier_uploads import EarlierUploads, Ended
 from maas.model.application.finishing import finish
 from maas.model.application.ports import FileTooLargeError, ModelUnitOfWork
-from maas.model.application.storage import Room
+from maas.model.application.storage import StorageReservation
 from maas.model.application.trail import MODEL_UPLOAD
 from maas.model.application.upload_completion import Completion
 from maas.model.application.upload_ports import PartStream, UploadJournal
@@ -74,19 +74,19 @@ class UploadService:
             MaasError: as `ChunkService.append`, of the bytes that came along.
         """
         self._check_length(new.length)
-        room = self.earlier.room_of(Payer.of(principal))
+        reservation = self.earlier.reservation_of(Payer.of(principal))
         try:
-            await self._cover(room, new)
+            await self._cover(reservation, new)
             kind: UploadKind = "partial" if new.wanted is None else "whole"
             upload = self._begin(principal, new, kind=kind)
             async with self.unit_of_work() as uow:
                 upload, ended = await self._aim(uow, upload, new.wanted)
-                await uow.uploads.add(upload, room.holds)
+                await uow.uploads.add(upload, reservation.holds)
                 _tell_begun(upload)
                 await uow.commit()
         except BaseException:
             # Whoever hangs up cancels this, and what is held goes back then as well.
-            await finish(room.release())
+            await finish(reservation.release())
             raise
         await finish(self.earlier.free(upload.payer, ended))
         if new.length == 0:
@@ -160,15 +160,17 @@ class UploadService:
             await uow.commit()
         await finish(self.stream.discard([part.key for part in parts]))
 
-    async def _cover(self, room: Room, new: NewUpload) -> None:
+    async def _cover(self, reservation: StorageReservation, new: NewUpload) -> None:
         """Hold room for all of it; what an earlier upload of the file holds is room for this."""
         wanted = new.wanted
         try:
-            await room.cover(new.length)
+            await reservation.cover(new.length)
         except QuotaExceededError:
-            if wanted is None or not await self.earlier.make_room(room.payer, wanted, new.length):
+            if wanted is None or not await self.earlier.make_room(
+                reservation.payer, wanted, new.length
+            ):
                 raise
-            await room.cover(new.length)
+            await reservation.cover(new.length)
 
     def _check_length(self, length: int) -> None:
         if length > self.max_file_bytes:

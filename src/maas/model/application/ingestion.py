@@ -16,7 +16,7 @@ from maas.model.application.ports import (
     ModelUnitOfWork,
 )
 from maas.model.application.queries import FileDetails
-from maas.model.application.storage import Booking, Room
+from maas.model.application.storage import Booking, StorageReservation
 from maas.model.application.trail import MODEL_FILE
 from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
 from maas.model.domain.facts import Facts
@@ -41,8 +41,8 @@ class TakenFile:
 
 
 @dataclass(slots=True, kw_only=True)
-class Arrival:
-    """A file whose bytes are stored, on its way into a version, in room of whoever pays for it.
+class PendingFile:
+    """A file whose bytes are stored, on its way into a version; its payer has storage reserved for it.
 
     `size` and `digests` are what was announced of it; `check` judges the digest of the file it
     would replace.
@@ -56,7 +56,7 @@ class Arrival:
     digests: frozenset[Digest]
     check: CheckDigest
     upload: Upload
-    room: Room
+    reservation: StorageReservation
     lost: Blob | None = None
     scattered: Blob | None = None
     facts: Facts | None = None
@@ -64,7 +64,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
+class FileIngestion:
     """Refers to files and charges for them; what a refused file leaves, its sender clears away."""
 
     unit_of_work: Callable[[], ModelUnitOfWork]
@@ -72,8 +72,11 @@ class Arrivals:
     facts: FactsReader
     clock: Clock
 
-    async def admit(
-        self, arrival: Arrival, *, also: Callable[[ModelUnitOfWork], Awaitable[None]] | None = None
+    async def ingest(
+        self,
+        pending: PendingFile,
+        *,
+        also: Callable[[ModelUnitOfWork], Awaitable[None]] | None = None,
     ) -> TakenFile:
         """Let the version have the file; `also` is done in the same transaction, or nothing is.
 
@@ -83,26 +86,28 @@ class Arrivals:
             BodyCutOffError, DigestMismatchError: the bytes are others than announced.
             LyingHeaderError, ArchiveRefusedError, PickleRefusedError: the file will not do.
         """
-        blob = arrival.upload.blob
-        if arrival.size is not None and arrival.size != blob.size:
+        blob = pending.upload.blob
+        if pending.size is not None and pending.size != blob.size:
             raise BodyCutOffError
-        if any(digest != blob.sha256 for digest in arrival.digests):
+        if any(digest != blob.sha256 for digest in pending.digests):
             raise DigestMismatchError
-        arrival.facts = await self.facts.read(arrival.path, blob)
-        await self._look_at_kept(arrival)
-        bookings = arrival.room.split(blob.size, [new_id() for _ in arrival.room.holds])
-        taken, is_kept = await self._refer(arrival, bookings, also)
-        await finish(self._conclude(arrival, bookings, is_kept=is_kept))
+        pending.facts = await self.facts.read(pending.path, blob)
+        await self._look_at_kept(pending)
+        bookings = pending.reservation.split(
+            blob.size, [new_id() for _ in pending.reservation.holds]
+        )
+        taken, is_kept = await self._refer(pending, bookings, also)
+        await finish(self._conclude(pending, bookings, is_kept=is_kept))
         return taken
 
-    async def withdraw(self, arrival: Arrival) -> None:
+    async def withdraw(self, pending: PendingFile) -> None:
         """Remove an upload's parts and give its room back, unless the version has it after all.
 
         A commit whose answer was lost may stand. Then the claim waits until that transaction has
         ended, and the database tells; if it cannot, the parts stay.
         """
-        upload = arrival.upload
-        if arrival.is_commit_tried and upload.blob.parts:
+        upload = pending.upload
+        if pending.is_commit_tried and upload.blob.parts:
             try:
                 async with self.unit_of_work() as uow:
                     await uow.blobs.claim(upload.id)
@@ -113,68 +118,70 @@ class Arrivals:
                 return
         await self.artifacts.discard(upload.blob)
         # If the commit stands, with parts that were there before, its bookings tell the quotas.
-        await arrival.room.release()
+        await pending.reservation.release()
 
-    async def _look_at_kept(self, arrival: Arrival) -> None:
+    async def _look_at_kept(self, pending: PendingFile) -> None:
         """Look up what is kept of these bytes, and whether its rows are to be replaced.
 
         So they are if the store has not all of it any more, which mends every file of the same
         bytes; and if it is in far more parts, for everybody's reading would be slow for ever.
         """
-        blob = arrival.upload.blob
+        blob = pending.upload.blob
         async with self.unit_of_work() as uow:
             kept = await uow.blobs.find(blob.sha256)
         if kept is None:
             return
         if not await self.artifacts.has_all(kept):
             _log.warning("blob_parts_lost", sha256=str(kept.sha256))
-            arrival.lost = kept
+            pending.lost = kept
         elif len(kept.parts) > SCATTERED_TIMES * (len(blob.parts) + SCATTERED_TIMES):
-            arrival.scattered = kept
+            pending.scattered = kept
 
     async def _refer(
         self,
-        arrival: Arrival,
+        pending: PendingFile,
         bookings: list[Booking],
         also: Callable[[ModelUnitOfWork], Awaitable[None]] | None,
     ) -> tuple[TakenFile, bool]:
         """Let the version refer to the upload; tell also whether its parts are the ones kept."""
-        now, path, blob = self.clock.now(), arrival.path, arrival.upload.blob
-        payer = arrival.room.payer
+        now, path, blob = self.clock.now(), pending.path, pending.upload.blob
+        payer = pending.reservation.payer
         async with self.unit_of_work() as uow:
-            await uow.blobs.claim(arrival.upload.id)
-            current = await uow.versions.get(arrival.model_id, arrival.version, near=path)
+            await uow.blobs.claim(pending.upload.id)
+            current = await uow.versions.get(pending.model_id, pending.version, near=path)
             replaced = current.find_digest(path)
             old = current.files.get(path)
             before = None if old is None else file_trail(old)
             is_kept = await uow.blobs.keep(
-                blob, at=now, instead_of=arrival.lost or arrival.scattered
+                blob, at=now, instead_of=pending.lost or pending.scattered
             )
             file = current.put_file(
-                path, blob, media_type=arrival.media_type, by=payer.account_id, at=now
+                path, blob, media_type=pending.media_type, by=payer.account_id, at=now
             )
-            if arrival.facts is not None or old is not None:
-                await keep_facts(uow, current, path, arrival.facts)
+            if pending.facts is not None or old is not None:
+                await keep_facts(uow, current, path, pending.facts)
             await uow.charges.charge(current.id, path, payer, bookings)
             if also is not None:
                 await also(uow)
             # Last, for conditions only count where the request would succeed without them.
-            arrival.check(replaced)
-            taken = TakenFile(file=FileDetails.of(file, arrival.facts), is_new=before is None)
+            pending.check(replaced)
+            taken = TakenFile(file=FileDetails.of(file, pending.facts), is_new=before is None)
             current_scope().change(
                 MODEL_FILE, file_id(current.id, file.path), before=before, after=file_trail(file)
             )
-            arrival.is_commit_tried = True
+            pending.is_commit_tried = True
             await uow.commit(taken)
         return taken, is_kept
 
-    async def _conclude(self, arrival: Arrival, bookings: list[Booking], *, is_kept: bool) -> None:
+    async def _conclude(
+        self, pending: PendingFile, bookings: list[Booking], *, is_kept: bool
+    ) -> None:
         """Book what the file takes, and remove the parts that nothing refers to any more.
 
         Of parts that are whole but scattered somebody may be reading: the collection has them.
         """
-        await arrival.room.settle(bookings)
-        unused = arrival.lost if is_kept else arrival.upload.blob
+        await pending.reservation.settle(bookings)
+        unused = pending.lost if is_kept else pending.upload.blob
         if unused is not None:
             await self.artifacts.discard(unused)
 
