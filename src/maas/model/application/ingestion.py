@@ -42,7 +42,7 @@ class TakenFile:
 
 @dataclass(slots=True, kw_only=True)
 class PendingFile:
-    """A file whose bytes are stored, on its way into a version; its payer has storage reserved for it.
+    """A file whose bytes are stored and reserved for, on its way into a version.
 
     `size` and `digests` are what was announced of it; `check` judges the digest of the file it
     would replace.
