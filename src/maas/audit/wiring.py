@@ -296,7 +296,7 @@ def build_alerting(
         return SqlWatchUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
     targets = Targets.for_webhooks(settings.outgoing)
-    outgoing = OutgoingClient(targets)
+    outgoing = OutgoingClient(targets, ca_file=settings.outgoing.ca_file)
     secrets = WebhookSecrets(build_sealer(settings))
     queries = PostgresWebhookQueries(database)
     webhooks = WebhookService(
@@ -338,7 +338,9 @@ async def deliver_alerts(
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
     """
-    outgoing = OutgoingClient(Targets.for_webhooks(settings.outgoing))
+    outgoing = OutgoingClient(
+        Targets.for_webhooks(settings.outgoing), ca_file=settings.outgoing.ca_file
+    )
     sender = WebhookSender(outgoing, WebhookSecrets(build_sealer(settings)))
     composer = EventComposer(clock)
     try:

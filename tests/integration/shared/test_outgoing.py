@@ -2,11 +2,12 @@
 
 import asyncio
 import gzip
+import itertools
 import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,16 +18,30 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
-from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingError, OutgoingLimits
+from maas.shared.infrastructure.outgoing import (
+    GuardedResolver,
+    OutgoingAnswer,
+    OutgoingClient,
+    OutgoingError,
+    OutgoingLimits,
+    _believing,
+)
 from maas.shared.infrastructure.outgoing_names import OwnThreadsResolver
-from maas.shared.infrastructure.outgoing_targets import Targets
+from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
+from maas.shared.infrastructure.settings import OutgoingSettings
 from tests.smtp_server import Certificate
+from tests.upstream.certificates import Authority, Variant
+from tests.upstream.desk import Desk
+from tests.upstream.scripts import Script
+from tests.upstream.server import Upstream
+from tests.upstream.server import serving as upstream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 LIMITS = OutgoingLimits(total=timedelta(seconds=30), max_bytes=100_000)
 HURRIED = OutgoingLimits(
     connect=timedelta(milliseconds=200),
+    first_byte=timedelta(milliseconds=200),
     idle=timedelta(milliseconds=200),
     total=timedelta(seconds=30),
     max_bytes=100_000,
@@ -195,6 +210,49 @@ class TestAnswers:
 
         assert answer.status == 200
 
+    async def test_passwords_of_the_environment_are_not_sent(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login me password secret\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        seen: list[str | None] = []
+
+        async def note(request: web.Request) -> web.Response:
+            seen.append(request.headers.get("Authorization"))
+            return web.Response()
+
+        async with serving(note) as port, calling(port) as client:
+            await client.send("GET", f"http://127.0.0.1:{port}/", limits=LIMITS)
+
+        assert seen == [None]
+
+    @pytest.mark.parametrize("name", ["Host", "hOST", "Content-Length", "Transfer-Encoding"])
+    async def test_headers_that_are_the_clients_own_are_not_the_callers(self, name: str) -> None:
+        async with serving(greet) as port, calling(port) as client:
+            call = client.send(
+                "GET", f"http://127.0.0.1:{port}/", limits=LIMITS, headers={name: "inner.test"}
+            )
+
+            assert await fault_of(call) == "protocol"
+
+    @pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nX-Other: b", "a\0b"])
+    async def test_a_header_stays_one_header(self, value: str) -> None:
+        seen: list[list[str]] = []
+
+        async def note(request: web.Request) -> web.Response:
+            seen.append(list(request.headers))
+            return web.Response()
+
+        async with serving(note) as port, calling(port) as client:
+            call = client.send(
+                "GET", f"http://127.0.0.1:{port}/", limits=LIMITS, headers={"X-One": value}
+            )
+
+            assert await fault_of(call) == "protocol"
+
+        assert seen == []
+
 
 class TestFaults:
     async def test_nobody_listens(self) -> None:
@@ -217,6 +275,72 @@ class TestFaults:
 
             assert await fault_of(call) == "timeout"
             never.set()
+
+    async def test_a_head_that_drips_is_given_up(self) -> None:
+        drops = itertools.chain(b"HTTP/1.1 200 OK\r\n", itertools.cycle(b"x-more: 1\r\n"))
+
+        has_ended = asyncio.Event()
+
+        async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                for drop in drops:
+                    writer.write(bytes([drop]))
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+            writer.close()
+            has_ended.set()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        async with server:
+            port = int(server.sockets[0].getsockname()[1])
+            async with calling(port) as client:
+                call = client.send("GET", f"http://127.0.0.1:{port}/", limits=HURRIED)
+
+                assert await fault_of(call) == "timeout"
+            await has_ended.wait()
+
+    async def test_who_thinks_for_long_may_be_quick_to_speak(self) -> None:
+        """The first byte has a patience of its own, longer than that between two pieces."""
+        desk = Desk()
+        desk.scripts.put("slow", Script(head_delay=0.4))
+        patient = OutgoingLimits(idle=timedelta(seconds=0.2), max_bytes=100_000)
+        async with upstream(Upstream(desk)) as port, calling(port) as client:
+            url = f"http://127.0.0.1:{port}/as/slow/v1/models"
+            answer = await client.send("GET", url, limits=patient)
+
+        assert answer.status == 200
+
+    async def test_who_stalls_in_the_middle_is_given_up(self) -> None:
+        limits = OutgoingLimits(idle=timedelta(seconds=0.2), max_bytes=100_000)
+        async with upstream(Upstream()) as port, calling(port) as client:
+            url = f"http://127.0.0.1:{port}/as/stalls/v1/models"
+
+            assert await fault_of(client.send("GET", url, limits=limits)) == "timeout"
+
+    @pytest.mark.parametrize(
+        ("name", "faults"),
+        [
+            ("hangs-up", {"protocol"}),
+            ("resets", {"protocol", "connect"}),
+            ("breaks-off", {"protocol"}),
+            ("breaks-off-by-reset", {"protocol", "connect"}),
+            ("speaks-no-http", {"protocol"}),
+            ("says-too-much", {"too-large"}),
+        ],
+    )
+    async def test_what_an_upstream_can_do(self, name: str, faults: set[str]) -> None:
+        async with upstream(Upstream()) as port, calling(port) as client:
+            url = f"http://127.0.0.1:{port}/as/{name}/v1/models"
+
+            assert await fault_of(client.send("GET", url, limits=LIMITS)) in faults
+
+    async def test_a_redirect_inwards_is_shown_and_not_gone(self) -> None:
+        async with upstream(Upstream()) as port, calling(port) as client:
+            url = f"http://127.0.0.1:{port}/as/redirects-inwards/v1/models"
+            answer = await client.send("GET", url, limits=LIMITS)
+
+        assert answer.status == 307
+        assert "169.254.169.254" in answer.headers["location"]
 
     async def test_the_body_never_ends(self) -> None:
         never = asyncio.Event()
@@ -264,6 +388,63 @@ class TestFaults:
             assert await fault_of(call) in {"tls", "connect", "protocol"}
 
 
+class TestCertificates:
+    """A name leads to a server with each kind of certificate."""
+
+    async def call(self, variant: Variant, folder: Path, *, knows: bool = True) -> OutgoingAnswer:
+        authority, desk = Authority.make(), Desk()
+        ca_file = authority.write(folder / "ca.pem") if knows else None
+        async with upstream(Upstream(desk), tls=authority.context(variant)) as port:
+            targets = Targets(private=frozenset({f"supplier.test:{port}"}))
+            names = Names([["127.0.0.1"]])
+            async with calling(targets=targets, resolver=names, ca_file=ca_file) as client:
+                url = f"https://supplier.test:{port}/v1/models"
+                try:
+                    return await client.send("GET", url, limits=LIMITS)
+                finally:
+                    assert len(desk.ledger.calls) == (knows and variant == "good")
+
+    async def test_of_the_companys_own_authority_are_believed(self, tmp_path: Path) -> None:
+        assert (await self.call("good", tmp_path)).status == 200
+
+    async def test_of_it_are_refused_where_it_is_not_known(self, tmp_path: Path) -> None:
+        assert await fault_of(self.call("good", tmp_path, knows=False)) == "tls"
+
+    @pytest.mark.parametrize(
+        ("variant", "reason"),
+        [
+            ("unknown", "unable to get local issuer"),
+            ("expired", "has expired"),
+            ("wrong-host", "Hostname mismatch"),
+        ],
+    )
+    async def test_of_others_are_refused_and_why(
+        self, variant: Variant, reason: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(OutgoingError, match=reason) as raised:
+            await self.call(variant, tmp_path)
+
+        assert raised.value.fault == "tls"
+
+    def test_the_systems_own_are_believed_beside_them(self, tmp_path: Path) -> None:
+        ca_file = Authority.make().write(tmp_path / "ca.pem")
+
+        believed = _believing(ca_file).cert_store_stats()["x509_ca"]
+
+        assert believed == ssl.create_default_context().cert_store_stats()["x509_ca"] + 1
+
+    @pytest.mark.parametrize("content", [None, "", "no certificate"])
+    def test_a_file_that_holds_none_is_told_at_start(
+        self, content: str | None, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "ca.pem"
+        if content is not None:
+            path.write_text(content)
+
+        with pytest.raises(ValueError, match="PEM"):
+            OutgoingSettings(ca_file=path)
+
+
 class TestNames:
     """The server listens where the name leads: what is refused did not reach it."""
 
@@ -300,6 +481,56 @@ class TestNames:
 
         assert (faults, reached) == (["refused-target"] * 3, 0)
         assert names.asked == ["example.com"] * 3
+
+    @pytest.mark.parametrize("inside", ["10.0.0.5", "::ffff:10.0.0.5", "fd00:ec2::254"])
+    async def test_one_that_was_public_at_first_is_refused_when_it_turns(self, inside: str) -> None:
+        """What is rebound between two connections, as the check and the call might be."""
+        names = Names([["1.1.1.1"], [inside], ["1.1.1.1", inside]])
+        resolver = GuardedResolver(Targets(), names)
+
+        assert [each["host"] for each in await resolver.resolve("a.test", 443)] == ["1.1.1.1"]
+        for _ in range(2):
+            with pytest.raises(RefusedTargetError):
+                await resolver.resolve("a.test", 443)
+
+    async def test_one_that_stands_for_another_inside_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The system's resolver follows a CNAME: where it ends is what counts."""
+        asked: list[str] = []
+
+        def follow(host: str, port: int, **_: Any) -> Any:
+            asked.append(host)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            return [(*kind, "inner.corp.test", ("10.0.0.5", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", follow)
+        async with calling(targets=Targets()) as client:
+            call = client.send("GET", "https://models.test/v1", limits=LIMITS)
+
+            assert await fault_of(call) == "refused-target"
+
+        assert asked == ["models.test"]
+
+    async def test_a_public_one_is_no_way_to_a_private_port(self) -> None:
+        """The operator's list opens a name with its port, and neither without the other."""
+        names = Names([["127.0.0.1"]])
+        async with serving(greet) as port:
+            targets = Targets(
+                private=frozenset({f"inner.test:{port}"}), ports=frozenset({port, 443})
+            )
+            async with calling(targets=targets, resolver=names) as client:
+                for url in (
+                    f"https://other.test:{port}/",
+                    "https://inner.test/",
+                    f"https://inner.test.:{port}/",
+                    f"https://x.inner.test:{port}/",
+                ):
+                    assert await fault_of(client.send("GET", url, limits=LIMITS)) == (
+                        "refused-target"
+                    )
+
+        assert len(names.asked) == 4
 
     async def test_one_that_is_not_there_is_told(self) -> None:
         assert await self.call(Names([[]])) == (["dns"], 0)

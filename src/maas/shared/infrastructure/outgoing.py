@@ -5,6 +5,7 @@ stands; a name is resolved once, every address it has is checked, and one of tho
 Only targets of the operator's list, each an exact `host:port`, may lie anywhere and speak http.
 """
 
+import asyncio
 import socket
 import ssl
 import time
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import aiohttp
@@ -30,6 +32,20 @@ CHUNK_BYTES: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 100
 MAX_CONNECTIONS_A_HOST: Final = 20
 
+_OWN_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
 
 class OutgoingError(Exception):
     """The call did not come to an answer; the message is fit for whoever chose the address."""
@@ -42,9 +58,14 @@ class OutgoingError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingLimits:
-    """How long each phase may take, and how much may come; `total` covers the body as well."""
+    """How long each phase may take, and how much may come; `total` covers the body as well.
+
+    `first_byte` is from the connection until the whole head is there, `idle` between two pieces of
+    the body.
+    """
 
     connect: timedelta = timedelta(seconds=5)
+    first_byte: timedelta = timedelta(seconds=60)
     idle: timedelta = timedelta(seconds=60)
     total: timedelta | None = None
     max_bytes: int
@@ -64,9 +85,9 @@ class OutgoingResponse:
     Bytes are as they were sent: nothing is decompressed, and nothing compressed was asked for.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, *, max_bytes: int) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, limits: OutgoingLimits) -> None:
         self._response = response
-        self._max_bytes = max_bytes
+        self._limits = limits
 
     @property
     def status(self) -> int:
@@ -82,26 +103,36 @@ class OutgoingResponse:
         Raises:
             OutgoingError: it is larger than the limit, too slow, or breaks off.
         """
-        read = 0
+        read, most = 0, self._limits.max_bytes
+        while chunk := await self._read_on():
+            read += len(chunk)
+            if read > most:
+                raise OutgoingError("too-large", f"The answer is longer than {most} bytes.")
+            yield chunk
+
+    async def _read_on(self) -> bytes:
         with _explained():
-            async for chunk in self._response.content.iter_chunked(CHUNK_BYTES):
-                read += len(chunk)
-                if read > self._max_bytes:
-                    raise OutgoingError(
-                        "too-large", f"The answer is longer than {self._max_bytes} bytes."
-                    )
-                yield chunk
+            async with asyncio.timeout(self._limits.idle.total_seconds()):
+                return await self._response.content.read(CHUNK_BYTES)
 
 
 class OutgoingClient:
     """One session for all calls of a process, opened when first needed: `close()` it.
 
-    Cookies are not kept, the environment's proxies not used, and redirects not followed: what a
-    redirect names has not been checked.
+    Cookies are not kept, the environment's proxies and passwords not used, and redirects not
+    followed: what a redirect names has not been checked.
     """
 
-    def __init__(self, targets: Targets, *, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        *,
+        ca_file: Path | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """Prepare; certificates of `ca_file` are believed beside those the system believes."""
         self._targets = targets
+        self._tls = True if ca_file is None else _believing(ca_file)
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
 
@@ -127,16 +158,19 @@ class OutgoingClient:
         """
         with _explained():
             target = self._targets.check(url)
-            response = await self._get_session().request(
-                method,
-                target,
-                data=body,
-                headers={**(headers or {}), "Accept-Encoding": "identity"},
-                allow_redirects=False,
-                timeout=_timeout(limits),
-            )
+            _check_headers(headers or {})
+            # aiohttp's own clock starts anew with each byte, so a head could drip for ever.
+            async with asyncio.timeout((limits.connect + limits.first_byte).total_seconds()):
+                response = await self._get_session().request(
+                    method,
+                    target,
+                    data=body,
+                    headers={**(headers or {}), "Accept-Encoding": "identity"},
+                    allow_redirects=False,
+                    timeout=_timeout(limits),
+                )
         try:
-            yield OutgoingResponse(response, max_bytes=limits.max_bytes)
+            yield OutgoingResponse(response, limits)
         finally:
             # What was not read is not waited for.
             response.close()
@@ -169,6 +203,7 @@ class OutgoingClient:
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 resolver=GuardedResolver(self._targets, self._resolver or OwnThreadsResolver()),
+                ssl=self._tls,
                 # An address is good for the connection it was checked for.
                 use_dns_cache=False,
                 limit=MAX_CONNECTIONS,
@@ -209,13 +244,31 @@ class GuardedResolver(AbstractResolver):
         await self._resolver.close()
 
 
+def _believing(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca_file)
+    return context
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse those that would say another host or another length than is connected to and sent.
+
+    Raises:
+        ValueError: one of them is the client's own.
+    """
+    for name in headers:
+        if name.lower() in _OWN_HEADERS:
+            message = f"The client sets {name} itself."
+            raise ValueError(message)
+
+
 def _timeout(limits: OutgoingLimits) -> aiohttp.ClientTimeout:
     connect = limits.connect.total_seconds()
     return aiohttp.ClientTimeout(
         total=None if limits.total is None else limits.total.total_seconds(),
         connect=connect,
         sock_connect=connect,
-        sock_read=limits.idle.total_seconds(),
+        sock_read=max(limits.first_byte, limits.idle).total_seconds(),
     )
 
 

@@ -19,7 +19,23 @@ HTTPS: Final = frozenset({443})
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _TEREDO: Final = ipaddress.IPv6Network("2001::/32")
-_RELAYS: Final = ipaddress.IPv4Network("192.88.99.0/24")
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        # Those of RFC 6890 that Python's own table calls global, or did in some releases. In the
+        # first, one cloud has its metadata.
+        "192.0.0.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.175.48.0/24",
+        "2001::/23",
+        "2620:4f:8000::/48",
+        "3fff::/20",
+        # A public address that leads a machine to its own host in another cloud.
+        "168.63.129.16/32",
+    )
+)
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 _LOW_32: Final = 0xFFFF_FFFF
 
@@ -28,6 +44,7 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(?:^|\.)(?:\d+|0[xX][0-9a-fA-F]*)\.?$")
 _ODD: Final = re.compile(r'[^\x21-\x7e]|[\\<>"^`{|}]')
 _SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
 _USER: Final = re.compile(r"[^:]*://[^/?#]*@")
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _NAME: Final = re.compile(
     r"(?=.{1,253}\.?$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62})*\.?"
 )
@@ -136,10 +153,18 @@ def _check_text(text: str) -> None:
         (_SCHEME.match(text) is None, "A URL begins with https://."),
         ("#" in text, "Leave out the part from # on: it is never sent."),
         (_USER.match(text) is not None, "Leave user name and password out of the URL."),
+        (not _has_plain_port(text), "Write the port as a plain number."),
     )
     for is_refused, message in refusals:
         if is_refused:
             raise RefusedTargetError(message)
+
+
+def _has_plain_port(text: str) -> bool:
+    """Tell whether the port is none, or digits as they are always written."""
+    authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
+    _, colon, port = authority.rpartition(":")
+    return not colon or "]" in port or _PORT.fullmatch(port) is not None
 
 
 def _check_host(host: str) -> None:
@@ -163,9 +188,10 @@ def _literal(host: str) -> Address | None:
 
 def is_public(address: Address) -> bool:
     """Tell whether an address, and every IPv4 address it wraps, can be reached by everybody."""
+    if any(address in network for network in _SPECIAL):
+        return False
     if isinstance(address, IPv4Address):
-        is_odd = address.is_multicast or address.is_reserved or address in _RELAYS
-        return address.is_global and not is_odd
+        return address.is_global and not (address.is_multicast or address.is_reserved)
     if address.scope_id is not None:
         return False
     # Outside of these no address is public; mapped and compatible ones are written otherwise.

@@ -1,6 +1,7 @@
 """Every setting, read once at start, frozen, and checked with messages that name the variable."""
 
 import ipaddress
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +176,19 @@ class OutgoingSettings(Section):
     allowed_private_targets: CommaList = ()
     allowed_webhook_targets: CommaList = ()
     allowed_ports: CommaList = ()
+    ca_file: Path | None = None
+
+    @field_validator("ca_file")
+    @classmethod
+    def _holds_certificates(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except (OSError, ssl.SSLError) as exc:
+            message = "use a readable file with certificates in PEM form"
+            raise ValueError(message) from exc
+        return value
 
     @field_validator("allowed_private_targets", "allowed_webhook_targets")
     @classmethod
