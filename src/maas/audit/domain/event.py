@@ -26,6 +26,11 @@ MAX_USER_AGENT_CHARS = 512
 
 Json: TypeAlias = "str | int | bool | Sequence[Json] | Mapping[str, Json] | None"
 
+# Made once: `json.dumps` would make one for each call.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
 
 class NotCanonicalError(TypeError):
     """A change holds a value whose text is not canonical, such as a float: a bug of its writer."""
@@ -33,9 +38,7 @@ class NotCanonicalError(TypeError):
 
 def canonical(value: Mapping[str, Json] | Sequence[Json]) -> bytes:
     """Spell JSON in exactly one way: sorted keys (by code point), no spaces, UTF-8."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def clean(text: str, limit: int = MAX_TEXT_CHARS) -> str:

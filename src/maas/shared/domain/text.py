@@ -8,4 +8,6 @@ _INVISIBLE = {"Cc", "Cs", "Cf", "Zl", "Zp"}
 
 def has_invisible(text: str) -> bool:
     """Tell whether a character of the text cannot be seen on a line."""
+    if text.isascii():
+        return not text.isprintable()
     return any(unicodedata.category(char) in _INVISIBLE for char in text)

