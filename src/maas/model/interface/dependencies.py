@@ -17,8 +17,13 @@ from maas.model.public import ModelId
 from maas.shared.domain.errors import may_refuse
 
 
-async def _models(request: Request) -> ModelService:
+def models_of(request: Request) -> ModelService:
+    """Hand the service to a route too hot for a dependency."""
     return cast("ModelService", request.scope["state"]["models"])
+
+
+async def _models(request: Request) -> ModelService:
+    return models_of(request)
 
 
 async def _versions(request: Request) -> VersionService:

@@ -18,7 +18,7 @@ from maas.model.domain.model import (
     TooManyTagsError,
 )
 from maas.model.interface.answers import API, created_with_etag
-from maas.model.interface.dependencies import ModelIdPath, Models, TagPath, queries_of
+from maas.model.interface.dependencies import ModelIdPath, Models, TagPath, models_of, queries_of
 from maas.model.interface.schemas import ModelCreate, ModelRead, ModelUpdate
 from maas.model.public import ModelId
 from maas.shared.domain.errors import may_refuse
@@ -52,9 +52,7 @@ def _render(model: ModelDetails, response: Response) -> ModelRead:
 @audited("model.created")
 @idempotent(created_with_etag(ModelRead, location=_location))
 @may_refuse(ModelNameTakenError)
-async def create_model(
-    body: ModelCreate, caller: Caller, models: Models, response: Response
-) -> ModelRead:
+async def create_model(body: ModelCreate, request: Request, response: Response) -> ModelRead:
     new = NewModel(
         name=body.name,
         framework=body.framework,
@@ -66,7 +64,7 @@ async def create_model(
         tags=body.tags,
         metadata=body.metadata,
     )
-    model = await models.register(caller, new)
+    model = await models_of(request).register(known_caller(), new)
     response.headers["Location"] = _location(model)
     return _render(model, response)
 
