@@ -1,4 +1,4 @@
-"""An upload remembers what its sender may write to."""
+"""Nothing: what a sender may do is asked when the upload becomes a file, by the payer it has."""
 
 revision = "0026_upload_rights"
 down_revision = "0025_registry_counts"

@@ -85,6 +85,7 @@ SQL_BY_HAND: Final = {
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",
     "model/infrastructure/bookings.py": "in the unit of work; and the task above",
     "model/infrastructure/collection.py": "model.purged",
+    "model/infrastructure/repositories.py": "in the unit of work",
     "model/infrastructure/upload_journal.py": "how far uploads came; their files leave events",
     "shared/infrastructure/idempotency.py": "in the unit of work of its request; the purge",
     "shared/infrastructure/roles.py": "roles of a server, before there is a trail",
