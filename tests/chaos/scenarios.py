@@ -512,7 +512,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "C32": "tests/integration/audit/test_tampering.py",
     "C33": "tests/migrations; with live traffic and a million rows it comes with `maas backup`",
     "C34": "comes with `maas backup`",
-    "C35": "tests/unit/user/test_tokens.py for tokens; sealed credentials come with suppliers",
+    "C35": "tests/unit/user/test_tokens.py for tokens; the acceptance run for sealed secrets",
     "C36": "the acceptance run fills the disk of files, tests/unit/audit/test_spool.py its spool's",
     "C37": "comes with the guarded outgoing client",
     "C39": "an out-of-memory kill is SIGKILL, which is C01",

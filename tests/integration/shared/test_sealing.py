@@ -109,10 +109,8 @@ class Vault:
 
 
 @pytest.fixture
-async def vault(settings: Settings, superuser: Superuser, tmp_path: Path) -> AsyncIterator[Vault]:
-    yield Vault(settings=settings.model_copy(update={"data_dir": tmp_path}), superuser=superuser)
-    # No tenant has them, so that nobody else takes them away.
-    await superuser.execute("TRUNCATE sealing_retired_keys, sealing_faults")
+def vault(settings: Settings, superuser: Superuser, tmp_path: Path) -> Vault:
+    return Vault(settings=settings.model_copy(update={"data_dir": tmp_path}), superuser=superuser)
 
 
 @pytest.fixture

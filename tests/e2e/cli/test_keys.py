@@ -1,0 +1,87 @@
+"""`maas keys`, as an operator types it: a key is added, rotated to, listed, retired, refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from maas.cli import app
+from maas.shared.infrastructure.sealing_keys import KEY_FILE_NAME
+from maas.shared.infrastructure.sealing_ring import RingKey
+from tests.conftest import TEST_SECRET
+
+Maas: TypeAlias = Callable[..., Result]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60), pytest.mark.usefixtures("clean")]
+
+DERIVED = RingKey.derived(TEST_SECRET).id.hex()
+
+
+@pytest.fixture
+def maas(
+    settings_of_worker: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Maas:
+    """Run `maas keys` in this process: six commands take a second, and not ten."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in settings_of_worker.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*words: str, **given: str) -> Result:
+        return CliRunner().invoke(app, ["keys", *words], env={"COLUMNS": "200", **given})
+
+    return run
+
+
+def test_from_the_derived_key_to_one_of_its_own(
+    maas: Maas, settings_of_worker: dict[str, str]
+) -> None:
+    added, rotated = maas("add"), maas("rotate")
+    retired, listed = maas("retire", DERIVED), maas("ls", "--json")
+    shown = maas("ls")
+
+    file = Path(settings_of_worker["MAAS_DATA_DIR"]) / KEY_FILE_NAME
+    key = json.loads(file.read_text())["keys"][0]
+    keys = json.loads(listed.stdout)["keys"]
+    assert [run.exit_code for run in (added, rotated, retired, listed, shown)] == [0] * 5
+    assert [(each["id"], each["state"], each["values"]) for each in keys] == [
+        (key["id"], "current", 0),
+        (DERIVED, "retired", 0),
+    ]
+    assert str(file) in added.stdout.replace("\n", "")
+    assert "MAAS_SECRET_KEY" in retired.stdout
+    assert not any(key["key"] in run.output for run in (added, rotated, retired, listed, shown))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rotate",), "maas keys add"),
+        (("retire", DERIVED), "before the current one"),
+        (("retire", "nonsense"), "16 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(
+    maas: Maas, words: tuple[str, ...], said: str
+) -> None:
+    refused = maas(*words)
+
+    assert refused.exit_code in {1, 2}
+    assert said in refused.stderr
+
+
+def test_keys_in_the_environment_are_changed_there(maas: Maas) -> None:
+    refused = maas("add", MAAS_SEALING__KEYS="A" * 43)
+
+    assert (refused.exit_code, "MAAS_SEALING__KEYS" in refused.stderr) == (1, True)
+
+
+def test_without_a_database_nothing_is_changed(
+    maas: Maas, settings_of_worker: dict[str, str]
+) -> None:
+    refused = maas("add", MAAS_DATABASE__SYSTEM_URL="postgresql://nobody@127.0.0.1:1/none")
+
+    assert refused.exit_code == 1
+    assert not (Path(settings_of_worker["MAAS_DATA_DIR"]) / KEY_FILE_NAME).exists()
