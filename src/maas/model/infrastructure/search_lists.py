@@ -25,12 +25,15 @@ from maas.shared.domain.page import Position
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import PooledConnection
 
-# One statement tells whether there are too many, and else gives those that fit, in order.
+# One statement tells whether there are too many, and else gives those that fit, in order. Each is
+# looked up by its id, which `OFFSET` holds to: wherever few rows are expected to fit, PostgreSQL
+# would go through all of those instead, and through the candidates for each.
 _PICK: Final = """
     WITH c AS MATERIALIZED ({source}), few AS (SELECT count(*) <= {most} AS are_few FROM c)
     SELECT few.are_few, found.id, found.at FROM few LEFT JOIN LATERAL (
-        SELECT k.id, k.at FROM ({keys}) k JOIN {table} ON {row}.{row_id} = k.id
-        WHERE few.are_few AND {conditions}
+        SELECT k.id, k.at FROM ({keys}) k CROSS JOIN LATERAL (
+            SELECT FROM {table} WHERE {row}.{row_id} = k.id AND {conditions} OFFSET 0) fitting
+        WHERE few.are_few
         ORDER BY k.at {direction}, k.id {direction} LIMIT {limit}) found ON true
 """
 _OWN_KEYS: Final = "SELECT c.id, c.at FROM c"

@@ -204,7 +204,8 @@ class ModelList(SearchedList):
             of_version = joined(said_of_version(self._wanted, arguments))
             texts.append(
                 "EXISTS (SELECT FROM version_search s WHERE s.model_id = m.id"
-                f" AND s.tenant_id = m.tenant_id AND {of_version})"
+                " AND s.tenant_id = m.tenant_id AND s.model_created_at = m.created_at"
+                f" AND {of_version})"
             )
         return texts
 
