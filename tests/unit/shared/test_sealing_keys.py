@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError, key_id_of
 from maas.shared.infrastructure.sealing_key_file import (
@@ -16,7 +17,12 @@ from maas.shared.infrastructure.sealing_key_file import (
     changing_key_file,
     read_key_file,
 )
-from maas.shared.infrastructure.sealing_keys import GRACE_SECONDS, FileKeys, build_sealer
+from maas.shared.infrastructure.sealing_keys import (
+    GRACE_SECONDS,
+    RETRY_SECONDS,
+    FileKeys,
+    build_sealer,
+)
 from maas.shared.infrastructure.sealing_ring import RingKey, UnfitRingError
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
 
@@ -39,6 +45,17 @@ class UpsideDown:
     def unwrap(self, wrapped: bytes) -> bytes:
         self.asked += 1
         return wrapped[::-1]
+
+
+class Moody(UpsideDown):
+    is_away = False
+
+    @override
+    def unwrap(self, wrapped: bytes) -> bytes:
+        plain = super().unwrap(wrapped)
+        if self.is_away:
+            raise ConnectionError
+        return plain
 
 
 def open_upside_down() -> UpsideDown:
@@ -275,6 +292,23 @@ class TestKms:
 
         with pytest.raises(UnfitRingError, match="MAAS_SEALING__KMS"):
             FileKeys(path, derived=[DERIVED])
+
+    def test_one_that_is_away_is_asked_again_after_a_while(self, path: Path) -> None:
+        now, kms = [0.0], Moody()
+        add(path, ONE, secret=kms.wrap(ONE.secret))
+        rotate(path)
+        keys = FileKeys(path, derived=[DERIVED], kms=kms, monotonic=lambda: now[0])
+        kms.is_away = True
+        add(path, TWO, secret=kms.wrap(TWO.secret))
+        rotate(path)
+
+        while_away = [keys.ring().current for _ in range(3)]
+        asked, kms.is_away = kms.asked, False
+        too_soon = keys.ring().current
+        now[0] += RETRY_SECONDS
+
+        assert (while_away, asked, too_soon) == ([ONE] * 3, 2, ONE)
+        assert keys.ring().current == TWO
 
 
 class TestSettings:

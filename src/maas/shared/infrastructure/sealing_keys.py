@@ -35,6 +35,9 @@ from maas.shared.infrastructure.settings import (
 
 KEY_FILE_NAME: Final = "sealing-keys.json"
 SOURCES_KEPT: Final = 8
+RETRY_SECONDS: Final = 5.0
+"""So long after a failure the file, and the KMS, are left alone."""
+
 GRACE_SECONDS: Final = 60.0
 """So long a key that was taken out still opens what was read a moment before."""
 
@@ -71,13 +74,13 @@ class FileKeys:
         self._monotonic = monotonic
         self._unwrapped: dict[bytes, RingKey] = {}
         self._leaving: dict[RingKey, float] = {}
+        self._retry_at = 0.0
         self._seen = self._stamp()
         self._ring = self._read()
 
     def ring(self) -> KeyRing:
-        if self._stamp() != self._seen or self._has_left():
-            return self.read_again()
-        return self._ring
+        is_another = self._stamp() != self._seen and self._monotonic() >= self._retry_at
+        return self.read_again() if is_another or self._has_left() else self._ring
 
     def read_again(self) -> KeyRing:
         # Looked at before it is read: a change in between is seen the next time.
@@ -85,9 +88,10 @@ class FileKeys:
         try:
             self._ring = self._read()
         except Exception as exc:  # noqa: BLE001  a KMS raises what it likes, and serving goes on
-            if seen != self._seen:
-                log.error("sealing_keys_not_read", path=str(self._path), error=type(exc).__name__)  # noqa: TRY400  a traceback could show keys
-        self._seen = seen
+            self._retry_at = self._monotonic() + RETRY_SECONDS
+            log.error("sealing_keys_not_read", path=str(self._path), error=type(exc).__name__)  # noqa: TRY400  a traceback could show keys
+        else:
+            self._seen = seen
         return self._ring
 
     def _has_left(self) -> bool:
