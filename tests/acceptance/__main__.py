@@ -28,6 +28,7 @@ from tests.acceptance import (
     planted,
     registry,
     revocation,
+    sealing,
     speed,
     starting,
     suites,
@@ -72,6 +73,11 @@ CHECKS = [
         name="kill -9 of Valkey",
         promise="the same",
         run=faults.valkey_is_killed,
+    ),
+    Check(
+        name="key rotation under traffic",
+        promise="no error while sealing keys change, no row left under an old one, no swap opens",
+        run=sealing.rotation_under_traffic,
     ),
     Check(
         name="revocation",
