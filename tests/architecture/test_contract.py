@@ -111,6 +111,13 @@ DELETE /providers/{provider_id}/credential
 GET /providers/{provider_id}/grants
 PUT /providers/{provider_id}/grants/{tenant_id}
 DELETE /providers/{provider_id}/grants/{tenant_id}
+GET /providers/{provider_id}/models
+POST /providers/{provider_id}/models
+GET /providers/{provider_id}/models/{model_id}
+PUT /providers/{provider_id}/models/{model_id}
+DELETE /providers/{provider_id}/models/{model_id}
+GET /providers/{provider_id}/models/{model_id}/prices
+POST /providers/{provider_id}/models/{model_id}/prices
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}

@@ -27,6 +27,8 @@ MANAGE_MODELS = "model:manage"
 """Held by who sees the tenant's private models, and decides for their owners who sees them."""
 
 ProviderId = NewType("ProviderId", UUID)
+ProviderModelId = NewType("ProviderModelId", UUID)
+PriceId = NewType("PriceId", UUID)
 
 ProviderKind: TypeAlias = Literal[
     "openai",
@@ -45,6 +47,9 @@ ProviderKind: TypeAlias = Literal[
 """Whose API a supplier speaks."""
 
 ProviderStatus: TypeAlias = Literal["active", "disabled"]
+
+Capability: TypeAlias = Literal["chat", "completions", "embeddings"]
+"""What a supplier's model can be asked for, by the names of OpenAI's routes."""
 
 Protocol: TypeAlias = Literal["openai", "anthropic"]
 """The wire format of a supplier's calls."""

@@ -16,6 +16,7 @@ from maas.model.application.files import FileService
 from maas.model.application.ingestion import FileIngestion
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
+from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_ports import ProviderUnitOfWork
 from maas.model.application.providers import ProviderService
 from maas.model.application.settings import ModelSettingsService
@@ -32,6 +33,7 @@ from maas.model.infrastructure.artifacts import (
 from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
 from maas.model.infrastructure.provider_credentials import SealedCredentials
+from maas.model.infrastructure.provider_model_queries import PostgresProviderModelQueries
 from maas.model.infrastructure.provider_queries import PostgresProviderQueries
 from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
 from maas.model.infrastructure.provider_targets import SupplierTargets
@@ -253,7 +255,12 @@ def build_providers(
         seals=SealedCredentials(sealer),
         clock=clock,
     )
-    return {"providers": providers, "provider_queries": PostgresProviderQueries(database)}
+    return {
+        "providers": providers,
+        "provider_queries": PostgresProviderQueries(database),
+        "provider_models": ProviderModelService(unit_of_work=unit_of_work, clock=clock),
+        "provider_model_queries": PostgresProviderModelQueries(database),
+    }
 
 
 async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> Collected | None:

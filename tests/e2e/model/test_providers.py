@@ -8,7 +8,6 @@ from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.settings import Settings
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import Flush, MakePerson, Person
-from tests.factories.accounts import PASSWORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -30,17 +29,6 @@ EVERY_ROW = """
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(outgoing={"allowed_private_targets": (LISTED,)})
-
-
-@pytest.fixture
-async def operator(make_person: MakePerson) -> Person:
-    return await make_person("olga", roles=("admin", "platform_admin"))
-
-
-@pytest.fixture
-async def otto(make_person: MakePerson) -> Person:
-    """Who will administer another tenant."""
-    return await make_person("otto")
 
 
 async def make(api: httpx.AsyncClient, **body: str | None) -> httpx.Response:
@@ -162,24 +150,6 @@ async def test_only_the_operator_connects_what_lies_inside(
     assert [each.json()["code"] for each in refused] == ["provider-of-operator"] * 4
     assert renamed.json()["name"] == "Mine"
     assert (await api.get(path)).json()["reach"] == "private"
-
-
-@pytest.fixture
-async def other(
-    operator: Person, otto: Person, api: httpx.AsyncClient
-) -> tuple[str, dict[str, str]]:
-    """Another tenant: its id, and the headers of its administrator."""
-    users = (await api.get("admin/users", params={"q": otto.username})).json()["items"]
-    tenant = await api.post(
-        "admin/tenants",
-        json={"slug": "other", "name": "Other", "admin_id": users[0]["id"]},
-        headers=operator.headers,
-    )
-    login = await api.post(
-        "auth/login",
-        json={"username": otto.username, "password": PASSWORD, "tenant": "other"},
-    )
-    return tenant.json()["id"], {"Authorization": f"Bearer {login.json()['access_token']}"}
 
 
 async def test_a_granted_supplier_is_seen_without_its_address(

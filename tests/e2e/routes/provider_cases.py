@@ -1,5 +1,7 @@
 """Rows of the routes of suppliers."""
 
+from dataclasses import replace
+
 from maas.shared.domain.ids import new_id
 from tests.e2e.routes.making import Make, plain
 from tests.e2e.routes.world import ANSWERED, API, Case, World
@@ -38,6 +40,31 @@ def on_provider(body: object = None, *, puts: str | None = None, **values: str) 
     return make
 
 
+def on_model(body: object = None) -> Make:
+    """Make a case of a provider's model."""
+
+    async def make(world: World) -> Case:
+        case = await on_provider()(world)
+        path = f"/providers/{case.values['provider_id']}/models"
+        made = await world.made(path, {"name": "gpt-4o-mini"})
+        return replace(
+            case,
+            values={**case.values, "model_id": made["id"]},
+            missing={**case.values, "model_id": str(new_id())},
+            json=body,
+            resource=("provider_model", made["id"]),
+        )
+
+    return make
+
+
+async def create_model(world: World) -> Case:
+    case = await on_provider({"name": "gpt-4o-mini"})(world)
+    return replace(case, resource=("provider_model", ANSWERED))
+
+
+_MODEL = "/providers/{provider_id}/models/{model_id}"
+_PRICE = {"currency": "USD", "input": "2.50", "output": "10"}
 _GRANTEE = str(new_id())
 
 PROVIDER_ROWS: dict[str, Make] = {
@@ -54,4 +81,11 @@ PROVIDER_ROWS: dict[str, Make] = {
     "DELETE /providers/{provider_id}/grants/{tenant_id}": on_provider(
         puts=f"grants/{_GRANTEE}", tenant_id=_GRANTEE
     ),
+    "GET /providers/{provider_id}/models": on_provider(),
+    "POST /providers/{provider_id}/models": create_model,
+    f"GET {_MODEL}": on_model(),
+    f"PUT {_MODEL}": on_model({"context_length": 128_000}),
+    f"DELETE {_MODEL}": on_model(),
+    f"GET {_MODEL}/prices": on_model(),
+    f"POST {_MODEL}/prices": on_model(_PRICE),
 }

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from maas.model.domain.provider import ProviderRepository, SupplierKey, Target
+from maas.model.domain.provider_model import ProviderModelRepository
 from maas.model.public import ProviderId, ProviderKind, ProviderStatus, Reach
 from maas.shared.domain.ids import TenantId
 
@@ -12,10 +13,12 @@ from maas.shared.domain.ids import TenantId
 class ProviderUnitOfWork(Protocol):
     """One transaction over suppliers.
 
-    `commit()` turns a lost race for a name into `ProviderNameTakenError`.
+    `commit()` turns a lost race for a name into `ProviderNameTakenError` or
+    `ProviderModelTakenError`. A provider is locked before its models are.
     """
 
     providers: ProviderRepository
+    models: ProviderModelRepository
 
     async def __aenter__(self) -> Self: ...
 

@@ -66,6 +66,28 @@ PROVIDER = AuditedResource(
 )
 """Of a credential no more than whether there is one."""
 
+PROVIDER_MODEL = AuditedResource(
+    "provider_model",
+    frozenset(
+        {
+            "provider_id",
+            "name",
+            "capabilities",
+            "context_length",
+            "max_output_tokens",
+            "status",
+            "price_id",
+            "currency",
+            "input",
+            "output",
+            "cached",
+            "reasoning",
+            "request",
+            "valid_from",
+        }
+    ),
+)
+
 
 def spell(entries: Mapping[str, str | float | bool]) -> list[str]:
     """Write entries one by one, for the trail holds nothing nested and no floats."""

@@ -27,16 +27,18 @@ CASE WHEN p.tenant_id = $1 THEN p.created_by END AS created_by,
 (SELECT c.set_at FROM provider_credentials c WHERE c.provider_id = p.id
     AND c.tenant_id = p.tenant_id AND c.tenant_id = $1) AS credential_set_at
 """
-_SEEN: Final = """
+SEEN: Final = """
 p.deleted_at IS NULL AND (p.tenant_id = $1 OR EXISTS (
     SELECT FROM provider_grants g WHERE g.provider_id = p.id AND g.tenant_id = p.tenant_id
       AND g.grantee_id = $1))
 """
+"""Of providers `p`: those the tenant `$1` may read."""
+
 _WANTED: Final = f"""
-{_SEEN} AND ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
+{SEEN} AND ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
 """
 
-GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM providers p WHERE {_SEEN} AND p.id = $2"  # noqa: S608  no input in it
+GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM providers p WHERE {SEEN} AND p.id = $2"  # noqa: S608  no input in it
 
 LIST_PROVIDERS: Final = f"""
 SELECT {_SHOWN} FROM providers p
@@ -84,7 +86,7 @@ class PostgresProviderQueries:
     ) -> Page[ProviderDetails]:
         scope = (caller.tenant_id, wanted.type, wanted.status)
         async with self._database.tenant(caller.tenant_id) as connection:
-            rows = await connection.fetch(LIST_PROVIDERS, *scope, *_keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_PROVIDERS, *scope, *keyset(page), page.limit + 1)
             total = (
                 await connection.fetchval(COUNT_PROVIDERS, *scope) if page.include_total else None
             )
@@ -98,7 +100,7 @@ class PostgresProviderQueries:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await connection.fetchval(HAS_OWN, *own) is None:
                 raise ProviderNotFoundError
-            rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_GRANTS, *own, *keyset(page), page.limit + 1)
             total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
         grants = [GrantDetails(**row) for row in rows]
         return cut_page(
@@ -122,5 +124,6 @@ class PostgresSupplierAccounts:
         return SupplierAccount(**values, key=key)
 
 
-def _keyset(page: PageRequest) -> tuple[object, object]:
+def keyset(page: PageRequest) -> tuple[object, object]:
+    """Give the two arguments of a page that begins after a row, or at the beginning."""
     return (None, None) if page.after is None else (page.after.at, page.after.id)

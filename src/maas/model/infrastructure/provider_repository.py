@@ -1,5 +1,8 @@
 """Loading and keeping suppliers, and the transaction they are kept in."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from sqlalchemy import delete, exists, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +20,8 @@ from maas.model.domain.provider import (
     ProviderRepository,
     TooManyProviderGrantsError,
 )
+from maas.model.domain.provider_model import ProviderModelRepository, ProviderModelTakenError
+from maas.model.infrastructure.provider_model_repository import SqlProviderModelRepository
 from maas.model.infrastructure.provider_tables import (
     provider_credentials,
     provider_grants,
@@ -24,6 +29,7 @@ from maas.model.infrastructure.provider_tables import (
 )
 from maas.model.public import ProviderId
 from maas.shared.domain.call import current_call
+from maas.shared.domain.errors import ConflictError
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
@@ -147,19 +153,28 @@ class SqlProviderRepository:
             raise ProviderGrantNotFoundError
 
 
+_TAKEN: Final[Mapping[str, type[ConflictError]]] = {
+    "uq_providers_tenant_id_name": ProviderNameTakenError,
+    "uq_provider_models_provider_id_name": ProviderModelTakenError,
+}
+
+
 class SqlProviderUnitOfWork(SqlUnitOfWork):
     providers: ProviderRepository
+    models: ProviderModelRepository
 
     @override
     def _open(self) -> None:
         tenant_id = self._tenant_id or current_call().tenant_id
         self.providers = SqlProviderRepository(self.session, tenant_id)
+        self.models = SqlProviderModelRepository(self.session, tenant_id)
 
     @override
     async def commit(self, result: object = None) -> None:
         try:
             await super().commit(result)
         except IntegrityError as exc:
-            if constraint_of(exc) == "uq_providers_tenant_id_name":
-                raise ProviderNameTakenError from exc
-            raise
+            taken = _TAKEN.get(constraint_of(exc) or "")
+            if taken is None:
+                raise
+            raise taken from exc

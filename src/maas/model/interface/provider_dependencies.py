@@ -5,9 +5,11 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
+from maas.model.application.provider_model_queries import ProviderModelQueries
+from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_queries import ProviderQueries
 from maas.model.application.providers import ProviderService
-from maas.model.public import ProviderId
+from maas.model.public import ProviderId, ProviderModelId
 
 
 async def _providers(request: Request) -> ProviderService:
@@ -18,12 +20,29 @@ async def _provider_queries(request: Request) -> ProviderQueries:
     return cast("ProviderQueries", request.scope["state"]["provider_queries"])
 
 
+async def _provider_models(request: Request) -> ProviderModelService:
+    return cast("ProviderModelService", request.scope["state"]["provider_models"])
+
+
+async def _provider_model_queries(request: Request) -> ProviderModelQueries:
+    return cast("ProviderModelQueries", request.scope["state"]["provider_model_queries"])
+
+
 async def _provider_id(
     provider_id: Annotated[UUID, Path(description="The provider's id.")],
 ) -> ProviderId:
     return ProviderId(provider_id)
 
 
+async def _model_id(
+    model_id: Annotated[UUID, Path(description="The model's id, not its name.")],
+) -> ProviderModelId:
+    return ProviderModelId(model_id)
+
+
 Providers = Annotated[ProviderService, Depends(_providers)]
 ProviderReads = Annotated[ProviderQueries, Depends(_provider_queries)]
 ProviderIdPath = Annotated[ProviderId, Depends(_provider_id)]
+ProviderModels = Annotated[ProviderModelService, Depends(_provider_models)]
+ProviderModelReads = Annotated[ProviderModelQueries, Depends(_provider_model_queries)]
+ProviderModelIdPath = Annotated[ProviderModelId, Depends(_model_id)]

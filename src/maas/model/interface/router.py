@@ -9,6 +9,8 @@ from maas.model.interface import (
     models,
     provider_credentials,
     provider_grants,
+    provider_models,
+    provider_prices,
     providers,
     search,
     settings,
@@ -29,4 +31,6 @@ routers: Final = (
     providers.router,
     provider_credentials.router,
     provider_grants.router,
+    provider_models.router,
+    provider_prices.router,
 )
