@@ -456,6 +456,7 @@ class TestRules:
             "mass-deletion": True,
             "new-admin": True,
             "night-activity": False,
+            "unreadable-secret": True,
         }
         parameters = {item["name"]: item["parameters"] for item in items}
         assert parameters["failed-login-burst"] == {"failures": 5, "minutes": 60}

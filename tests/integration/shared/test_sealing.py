@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from maas.audit.infrastructure.webhooks_sender import PREVIOUS_SECRET, SECRET
+from maas.audit.wiring import watch_trail
 from maas.model.infrastructure.provider_credentials import SEALED as SUPPLIERS_KEY
 from maas.sealed import (
     add_key,
@@ -24,6 +25,7 @@ from maas.sealed import (
     rotate_key,
 )
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
+from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import app_arguments
 from maas.shared.infrastructure.sealing import SecretUnreadableError, key_id_of
 from maas.shared.infrastructure.sealing_key_file import KeyChangeRefusedError, read_key_file
@@ -31,8 +33,9 @@ from maas.shared.infrastructure.sealing_keys import build_sealer, key_file_path
 from maas.shared.infrastructure.sealing_ring import RingKey
 from maas.shared.infrastructure.sealing_upkeep import SealingUpkeep
 from maas.shared.infrastructure.settings import Settings
+from tests.integration.audit.conftest import trail as trail  # noqa: PLC0414  a fixture, reused
+from tests.integration.audit.helpers import Superuser, Trail
 
-Superuser: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 OpenUpkeep: TypeAlias = Callable[[], AbstractAsyncContextManager[SealingUpkeep]]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60), pytest.mark.usefixtures("clean")]
@@ -267,6 +270,24 @@ class TestFaults:
         assert told == {
             (str(DEFAULT_TENANT_ID), str(ours), "failure"),
             (str(OTHER), str(theirs), "failure"),
+        }
+
+    async def test_it_is_an_alert_of_that_tenant(self, vault: Vault, trail: Trail) -> None:
+        [ours], [theirs] = await vault.put(), await vault.put(tenant_id=OTHER)
+        await watch_trail(vault.settings, clock=SystemClock())
+        await vault.swap(ours, theirs)
+        await check_sealed(vault.settings, None, None)
+        await trail.age()
+
+        await trail.flush().run()
+        raised = await watch_trail(vault.settings, clock=SystemClock())
+
+        alerts = await vault.superuser.fetch("SELECT * FROM audit_alerts")
+        told = {(row["tenant_id"], row["rule"], row["subject_id"]) for row in alerts}
+        assert raised == 2
+        assert told == {
+            (DEFAULT_TENANT_ID, "unreadable-secret", str(ours)),
+            (OTHER, "unreadable-secret", str(theirs)),
         }
 
     async def test_a_secret_of_another_column_is_told(self, vault: Vault) -> None:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from maas.audit.domain.rules_clues import (
     LONE,
+    UNREADABLE,
     Clue,
     Subject,
     WatchedEvent,
@@ -35,6 +36,7 @@ RuleName: TypeAlias = Literal[
     "new-admin",
     "mass-deletion",
     "budget-reached",
+    "unreadable-secret",
 ]
 ParameterValue: TypeAlias = int | str | Sequence[str]
 
@@ -114,7 +116,7 @@ class Rule(ABC):
         for name in parameters:
             if name not in known:
                 raise InvalidRuleParameterError(
-                    f"This rule has: {', '.join(sorted(known))}.", parameter=None
+                    f"This rule has: {', '.join(sorted(known)) or 'none'}.", parameter=None
                 )
         values: dict[str, Any] = {**self.parameters, **parameters}
         return type(self)(**values)
@@ -293,6 +295,20 @@ class BudgetReached(Rule):
             yield Clue(Subject(event.resource_kind or LONE, event.resource_id, is_shown=True))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableSecret(Rule):
+    name: ClassVar[RuleName] = "unreadable-secret"
+    description: ClassVar[str] = (
+        "A kept secret, such as a supplier's key or a webhook's own, does not open any more: its "
+        "row or the server's key was changed. Told once, until it was set anew."
+    )
+
+    @override
+    def clues(self, event: WatchedEvent) -> Iterator[Clue]:
+        if event.action == UNREADABLE:
+            yield Clue(Subject(event.resource_kind or LONE, event.resource_id, is_shown=True))
+
+
 RULES: Final[Mapping[RuleName, type[Rule]]] = {
     rule.name: rule
     for rule in (
@@ -302,6 +318,7 @@ RULES: Final[Mapping[RuleName, type[Rule]]] = {
         NewAdmin,
         MassDeletion,
         BudgetReached,
+        UnreadableSecret,
     )
 }
 

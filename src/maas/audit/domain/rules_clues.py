@@ -34,6 +34,7 @@ GRANTS: Final = frozenset(
 ROLE_CHANGES: Final = frozenset({"role.created", "role.updated"})
 REMOVALS: Final = frozenset({"user.removed", "tenant.member_removed"})
 QUOTA_REACHED: Final = "quota.reached"
+UNREADABLE: Final = "secret.unreadable"
 
 ADMIN_RIGHTS: Final = ("role:grant", "role:write", "alert:write")
 """Who may do one of these decides over others, or over what is told of them."""
