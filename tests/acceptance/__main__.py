@@ -32,6 +32,7 @@ from tests.acceptance import (
     speed,
     starting,
     suites,
+    suppliers,
     tour,
     trail,
     weights,
@@ -232,6 +233,16 @@ CHECKS = [
         name="canaries",
         promise="secrets in 40 and more places of every route, 0 found in anything kept or written",
         run=canaries.hunt,
+    ),
+    Check(
+        name="outgoing calls",
+        promise="nothing that is called by choice of a tenant lies inside, however it is written",
+        run=suppliers.calls_stay_outside,
+    ),
+    Check(
+        name="canary credential",
+        promise="a supplier's key is nowhere but sealed, and nowhere once the supplier is deleted",
+        run=suppliers.canary_credential,
     ),
     Check(
         name="full disk",

@@ -79,13 +79,19 @@ class Desk:
         )
         self.ledger.calls.append(call)
         is_anthropic = path.endswith("/messages") or "anthropic-version" in request.headers
-        script = HONEST
+        script = HONEST if under is None else self.scripts.take(under)
         try:
-            body, ask = self._find(request, path, dict(parse_qsl(query)), is_anthropic=is_anthropic)
-            call.model = body.get("model")
-            script = self.scripts.take(*(name for name in (under, call.model) if name))
             self._check_key(request, call)
-            reply = _commanded(script) or ask(body, script)
+            # Whoever calls under a name is answered as commanded, whatever it is that is sent.
+            reply = None if under is None else _commanded(script)
+            if reply is None:
+                body, ask = self._find(
+                    request, path, dict(parse_qsl(query)), is_anthropic=is_anthropic
+                )
+                call.model = body.get("model")
+                if under is None:
+                    script = self.scripts.take(*([call.model] if call.model else []))
+                reply = _commanded(script) or ask(body, script)
         except RefusedError as refused:
             reply = _refusal(refused, request, script, call, is_anthropic=is_anthropic)
         return Exchange(reply=_dressed(reply, script, call), script=script, call=call)
