@@ -72,6 +72,7 @@ def test_the_schema_is_what_the_mappings_say(config: Config) -> None:
     command.check(config)
 
 
+@pytest.mark.timeout(240)  # two dozen steps, each twice: a minute on a busy machine
 def test_every_step_can_be_taken_back_and_taken_again(config: Config) -> None:
     for revision in revisions(config):
         command.upgrade(config, revision)
