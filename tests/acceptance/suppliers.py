@@ -5,6 +5,7 @@ The real platform and the scripted upstream, which notes every connection that r
 
 import asyncio
 import base64
+import json
 import secrets
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from tests.acceptance.isolation import connection_arguments
-from tests.acceptance.platforms import Person, Platform, running
+from tests.acceptance.platforms import Person, Platform, free_port, running
 from tests.acceptance.verdict import Finding, Verdict, all_of
 from tests.e2e.canaries.sinks import read_redis
 from tests.notations import INSIDE, INSIDE_6, dotted, plain_forms, wrapped_forms
@@ -35,6 +36,30 @@ PROVIDERS: Final = f"{API}/providers"
 WEBHOOKS: Final = f"{API}/audit/webhooks"
 SPELLED: Final = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "192.0.0.192")
 """Written in each notation; the other addresses only plainly."""
+
+OUTCOMES: Final[Mapping[str, str]] = {
+    "": "ok",
+    "says-401-and-the-key": "credential-refused",
+    "says-403": "not-permitted",
+    "says-404": "address-wrong",
+    "says-html": "address-wrong",
+    "says-html-404": "address-wrong",
+    "says-429": "rate-limited",
+    "says-402": "credit-used-up",
+    "says-429-quota": "credit-used-up",
+    "says-500": "supplier-failed",
+    "says-503": "supplier-failed",
+    "says-invalid-json": "address-wrong",
+    "says-other-json": "address-wrong",
+    "says-nothing": "address-wrong",
+    "breaks-off": "answer-odd",
+    "hangs-up": "answer-odd",
+    "speaks-no-http": "answer-odd",
+    "says-too-much": "answer-too-large",
+    "redirects": "redirected",
+    "never-answers": "timed-out",
+}
+"""What a connection test says of each way to answer."""
 
 FLUSH_SECONDS: Final = 4.0
 PLAIN: Final = "named-for-all-to-see"
@@ -63,6 +88,70 @@ def calls_stay_outside(folder: Path) -> Verdict:
         reached = upstream.ledger()["connections"]
     # One is that of who asks for it.
     return all_of(*findings, (reached == 1, f"{reached - 1} connections reached what lies inside"))
+
+
+def connection_tests(folder: Path) -> Verdict:
+    key, nobody = f"sk-canary-{secrets.token_hex(24)}", free_port()
+    tls_folder = folder / "tls"
+    tls_folder.mkdir()
+    with running_upstream(tls_folder=tls_folder) as upstream:
+        urls = {_way(upstream, name): outcome for name, outcome in OUTCOMES.items()}
+        urls |= {
+            f"https://127.0.0.1:{port}/v1": "ok" if variant == "good" else "certificate-refused"
+            for variant, port in upstream.tls.items()
+        }
+        urls[f"https://127.0.0.1:{upstream.port}/v1"] = "tls-failed"
+        urls[f"http://127.0.0.1:{nobody}/v1"] = "connection-refused"
+        urls[f"http://nowhere.invalid:{nobody}/v1"] = "name-unresolved"
+        settings = {
+            "MAAS_OUTGOING__CA_FILE": str(upstream.ca_file),
+            "MAAS_OUTGOING__ALLOWED_PRIVATE_TARGETS": ",".join(
+                sorted({url.split("/")[2] for url in urls})
+            ),
+        }
+        with running(folder, settings=settings) as platform, platform.sign_in().client() as client:
+            told = {url: _test(client, url, key) for url in urls}
+            missing = _test(client, _way(upstream, ""), None)
+            unknown = _test(client, _way(upstream, ""), key, model="nobody-knows-it")
+    wrong = [
+        f"{url} {_outcome(told[url])}, not {outcome}"
+        for url, outcome in urls.items()
+        if _outcome(told[url]) != outcome
+    ]
+    every = [*told.values(), missing, unknown]
+    silent = sum(not (each.get("message") and each.get("advice")) for each in every)
+    return all_of(
+        (
+            not wrong,
+            f"{len(urls) - len(wrong)} of {len(urls)} told by their code {wrong[:3] or ''}",
+        ),
+        (_outcome(missing) == "credential-missing", f"without a key: {_outcome(missing)}"),
+        (_outcome(unknown) == "model-unknown", f"of no such model: {_outcome(unknown)}"),
+        (not silent, f"{silent} without words or advice"),
+        (not any(key in json.dumps(each) for each in every), "none quotes the key"),
+    )
+
+
+def _outcome(told: Mapping[str, Any]) -> str | None:
+    """Read what a test came to, or the code of what refused it."""
+    return told.get("outcome") or told.get("code")
+
+
+def _way(upstream: RunningUpstream, name: str) -> str:
+    return f"{upstream.url}/as/{name}/v1" if name else f"{upstream.url}/v1"
+
+
+def _test(
+    client: httpx.Client, url: str, key: str | None, *, model: str | None = None
+) -> dict[str, Any]:
+    """Connect a supplier with a key or none, and test it."""
+    body = {"name": secrets.token_hex(8), "type": "openai", "base_url": url}
+    path = f"{PROVIDERS}/{client.post(PROVIDERS, json=body).raise_for_status().json()['id']}"
+    if key is not None:
+        _put(client, f"{path}/credential", {"api_key": key}, name=secrets.token_hex(8))
+    answer = client.post(f"{path}/test", json={"model": model}, timeout=120)
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def canary_credential(folder: Path) -> Verdict:

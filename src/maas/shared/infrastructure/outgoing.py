@@ -39,7 +39,6 @@ _OWN_HEADERS: Final = frozenset(
         "content-length",
         "host",
         "proxy-authorization",
-        "te",
         "trailer",
         "transfer-encoding",
         "upgrade",
