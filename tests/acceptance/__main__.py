@@ -240,6 +240,11 @@ CHECKS = [
         run=suppliers.calls_stay_outside,
     ),
     Check(
+        name="connection tests",
+        promise="each way a supplier can fail is told by its own code, with what to do about it",
+        run=suppliers.connection_tests,
+    ),
+    Check(
         name="canary credential",
         promise="a supplier's key is nowhere but sealed, and nowhere once the supplier is deleted",
         run=suppliers.canary_credential,

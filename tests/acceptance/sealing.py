@@ -124,7 +124,7 @@ async def _change_keys(
     traffic = asyncio.gather(*(_repeat(act, done) for act in acts))
     retired = []
     for _ in range(ROTATIONS):
-        retired += await _change_key(platform)
+        retired += await change_key(platform)
     done.set()
     await traffic
     left, opened, lost = await _look(platform, retired, tally)
@@ -224,7 +224,7 @@ async def _repeat(act: Act, done: asyncio.Event) -> None:
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _change_key(platform: Platform) -> list[str]:
+async def change_key(platform: Platform) -> list[str]:
     """Go on to a new key, and take out those before it; tell which were in the file."""
     await _maas(platform, "add")
     await asyncio.sleep(SETTLE_SECONDS)

@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 
 from tests.acceptance.isolation import connection_arguments
 from tests.acceptance.platforms import Person, Platform, free_port, running
+from tests.acceptance.sealing import change_key
 from tests.acceptance.verdict import Finding, Verdict, all_of
 from tests.e2e.canaries.sinks import read_redis
 from tests.notations import INSIDE, INSIDE_6, dotted, plain_forms, wrapped_forms
@@ -267,6 +268,10 @@ def _have_kept(
         client.event_hooks["response"] = [_keep(said)]
         opened = _use(client, upstream, keys)
         sealed = asyncio.run(_count_sealed(platform))
+        retired = asyncio.run(change_key(platform))
+        after = client.post(f"{PROVIDERS}/{opened[0]}/test", json={}).json()
+        # The worker asks after their health meanwhile.
+        time.sleep(FLUSH_SECONDS)
         for provider in opened:
             client.delete(f"{PROVIDERS}/{provider}", headers={"If-Match": "*"}).raise_for_status()
         left = asyncio.run(_count_sealed(platform))
@@ -280,6 +285,10 @@ def _have_kept(
         (is_heard, f"{len(commands)} commands to Redis"),
         (len(said) > len(keys), f"{len(said)} answers"),
         (sealed == len(opened) > 0, f"{sealed} keys kept sealed"),
+        (
+            bool(retired) and _outcome(after) == "ok",
+            f"used after the sealing key was changed: {_outcome(after)}",
+        ),
         (left == 0, f"{left} after their suppliers were deleted"),
     ]
 
