@@ -166,10 +166,11 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
-            state={**audit.state, **alerting.state, **user.state, **model.state, **providers},
+            state={**audit.state, **alerting.state, **user.state, **model.state, **providers.state},
         )
     finally:
         await alerting.close()
+        await providers.close()
         await audit.close()
         await user.close()
         await redis.close()

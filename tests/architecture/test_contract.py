@@ -111,6 +111,8 @@ DELETE /providers/{provider_id}/credential
 GET /providers/{provider_id}/grants
 PUT /providers/{provider_id}/grants/{tenant_id}
 DELETE /providers/{provider_id}/grants/{tenant_id}
+POST /providers/{provider_id}/test
+GET /providers/{provider_id}/discovery
 GET /providers/{provider_id}/models
 POST /providers/{provider_id}/models
 GET /providers/{provider_id}/models/{model_id}

@@ -1,6 +1,6 @@
 """Builds the registry from resources."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from maas.model.application.files import FileService
 from maas.model.application.ingestion import FileIngestion
 from maas.model.application.models import ModelService
 from maas.model.application.ports import ModelUnitOfWork
+from maas.model.application.provider_checks import ProviderCheckService, SupplierCheck
 from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_ports import ProviderUnitOfWork
 from maas.model.application.providers import ProviderService
@@ -32,9 +33,14 @@ from maas.model.infrastructure.artifacts import (
 )
 from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
+from maas.model.infrastructure.provider_added import PostgresAddedModels
+from maas.model.infrastructure.provider_calls import OutgoingSupplierCalls, SupplierClients
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.infrastructure.provider_model_queries import PostgresProviderModelQueries
-from maas.model.infrastructure.provider_queries import PostgresProviderQueries
+from maas.model.infrastructure.provider_queries import (
+    PostgresProviderQueries,
+    PostgresSupplierAccounts,
+)
 from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
 from maas.model.infrastructure.provider_targets import SupplierTargets
 from maas.model.infrastructure.queries import PostgresModelQueries
@@ -67,6 +73,14 @@ class ModelContext:
     versions: VersionService
     files: FileService
     state: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderContext:
+    """The wired suppliers; `state` is what their routes find on `request.state`."""
+
+    state: Mapping[str, object]
+    close: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,24 +257,35 @@ def build_providers(
     clock: Clock,
     sealer: Sealer,
     outgoing: OutgoingSettings,
-) -> Mapping[str, object]:
-    """Build suppliers, as their routes find them on `request.state`."""
+) -> ProviderContext:
+    """Build suppliers; nothing connects before one is asked something."""
 
     def unit_of_work() -> ProviderUnitOfWork:
         return SqlProviderUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
+    seals, clients = SealedCredentials(sealer), SupplierClients.of(outgoing)
     providers = ProviderService(
         unit_of_work=unit_of_work,
         check_target=SupplierTargets(outgoing),
-        seals=SealedCredentials(sealer),
+        seals=seals,
         clock=clock,
     )
-    return {
-        "providers": providers,
-        "provider_queries": PostgresProviderQueries(database),
-        "provider_models": ProviderModelService(unit_of_work=unit_of_work, clock=clock),
-        "provider_model_queries": PostgresProviderModelQueries(database),
-    }
+    checks = ProviderCheckService(
+        accounts=PostgresSupplierAccounts(database, seals),
+        added=PostgresAddedModels(database),
+        check=SupplierCheck(calls=OutgoingSupplierCalls(clients)),
+        unit_of_work=unit_of_work,
+    )
+    return ProviderContext(
+        state={
+            "providers": providers,
+            "provider_queries": PostgresProviderQueries(database),
+            "provider_models": ProviderModelService(unit_of_work=unit_of_work, clock=clock),
+            "provider_model_queries": PostgresProviderModelQueries(database),
+            "provider_checks": checks,
+        },
+        close=clients.close,
+    )
 
 
 async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> Collected | None:

@@ -63,6 +63,18 @@ async def create_model(world: World) -> Case:
     return replace(case, resource=("provider_model", ANSWERED))
 
 
+def on_supplier(body: object = None) -> Make:
+    """Make a case of a provider that is there and answers."""
+
+    async def make(world: World) -> Case:
+        case = await on_provider(body)(world)
+        new = {"name": world.name(), "type": "vllm", "base_url": world.supplier_url}
+        made = await world.made("/providers", new)
+        return replace(case, values={"provider_id": made["id"]}, resource=("provider", made["id"]))
+
+    return make
+
+
 _MODEL = "/providers/{provider_id}/models/{model_id}"
 _PRICE = {"currency": "USD", "input": "2.50", "output": "10"}
 _GRANTEE = str(new_id())
@@ -81,6 +93,8 @@ PROVIDER_ROWS: dict[str, Make] = {
     "DELETE /providers/{provider_id}/grants/{tenant_id}": on_provider(
         puts=f"grants/{_GRANTEE}", tenant_id=_GRANTEE
     ),
+    "POST /providers/{provider_id}/test": on_supplier({}),
+    "GET /providers/{provider_id}/discovery": on_supplier(),
     "GET /providers/{provider_id}/models": on_provider(),
     "POST /providers/{provider_id}/models": create_model,
     f"GET {_MODEL}": on_model(),

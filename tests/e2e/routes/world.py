@@ -35,6 +35,7 @@ from maas.user.wiring import send_due_mails
 from tests.architecture.json_schema import complaints, resolve
 from tests.e2e.conftest import HTTP_TIMEOUT_SECONDS, Person, sign_in
 from tests.factories.accounts import PASSWORD
+from tests.upstream.server import Upstream, serving
 
 API = "/api/v1"
 EVENT_SECONDS = 30.0
@@ -94,6 +95,8 @@ class World:
     """Account ids by user name."""
     requests: int = 0
     events: int = 0
+    supplier_url: str = ""
+    """Where the scripted upstream listens, which the operator's list has."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def people(self) -> None:
@@ -236,6 +239,19 @@ async def opened_world(
     settings: Settings, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> AsyncIterator[World]:
     flushing = build_flush(settings)
+    async with serving(Upstream()) as port:
+        listed = {"allowed_private_targets": (f"127.0.0.1:{port}",)}
+        outgoing = settings.outgoing.model_copy(update=listed)
+        settings = settings.model_copy(update={"outgoing": outgoing})
+        async with _opened(settings, flushing, connection) as world:
+            world.supplier_url = f"http://127.0.0.1:{port}/v1"
+            yield world
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, flushing: FlushContext, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> AsyncIterator[World]:
     async with open_platform(settings) as platform:
         app = create_app(settings, platform=platform)
         async with app.router.lifespan_context(app) as state:

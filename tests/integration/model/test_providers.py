@@ -13,6 +13,7 @@ from maas.model.application import providers as use_cases
 from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
 from maas.model.application.providers import NewProvider, ProviderService
 from maas.model.domain.provider import (
+    CredentialUnreadableError,
     ProviderName,
     ProviderNameTakenError,
     ProviderNotFoundError,
@@ -33,7 +34,7 @@ from maas.shared.domain.page import PageRequest
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.sealing import Sealer, SecretUnreadableError
+from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.sealing_ring import FixedKeys, RingKey
 from maas.shared.infrastructure.settings import OutgoingSettings
 from maas.shared.interface.etags import Match, etag_of
@@ -253,7 +254,7 @@ class TestKeys:
             second.id,
         )
 
-        with pytest.raises(SecretUnreadableError) as unreadable:
+        with pytest.raises(CredentialUnreadableError) as unreadable:
             await suppliers.accounts.get(principal.tenant_id, second.id)
         assert KEY.plain not in repr(unreadable.value)
 

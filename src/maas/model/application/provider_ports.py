@@ -84,6 +84,6 @@ class SupplierAccounts(Protocol):
 
         Raises:
             ProviderNotFoundError: not there, deleted, or another tenant's.
-            SecretUnreadableError: as `CredentialSeals.open` does.
+            CredentialUnreadableError: the key does not open.
         """
         ...

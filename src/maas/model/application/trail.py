@@ -60,6 +60,8 @@ PROVIDER = AuditedResource(
             "description",
             "status",
             "has_credential",
+            "outcome",
+            "health",
             "granted_to",
         }
     ),

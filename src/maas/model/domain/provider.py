@@ -133,6 +133,14 @@ class CredentialNotSetError(NotFoundError):
     title = "The provider has no credential"
 
 
+class CredentialUnreadableError(ConflictError):
+    code = "credential-unreadable"
+    title = "The provider's credential cannot be read back"
+
+    def __init__(self) -> None:
+        super().__init__("It does not open with the keys there are: set the credential again.")
+
+
 class ProviderGrantNotFoundError(NotFoundError):
     code = "provider-grant-not-found"
     title = "The provider is not granted to this tenant"

@@ -19,7 +19,8 @@ class ProviderType:
     """One type. Paths follow the base URL as it is; `base_url` is `None` for what one runs oneself.
 
     `key_check_path` is asked beside the list of models where that list is public, for it says
-    nothing about a key. `note` says what people get wrong about base URLs and keys.
+    nothing about a key. `lists_what_is_called` is false where models are called by names of their
+    own. `note` says what people get wrong about base URLs and keys.
     """
 
     type: ProviderKind
@@ -33,6 +34,7 @@ class ProviderType:
     uses_api_version: bool = False
     models_path: str = "/models"
     key_check_path: str | None = None
+    lists_what_is_called: bool = True
     keys_url: str | None = None
     note: str | None = None
 
@@ -71,6 +73,7 @@ PROVIDER_TYPES: Final[Mapping[ProviderKind, ProviderType]] = MappingProxyType(
                 base_url_example="https://my-resource.openai.azure.com/openai/v1",
                 key_header="api-key",
                 uses_api_version=True,
+                lists_what_is_called=False,
                 keys_url="https://ai.azure.com",
                 note=(
                     "The base URL ends with /openai/v1. There no API version is needed; `preview` "

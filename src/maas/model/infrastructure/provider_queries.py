@@ -6,16 +6,19 @@ it learns anything is decided here, by `_SHOWN`.
 
 from typing import Final
 
+import asyncpg
+
 from maas.model.application.provider_ports import SupplierAccount
 from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
 from maas.model.application.queries import GrantDetails
-from maas.model.domain.provider import ProviderNotFoundError
+from maas.model.domain.provider import CredentialUnreadableError, ProviderNotFoundError
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.public import ProviderId
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.sealing import SecretUnreadableError
 
 _SHOWN: Final = """
 p.id, p.tenant_id, p.name, p.type, p.status, p.created_at, p.updated_at, p.revision,
@@ -118,10 +121,22 @@ class PostgresSupplierAccounts:
             row = await connection.fetchrow(GET_ACCOUNT, tenant_id, provider_id)
         if row is None:
             raise ProviderNotFoundError
-        values = dict(row)
-        sealed = values.pop("sealed")
-        key = None if sealed is None else self._seals.open(sealed, provider_id, tenant_id)
-        return SupplierAccount(**values, key=key)
+        return open_account(row, self._seals)
+
+
+def open_account(row: asyncpg.Record, seals: SealedCredentials) -> SupplierAccount:
+    """Open the key that a row of an account holds sealed.
+
+    Raises:
+        CredentialUnreadableError: it does not open.
+    """
+    values = dict(row)
+    sealed = values.pop("sealed")
+    try:
+        key = None if sealed is None else seals.open(sealed, row["id"], row["tenant_id"])
+    except SecretUnreadableError:
+        raise CredentialUnreadableError from None
+    return SupplierAccount(**values, key=key)
 
 
 def keyset(page: PageRequest) -> tuple[object, object]:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Request
 
+from maas.model.application.provider_checks import ProviderCheckService
 from maas.model.application.provider_model_queries import ProviderModelQueries
 from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_queries import ProviderQueries
@@ -28,6 +29,10 @@ async def _provider_model_queries(request: Request) -> ProviderModelQueries:
     return cast("ProviderModelQueries", request.scope["state"]["provider_model_queries"])
 
 
+async def _provider_checks(request: Request) -> ProviderCheckService:
+    return cast("ProviderCheckService", request.scope["state"]["provider_checks"])
+
+
 async def _provider_id(
     provider_id: Annotated[UUID, Path(description="The provider's id.")],
 ) -> ProviderId:
@@ -42,6 +47,7 @@ async def _model_id(
 
 Providers = Annotated[ProviderService, Depends(_providers)]
 ProviderReads = Annotated[ProviderQueries, Depends(_provider_queries)]
+ProviderChecks = Annotated[ProviderCheckService, Depends(_provider_checks)]
 ProviderIdPath = Annotated[ProviderId, Depends(_provider_id)]
 ProviderModels = Annotated[ProviderModelService, Depends(_provider_models)]
 ProviderModelReads = Annotated[ProviderModelQueries, Depends(_provider_model_queries)]

@@ -7,6 +7,7 @@ from maas.model.interface import (
     files,
     grants,
     models,
+    provider_checks,
     provider_credentials,
     provider_grants,
     provider_models,
@@ -31,6 +32,7 @@ routers: Final = (
     providers.router,
     provider_credentials.router,
     provider_grants.router,
+    provider_checks.router,
     provider_models.router,
     provider_prices.router,
 )

@@ -1,0 +1,138 @@
+"""Calls to suppliers with their keys: the `SupplierCalls` port."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Self
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from maas.model.application.provider_ports import SupplierAccount
+from maas.model.domain.provider_check import (
+    REDIRECTS,
+    CheckOutcome,
+    SupplierAnswer,
+    SupplierCallError,
+)
+from maas.model.domain.provider_types import PROVIDER_TYPES
+from maas.model.public import Reach
+from maas.shared.infrastructure.outgoing import (
+    OutgoingAnswer,
+    OutgoingClient,
+    OutgoingError,
+    OutgoingFault,
+    OutgoingLimits,
+)
+from maas.shared.infrastructure.outgoing_targets import Targets
+from maas.shared.infrastructure.settings import OutgoingSettings
+
+MAX_ANSWER_BYTES: Final = 4 * 1024**2
+"""The longest list of models known has some 700 kB."""
+
+_LIST: Final = OutgoingLimits(
+    connect=timedelta(seconds=5),
+    first_byte=timedelta(seconds=10),
+    idle=timedelta(seconds=5),
+    max_bytes=MAX_ANSWER_BYTES,
+)
+_CALL: Final = OutgoingLimits(
+    connect=timedelta(seconds=5),
+    first_byte=timedelta(seconds=25),
+    idle=timedelta(seconds=5),
+    max_bytes=MAX_ANSWER_BYTES,
+)
+
+_OUTCOMES: Final[Mapping[OutgoingFault, CheckOutcome]] = {
+    "refused-target": "target-refused",
+    "busy": "platform-busy",
+    "dns": "name-unresolved",
+    "connect": "connection-refused",
+    "tls": "tls-failed",
+    "timeout": "timed-out",
+    "protocol": "answer-odd",
+    "too-large": "answer-too-large",
+}
+# To a tenant these are one: the difference would tell which names there are inside.
+_INWARDS: Final = frozenset({"refused-target", "dns"})
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupplierClients:
+    """Two clients: the operator's private targets are open to `private` alone."""
+
+    public: OutgoingClient
+    private: OutgoingClient
+
+    @classmethod
+    def of(cls, settings: OutgoingSettings) -> Self:
+        listed = Targets.of(settings)
+        return cls(
+            public=OutgoingClient(Targets(ports=listed.ports), ca_file=settings.ca_file),
+            private=OutgoingClient(listed, ca_file=settings.ca_file),
+        )
+
+    def reaching(self, reach: Reach) -> OutgoingClient:
+        return self.private if reach == "private" else self.public
+
+    async def close(self) -> None:
+        await self.public.close()
+        await self.private.close()
+
+
+class OutgoingSupplierCalls:
+    def __init__(self, clients: SupplierClients) -> None:
+        self._clients = clients
+
+    async def send(
+        self, account: SupplierAccount, path: str, *, body: Mapping[str, object] | None = None
+    ) -> SupplierAnswer:
+        kind = PROVIDER_TYPES[account.type]
+        headers = kind.key_headers(None if account.key is None else account.key.plain)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            answer = await self._clients.reaching(account.reach).send(
+                "GET" if body is None else "POST",
+                _url(account, path),
+                limits=_LIST if body is None else _CALL,
+                headers=headers,
+                body=None if body is None else json.dumps(body).encode(),
+            )
+        except OutgoingError as exc:
+            raise _explain(account, exc) from None
+        return SupplierAnswer(
+            status=answer.status, body=answer.body, redirect_host=_redirect_host(account, answer)
+        )
+
+
+def _url(account: SupplierAccount, path: str) -> str:
+    url = account.base_url + path
+    if account.api_version is None:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}api-version={account.api_version}"
+
+
+def _explain(account: SupplierAccount, exc: OutgoingError) -> SupplierCallError:
+    outcome, detail = _OUTCOMES[exc.fault], None
+    if isinstance(exc.__cause__, aiohttp.ClientConnectorCertificateError):
+        outcome, detail = "certificate-refused", exc.message
+    if exc.fault in _INWARDS and account.reach == "public":
+        outcome = "no-public-address"
+        # The operator may know which of the two it was.
+        _log.info("supplier_has_no_public_address", provider_id=str(account.id), fault=exc.fault)
+    return SupplierCallError(outcome, detail)
+
+
+def _redirect_host(account: SupplierAccount, answer: OutgoingAnswer) -> str | None:
+    location = answer.headers.get("Location")
+    if location is None or answer.status not in REDIRECTS:
+        return None
+    try:
+        return URL(account.base_url).join(URL(location)).raw_host
+    except ValueError:
+        return None
