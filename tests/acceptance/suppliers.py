@@ -247,6 +247,9 @@ def _refuse_ways_in(
     """A name that leads inwards, and a redirect there, as the caller of both meets them."""
     named = _try_webhook(admin, "by name", f"https://localhost:{upstream.port}/v1/models")
     yield named == (None, "no-public-address"), f"a name that leads inwards: {named[1]}"
+    inwards = _offer(admin, f"https://localhost:{upstream.port}/v1", "by name").raise_for_status()
+    asked = admin.post(f"{PROVIDERS}/{inwards.json()['id']}/test", json={"model": "any"}).json()
+    yield _outcome(asked) == "no-public-address", f"of a supplier: {_outcome(asked)}"
     listed.script("aside", Script(redirect=f"{upstream.url}/v1/models"))
     led = _try_webhook(admin, "by redirect", f"{listed.url}/as/aside/v1/chat/completions")
     yield led[0] == 307, f"a redirect inwards is answered {led[0]} and not followed"
