@@ -116,7 +116,7 @@ def create_worker(settings: Settings) -> WorkerApp:
     redis_transport.Channel.QoS = SteadyQoS
     setup_logging.connect(set_up_logging, weak=False)
     app = WorkerApp("maas", loader=InstalledLoader)
-    app.conf.update(configuration(settings.redis, settings.audit))
+    app.conf.update(configuration(settings.redis, settings.audit, settings.suppliers))
     app.services = make_services(settings, loop)
     app.beside = (
         BackgroundLoop(lambda: sweep_for_ever(settings), name="maas-sweeper"),

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from kombu import Queue
 
-from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
+from maas.shared.infrastructure.settings import AuditSettings, RedisSettings, SupplierSettings
 from maas.shared.infrastructure.task_queue import (
     QUEUES,
     TICK_EXPIRES_SECONDS,
@@ -32,7 +32,9 @@ REWRAP_INTERVAL: Final = timedelta(seconds=30)
 SEALING_CHECK_INTERVAL: Final = timedelta(minutes=5)
 
 
-def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
+def configuration(
+    redis: RedisSettings, audit: AuditSettings, suppliers: SupplierSettings
+) -> dict[str, Any]:
     """Settings of the app; the time limits and the three visibility time-outs belong together."""
     return {
         "broker_url": broker_url(redis),
@@ -128,6 +130,7 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
                 "schedule": STORAGE_INTERVAL,
                 "options": {"expires": 2 * STORAGE_INTERVAL.total_seconds()},
             },
+            **_watch(suppliers),
             "mail.send": {
                 "task": "mail.send",
                 "schedule": MAIL_INTERVAL,
@@ -160,3 +163,15 @@ def configuration(redis: RedisSettings, audit: AuditSettings) -> dict[str, Any]:
             },
         },
     }
+
+
+def _watch(suppliers: SupplierSettings) -> dict[str, Any]:
+    seconds = suppliers.check_seconds
+    if seconds == 0:
+        return {}
+    tick = {
+        "task": "provider.check",
+        "schedule": timedelta(seconds=seconds),
+        "options": {"expires": max(TICK_EXPIRES_SECONDS, seconds)},
+    }
+    return {"provider.check": tick}

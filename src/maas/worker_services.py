@@ -29,8 +29,8 @@ from maas.audit.wiring import (
     watch_trail,
 )
 from maas.model.infrastructure.bookings import book_due
-from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE
-from maas.model.wiring import collect
+from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE, WATCH_PROVIDERS_SERVICE
+from maas.model.wiring import collect, watch_providers
 from maas.sealed import check_sealed, rewrap_sealed
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
@@ -111,6 +111,7 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
         SEALING_CHECK_SERVICE: lambda *start: soon(check_sealed(settings, *start)),
         COLLECT_SERVICE: lambda: soon(collect_artifacts(settings)),
         STORAGE_SERVICE: lambda: run(lambda kept: book_storage(settings, kept)),
+        WATCH_PROVIDERS_SERVICE: lambda: soon(check_providers(settings)),
         MAIL_SERVICE: lambda: soon(send_due_mails(settings, data_dir=data_dir, clock=clock)),
         SIGN_IN_PURGE_SERVICE: lambda: soon(purge_sign_in(settings.database, clock=clock)),
         QUOTA_TELL_SERVICE: lambda: soon(tell_quotas(settings)),
@@ -124,6 +125,12 @@ async def collect_artifacts(settings: Settings) -> None:
     """Free what is due in the artifact store, unless another process is at it."""
     clock = SystemClock()
     await collect(settings, events=build_event_writer(clock), clock=clock)
+
+
+async def check_providers(settings: Settings) -> int:
+    """Ask suppliers whether they answer, unless another process is at it."""
+    clock = SystemClock()
+    return await watch_providers(settings, events=build_event_writer(clock), clock=clock)
 
 
 async def book_storage(settings: Settings, kept: TaskResources) -> int:

@@ -48,6 +48,33 @@ ProviderKind: TypeAlias = Literal[
 
 ProviderStatus: TypeAlias = Literal["active", "disabled"]
 
+CheckOutcome: TypeAlias = Literal[
+    "ok",
+    "address-wrong",
+    "answer-odd",
+    "answer-too-large",
+    "certificate-refused",
+    "connection-refused",
+    "credential-missing",
+    "credential-refused",
+    "credential-unreadable",
+    "credit-used-up",
+    "model-unknown",
+    "name-unresolved",
+    "no-public-address",
+    "not-permitted",
+    "platform-busy",
+    "rate-limited",
+    "redirected",
+    "supplier-failed",
+    "target-refused",
+    "timed-out",
+    "tls-failed",
+]
+"""What came of asking a supplier."""
+
+HealthStatus: TypeAlias = Literal["unknown", "healthy", "unhealthy"]
+
 Capability: TypeAlias = Literal["chat", "completions", "embeddings"]
 """What a supplier's model can be asked for, by the names of OpenAI's routes."""
 

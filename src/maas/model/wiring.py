@@ -19,6 +19,7 @@ from maas.model.application.ports import ModelUnitOfWork
 from maas.model.application.provider_checks import ProviderCheckService, SupplierCheck
 from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_ports import ProviderUnitOfWork
+from maas.model.application.provider_watch import WatchService
 from maas.model.application.providers import ProviderService
 from maas.model.application.settings import ModelSettingsService
 from maas.model.application.transfers import TransferSlots
@@ -43,6 +44,7 @@ from maas.model.infrastructure.provider_queries import (
 )
 from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
 from maas.model.infrastructure.provider_targets import SupplierTargets
+from maas.model.infrastructure.provider_watch import open_watch
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
 from maas.model.infrastructure.search import PostgresRegistrySearch
@@ -52,6 +54,7 @@ from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.sealing import Sealer
+from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import (
     DEFAULT_DATA_DIR,
     OutgoingSettings,
@@ -60,6 +63,9 @@ from maas.shared.infrastructure.settings import (
 )
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.public import Budgets, Members
+
+WATCH_SECONDS: Final = 20.0
+"""After so long no supplier is asked any more; who was asked last may take 15 seconds."""
 
 COLLECT_SECONDS: Final = 25.0
 """After so long nothing new is begun; a task has 43 seconds, and a slow store its share of them."""
@@ -310,3 +316,22 @@ async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> C
             return await collection.run(seconds=COLLECT_SECONDS)
     finally:
         objects.threads.shutdown(wait=False)
+
+
+async def watch_providers(settings: Settings, *, events: EventWriter, clock: Clock) -> int:
+    """Ask suppliers whether they answer, and tell how many; none while another process is at it."""
+    seals = SealedCredentials(build_sealer(settings))
+    async with open_watch(settings.database, seals=seals, events=events) as ledger:
+        if ledger is None:
+            return 0
+        clients = SupplierClients.of(settings.outgoing)
+        try:
+            watch = WatchService(
+                ledger=ledger,
+                check=SupplierCheck(calls=OutgoingSupplierCalls(clients)),
+                clock=clock,
+                interval=timedelta(seconds=settings.suppliers.check_seconds),
+            )
+            return await watch.run(seconds=WATCH_SECONDS)
+        finally:
+            await clients.close()

@@ -10,7 +10,7 @@ from kombu.transport.redis import Channel
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.interface.tasks import flush_audit, prune_audit
-from maas.shared.infrastructure.settings import AuditSettings, RedisSettings
+from maas.shared.infrastructure.settings import AuditSettings, RedisSettings, SupplierSettings
 from maas.shared.infrastructure.task_queue import broker_url
 from maas.worker import BesideStep, InstalledLoader, SteadyQoS, WorkerApp
 from maas.worker_schedule import configuration
@@ -63,7 +63,7 @@ class TestCurrentFolder:
 
 
 class TestConfiguration:
-    conf = configuration(make_redis("redis://h/0"), AuditSettings())
+    conf = configuration(make_redis("redis://h/0"), AuditSettings(), SupplierSettings())
 
     def test_ends_every_task_well_before_it_is_delivered_again(self) -> None:
         times = (
@@ -84,11 +84,21 @@ class TestConfiguration:
         assert self.conf["task_serializer"] == self.conf["result_serializer"] == "json"
 
     def test_ticks_at_the_set_interval_and_lets_old_ticks_lapse(self) -> None:
-        conf = configuration(make_redis("redis://h/0"), AuditSettings(flush_interval=10))
+        conf = configuration(
+            make_redis("redis://h/0"), AuditSettings(flush_interval=10), SupplierSettings()
+        )
 
         tick = conf["beat_schedule"]["audit.flush"]
         assert tick["schedule"] == timedelta(seconds=10)
         assert tick["options"]["expires"] == 20
+
+    def test_watches_suppliers_unless_it_is_switched_off(self) -> None:
+        off = configuration(
+            make_redis("redis://h/0"), AuditSettings(), SupplierSettings(check_seconds=0)
+        )
+
+        assert self.conf["beat_schedule"]["provider.check"]["schedule"] == timedelta(seconds=60)
+        assert "provider.check" not in off["beat_schedule"]
 
 
 @pytest.mark.parametrize("connection", [None, SimpleNamespace(client=None)], ids=["none", "closed"])

@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import Provider
+from maas.model.domain.provider_health import ProviderHealth
 from maas.model.public import ProviderId, ProviderKind, ProviderStatus, Reach
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.page import Page, PageRequest
@@ -29,6 +30,7 @@ class ProviderDetails:
     status: ProviderStatus
     reach: Reach | None
     credential_set_at: datetime | None
+    health: ProviderHealth
     created_by: AccountId | None
     created_at: datetime
     updated_at: datetime
@@ -47,6 +49,7 @@ class ProviderDetails:
             status=provider.status,
             reach=provider.reach,
             credential_set_at=provider.credential_set_at,
+            health=provider.health,
             created_by=provider.created_by,
             created_at=provider.created_at,
             updated_at=provider.updated_at,

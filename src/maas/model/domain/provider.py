@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypedDict
 
 from typing_extensions import Unpack, override
 
+from maas.model.domain.provider_health import UNKNOWN, ProviderHealth
 from maas.model.domain.provider_types import PROVIDER_TYPES, ProviderType
 from maas.model.domain.text import Description
 from maas.model.public import ProviderId, ProviderKind, ProviderStatus, Reach
@@ -235,7 +236,8 @@ class ProviderChanges(TypedDict, total=False):
 class Provider:
     """A supplier as one tenant calls it. `revision` counts the changes, for ETags.
 
-    `credential_set_at` tells since when there is a key; the key itself is kept elsewhere.
+    `credential_set_at` tells since when there is a key; the key itself is kept elsewhere. `health`
+    is what the watch found, and no part of a revision.
     """
 
     id: ProviderId
@@ -254,6 +256,7 @@ class Provider:
     deleted_at: datetime | None = None
     revision: int = 1
     credential_set_at: datetime | None = None
+    health: ProviderHealth = UNKNOWN
 
     def __post_init__(self) -> None:
         self._check_api_version()

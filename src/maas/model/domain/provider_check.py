@@ -8,39 +8,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from typing_extensions import override
 
 from maas.model.domain.provider import SupplierKey
 from maas.model.domain.provider_model import MAX_TOKENS
 from maas.model.domain.provider_types import ProviderType
-from maas.model.public import Capability, ProviderModelId
+from maas.model.public import Capability, CheckOutcome, ProviderModelId
 from maas.shared.domain.errors import RuleViolatedError, TooManyRequestsError
-
-CheckOutcome: TypeAlias = Literal[
-    "ok",
-    "address-wrong",
-    "answer-odd",
-    "answer-too-large",
-    "certificate-refused",
-    "connection-refused",
-    "credential-missing",
-    "credential-refused",
-    "credential-unreadable",
-    "credit-used-up",
-    "model-unknown",
-    "name-unresolved",
-    "no-public-address",
-    "not-permitted",
-    "platform-busy",
-    "rate-limited",
-    "redirected",
-    "supplier-failed",
-    "target-refused",
-    "timed-out",
-    "tls-failed",
-]
 
 MAX_LISTED: Final = 5_000
 """Of one supplier; the longest lists have some hundreds."""

@@ -13,12 +13,11 @@ from yarl import URL
 from maas.model.application.provider_ports import SupplierAccount
 from maas.model.domain.provider_check import (
     REDIRECTS,
-    CheckOutcome,
     SupplierAnswer,
     SupplierCallError,
 )
 from maas.model.domain.provider_types import PROVIDER_TYPES
-from maas.model.public import Reach
+from maas.model.public import CheckOutcome, Reach
 from maas.shared.infrastructure.outgoing import (
     OutgoingAnswer,
     OutgoingClient,

@@ -12,6 +12,7 @@ from maas.model.application.provider_ports import SupplierAccount
 from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
 from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import CredentialUnreadableError, ProviderNotFoundError
+from maas.model.domain.provider_health import UNKNOWN, ProviderHealth
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.public import ProviderId
 from maas.shared.domain.ids import TenantId
@@ -28,7 +29,13 @@ CASE WHEN p.tenant_id = $1 THEN p.description END AS description,
 CASE WHEN p.tenant_id = $1 THEN p.reach END AS reach,
 CASE WHEN p.tenant_id = $1 THEN p.created_by END AS created_by,
 (SELECT c.set_at FROM provider_credentials c WHERE c.provider_id = p.id
-    AND c.tenant_id = p.tenant_id AND c.tenant_id = $1) AS credential_set_at
+    AND c.tenant_id = p.tenant_id AND c.tenant_id = $1) AS credential_set_at,
+h.status AS health_status, h.since, h.checked_at,
+CASE WHEN p.tenant_id = $1 THEN h.outcome END AS outcome,
+CASE WHEN p.tenant_id = $1 THEN h.duration_ms END AS duration_ms
+"""
+_PROVIDERS: Final = """
+providers p LEFT JOIN provider_health h ON h.provider_id = p.id AND h.tenant_id = p.tenant_id
 """
 SEEN: Final = """
 p.deleted_at IS NULL AND (p.tenant_id = $1 OR EXISTS (
@@ -41,10 +48,10 @@ _WANTED: Final = f"""
 {SEEN} AND ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
 """
 
-GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM providers p WHERE {SEEN} AND p.id = $2"  # noqa: S608  no input in it
+GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM {_PROVIDERS} WHERE {SEEN} AND p.id = $2"  # noqa: S608  no input in it
 
 LIST_PROVIDERS: Final = f"""
-SELECT {_SHOWN} FROM providers p
+SELECT {_SHOWN} FROM {_PROVIDERS}
 WHERE {_WANTED} AND ($4::timestamptz IS NULL OR (p.created_at, p.id) < ($4, $5::uuid))
 ORDER BY p.created_at DESC, p.id DESC LIMIT $6
 """  # noqa: S608  likewise
@@ -82,7 +89,7 @@ class PostgresProviderQueries:
             row = await connection.fetchrow(GET_PROVIDER, caller.tenant_id, provider_id)
         if row is None:
             raise ProviderNotFoundError
-        return ProviderDetails(**row)
+        return _details(row)
 
     async def list_providers(
         self, caller: Principal, wanted: ProviderFilter, page: PageRequest
@@ -93,7 +100,7 @@ class PostgresProviderQueries:
             total = (
                 await connection.fetchval(COUNT_PROVIDERS, *scope) if page.include_total else None
             )
-        found = [ProviderDetails(**row) for row in rows]
+        found = [_details(row) for row in rows]
         return cut_page(found, page.limit, total, position_of)
 
     async def list_grants(
@@ -137,6 +144,14 @@ def open_account(row: asyncpg.Record, seals: SealedCredentials) -> SupplierAccou
     except SecretUnreadableError:
         raise CredentialUnreadableError from None
     return SupplierAccount(**values, key=key)
+
+
+def _details(row: asyncpg.Record) -> ProviderDetails:
+    values = dict(row)
+    told = {name: values.pop(name) for name in ("since", "checked_at", "outcome", "duration_ms")}
+    status = values.pop("health_status")
+    health = UNKNOWN if status is None else ProviderHealth(status=status, **told)
+    return ProviderDetails(**values, health=health)
 
 
 def keyset(page: PageRequest) -> tuple[object, object]:

@@ -1,6 +1,7 @@
 """Loading and keeping suppliers, and the transaction they are kept in."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Final
 
 from sqlalchemy import delete, exists, func, insert, select
@@ -20,7 +21,9 @@ from maas.model.domain.provider import (
     ProviderRepository,
     TooManyProviderGrantsError,
 )
+from maas.model.domain.provider_health import ProviderHealth
 from maas.model.domain.provider_model import ProviderModelRepository, ProviderModelTakenError
+from maas.model.infrastructure.provider_health_tables import provider_health
 from maas.model.infrastructure.provider_model_repository import SqlProviderModelRepository
 from maas.model.infrastructure.provider_tables import (
     provider_credentials,
@@ -33,6 +36,8 @@ from maas.shared.domain.errors import ConflictError
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.constraints import constraint_of
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
+
+_HEALTH: Final = tuple(provider_health.c[each.name] for each in fields(ProviderHealth))
 
 
 class SqlProviderRepository:
@@ -55,12 +60,17 @@ class SqlProviderRepository:
             raise ProviderNotFoundError
         # A statement of its own: the one that waits for the lock sees other tables as they were
         # before it waited.
-        provider.credential_set_at = await self._session.scalar(
-            select(provider_credentials.c.set_at).where(
-                provider_credentials.c.provider_id == provider_id,
-                provider_credentials.c.tenant_id == self._tenant_id,
-            )
+        kept = await self._session.execute(
+            select(provider_credentials.c.set_at, *_HEALTH)
+            .select_from(providers)
+            .outerjoin(provider_credentials)
+            .outerjoin(provider_health)
+            .where(providers.c.id == provider_id, providers.c.tenant_id == self._tenant_id)
         )
+        values = dict(kept.mappings().one())
+        provider.credential_set_at = values.pop("set_at")
+        if values["status"] is not None:
+            provider.health = ProviderHealth(**values)
         return provider
 
     async def is_name_taken(self, name: ProviderName) -> bool:

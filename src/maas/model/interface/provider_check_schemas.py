@@ -4,8 +4,8 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from maas.model.domain.provider_check import CheckOutcome
 from maas.model.interface.provider_model_schemas import NameField
+from maas.model.public import CheckOutcome
 from maas.shared.interface.types import ReadModel, StrictModel
 
 

@@ -14,7 +14,14 @@ from maas.model.domain.provider import (
 )
 from maas.model.domain.provider_types import KeyHeader
 from maas.model.interface.schemas import DescriptionField
-from maas.model.public import Protocol, ProviderKind, ProviderStatus, Reach
+from maas.model.public import (
+    CheckOutcome,
+    HealthStatus,
+    Protocol,
+    ProviderKind,
+    ProviderStatus,
+    Reach,
+)
 from maas.shared.interface.types import Instant, ReadModel, StrictModel
 from maas.shared.interface.values import value_text
 
@@ -79,6 +86,23 @@ class ProviderUpdate(StrictModel):
     status: ProviderStatus = Field(default_factory=_absent, description=STATUS)
 
 
+class ProviderHealthRead(ReadModel):
+    """What the watch found; it is no part of the provider's version, and so not of its `ETag`."""
+
+    status: HealthStatus = Field(
+        description=(
+            "`healthy` after one check that went well, `unhealthy` after three in a row that did "
+            "not, `unknown` before."
+        )
+    )
+    outcome: CheckOutcome | None = Field(
+        description="Of the last check, as of a connection test; told to the owner alone."
+    )
+    since: Instant | None = Field(description="Since when it is in this status.")
+    checked_at: Instant | None = Field(description="Disabled providers are not checked any more.")
+    duration_ms: int | None
+
+
 class ProviderRead(ReadModel):
     """A tenant that a provider is granted to is shown null where only the owner is told."""
 
@@ -96,6 +120,13 @@ class ProviderRead(ReadModel):
                     "status": "active",
                     "reach": "public",
                     "credential_set_at": "2026-11-21T08:00:00Z",
+                    "health": {
+                        "status": "healthy",
+                        "outcome": "ok",
+                        "since": "2026-11-21T08:01:00Z",
+                        "checked_at": "2026-11-21T09:14:00Z",
+                        "duration_ms": 180,
+                    },
                     "created_by": "01935d2e-0000-7000-8000-000000000002",
                     "created_at": "2026-11-21T08:00:00Z",
                     "updated_at": "2026-11-21T08:00:00Z",
@@ -118,6 +149,7 @@ class ProviderRead(ReadModel):
     credential_set_at: Instant | None = Field(
         description="Since when there is a key, which is never shown; null: there is none."
     )
+    health: ProviderHealthRead
     created_by: UUID | None
     created_at: Instant
     updated_at: Instant

@@ -209,6 +209,11 @@ class OutgoingSettings(Section):
         return value
 
 
+class SupplierSettings(Section):
+    check_seconds: int = Field(60, ge=0, le=86_400)
+    """How often each active supplier is asked whether it answers; 0: never."""
+
+
 class StorageSettings(Section):
     url: str | None = None
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?$")
@@ -305,6 +310,7 @@ class Settings(_Sources):
     audit: AuditSettings = AuditSettings()
     storage: StorageSettings = StorageSettings()
     outgoing: OutgoingSettings = OutgoingSettings()
+    suppliers: SupplierSettings = SupplierSettings()
     sealing: SealingSettings = SealingSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
