@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+import structlog
+
 from maas.model.application.provider_checks import SupplierCheck
 from maas.model.application.provider_ports import SupplierAccount
 from maas.model.domain.provider import CredentialUnreadableError, ProviderNotFoundError
@@ -14,6 +16,8 @@ from maas.model.domain.provider_check import Finding
 from maas.model.public import ProviderId
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import TenantId
+
+_log = structlog.get_logger(__name__)
 
 CHECKS_AT_ONCE: Final = 20
 DUE_AT_ONCE: Final = 2_000
@@ -77,9 +81,15 @@ class WatchService:
 
     async def _check(self, provider: WatchedProvider) -> None:
         try:
-            finding = await self.check.list_models(await self.ledger.get_account(provider))
+            account = await self.ledger.get_account(provider)
         except ProviderNotFoundError:
             return
         except CredentialUnreadableError:
             finding = Finding(outcome="credential-unreadable")
+        else:
+            try:
+                finding = await self.check.list_models(account)
+            except Exception:  # noqa: BLE001  the others are asked all the same
+                _log.exception("provider_not_checked", provider_id=str(provider.id))
+                return
         await self.ledger.note(provider, finding, at=self.clock.now())
