@@ -71,7 +71,9 @@ def retire(
         raise fail("a key is named by 16 hexadecimal digits, as `maas keys ls` shows them", code=2)
     where = _run(load("maas.sealed:retire_key")(settings, key_id, may_lose=lose_unreadable))
     output.print(f"Key {key_id} is retired: nothing is sealed under it any more.", highlight=False)
-    if where != load("maas.sealed:IN_FILE"):
+    if where == load("maas.sealed:DERIVED_FROM"):
+        output.print(f"{where} stays as it is: tokens are signed with it.", highlight=False)
+    elif where != load("maas.sealed:IN_FILE"):
         output.print(f"Take it out of {where} when it is convenient.", highlight=False)
 
 

@@ -25,6 +25,7 @@ from maas.shared.infrastructure.sealing_key_file import (
     read_key_file,
 )
 from maas.shared.infrastructure.sealing_keys import (
+    KeyManagement,
     build_sealer,
     key_file_path,
     load_kms,
@@ -53,6 +54,7 @@ SEALING_KEY: Final = AuditedResource("sealing_key", frozenset({"lost_secrets"}))
 
 KeyState: TypeAlias = Literal["added", "current", "older", "retired", "unknown"]
 IN_FILE: Final = "file"
+DERIVED_FROM: Final = "MAAS_SECRET_KEY"
 
 
 class FaultEvents:
@@ -112,12 +114,14 @@ async def add_key(settings: Settings) -> str:
     """Make a key that opens, and does not seal yet; tell its id.
 
     Raises:
-        KeyChangeRefusedError: the keys are in no file.
+        KeyChangeRefusedError: the keys are in no file, or the KMS does not wrap the new one.
+        InvalidSettingsError: there is no such KMS.
         UnfitRingError, OSError: the file cannot be read, or written.
+        asyncpg.PostgresError: it cannot be recorded.
     """
     path, kms = _file_of(settings), load_kms(settings.sealing.kms)
     key = RingKey.of(os.urandom(KEY_BYTES))
-    secret = key.secret if kms is None else kms.wrap(key.secret)
+    secret = key.secret if kms is None else _wrap(kms, key.secret)
     async with _recording(settings) as connection:
         await _tell(connection, ADDED_ACTION, key.id.hex())
         with changing_key_file(path) as content:
@@ -127,11 +131,21 @@ async def add_key(settings: Settings) -> str:
     return key.id.hex()
 
 
+def _wrap(kms: KeyManagement, secret: bytes) -> bytes:
+    try:
+        return kms.wrap(secret)
+    except Exception as exc:  # noqa: BLE001  a KMS raises what it likes; its words could show the key
+        message = f"the KMS did not wrap a new key ({type(exc).__name__}): nothing was changed"
+        raise KeyChangeRefusedError(message) from None
+
+
 async def rotate_key(settings: Settings) -> str:
     """Let the newest key seal; tell its id.
 
     Raises:
-        KeyChangeRefusedError: there is no newer one.
+        KeyChangeRefusedError: there is no newer one, or the keys are in no file.
+        UnfitRingError, OSError: the file cannot be read, or written.
+        asyncpg.PostgresError: it cannot be recorded.
     """
     async with _recording(settings) as connection:
         with changing_key_file(_file_of(settings)) as content:
@@ -146,6 +160,9 @@ async def retire_key(settings: Settings, key_id: str, *, may_lose: bool) -> str:
 
     Raises:
         KeyChangeRefusedError: it is not older than the current one, or is still needed.
+        InvalidSettingsError: the keys that are set cannot be used.
+        UnfitRingError, OSError: the file cannot be read, or written.
+        asyncpg.PostgresError: it cannot be counted or recorded.
     """
     ring = open_key_source(settings).read_again()
     if key_id not in {key.id.hex() for key in ring.older}:
@@ -155,7 +172,7 @@ async def retire_key(settings: Settings, key_id: str, *, may_lose: bool) -> str:
         if any(left) or (left and not may_lose):
             raise KeyChangeRefusedError(_why_not(left))
         await _tell(upkeep.connection, RETIRED_ACTION, key_id, lost_secrets=len(left))
-    where = _where(settings, ring, key_id)
+    where = _where(settings, key_id)
     if where == IN_FILE:
         # Only once the database refuses the key: what was under way until then has been counted.
         with changing_key_file(_file_of(settings)) as content:
@@ -173,7 +190,7 @@ async def list_keys(settings: Settings) -> list[KeyLine]:
         KeyLine(
             id=key.id.hex(),
             state=_state(ring, key, uses.get(key.id, unused)),
-            kept_in=_where(settings, ring, key.id.hex()),
+            kept_in=_where(settings, key.id.hex()),
             made_at=made_at.get(key.id.hex()),
             values=uses.get(key.id, unused).total,
         )
@@ -195,10 +212,14 @@ def _state(ring: KeyRing, key: RingKey, use: KeyUse) -> KeyState:
     return "older" if key in ring.older else "added"
 
 
-def _where(settings: Settings, ring: KeyRing, key_id: str) -> str:
-    derived = 1 + (settings.auth.previous_secret_key is not None)
-    if key_id in {key.id.hex() for key in ring.keys[-derived:]}:
-        return "MAAS_SECRET_KEY"
+def _where(settings: Settings, key_id: str) -> str:
+    secrets = {
+        DERIVED_FROM: settings.secret_key,
+        "MAAS_AUTH__PREVIOUS_SECRET_KEY": settings.auth.previous_secret_key,
+    }
+    for variable, secret in secrets.items():
+        if secret and RingKey.derived(secret.get_secret_value()).id.hex() == key_id:
+            return variable
     return IN_FILE if settings.sealing.keys is None else "MAAS_SEALING__KEYS"
 
 
@@ -211,7 +232,10 @@ def _made_at(settings: Settings) -> Mapping[str, str]:
 
 def _file_of(settings: Settings) -> Path:
     if settings.sealing.keys is not None:
-        message = "the keys are in MAAS_SEALING__KEYS: change them there, the newest comes first"
+        message = (
+            "the keys are in MAAS_SEALING__KEYS: put a new one second there and restart every "
+            "process, then first, and restart them again"
+        )
         raise KeyChangeRefusedError(message)
     return key_file_path(settings)
 

@@ -1,5 +1,6 @@
 """`maas keys`, as an operator types it: a key is added, rotated to, listed, retired, refused."""
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,22 @@ Maas: TypeAlias = Callable[..., Result]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60), pytest.mark.usefixtures("clean")]
 
 DERIVED = RingKey.derived(TEST_SECRET).id.hex()
+
+
+class Unwilling:
+    """A KMS that wraps nothing."""
+
+    def wrap(self, key: bytes) -> bytes:
+        raise ValueError(key)
+
+
+def open_nothing() -> Unwilling:
+    message = "no region"
+    raise ValueError(message)
+
+
+def open_unwilling() -> Unwilling:
+    return Unwilling()
 
 
 @pytest.fixture
@@ -51,8 +68,42 @@ def test_from_the_derived_key_to_one_of_its_own(
         (DERIVED, "retired", 0),
     ]
     assert str(file) in added.stdout.replace("\n", "")
-    assert "MAAS_SECRET_KEY" in retired.stdout
+    assert "MAAS_SECRET_KEY stays" in retired.stdout
+    assert "Take it out" not in retired.stdout
     assert not any(key["key"] in run.output for run in (added, rotated, retired, listed, shown))
+
+
+@pytest.mark.parametrize(
+    ("secret", "variable"),
+    [(None, "MAAS_SEALING__KEYS"), ("b" * 48, "MAAS_AUTH__PREVIOUS_SECRET_KEY")],
+)
+def test_a_key_of_a_variable_is_to_be_taken_out_there(
+    maas: Maas, secret: str | None, variable: str
+) -> None:
+    newer, older = RingKey.of(b"n" * 32), RingKey.of(b"o" * 32)
+    listed = ",".join(base64.b64encode(key.secret).decode() for key in (newer, older))
+    given = {"MAAS_SEALING__KEYS": listed}
+    if secret is not None:
+        older = RingKey.derived(secret)
+        given["MAAS_AUTH__PREVIOUS_SECRET_KEY"] = secret
+
+    retired, listing = maas("retire", older.id.hex(), **given), maas("ls", "--json", **given)
+
+    places = {key["id"]: key["kept_in"] for key in json.loads(listing.stdout)["keys"]}
+    assert f"Take it out of {variable} " in retired.stdout
+    assert (places[older.id.hex()], places[DERIVED]) == (variable, "MAAS_SECRET_KEY")
+
+
+@pytest.mark.parametrize("function", ["open_nothing", "open_unwilling"])
+def test_a_kms_that_fails_is_told_by_its_errors_name_alone(
+    maas: Maas, settings_of_worker: dict[str, str], function: str
+) -> None:
+    refused = maas("add", MAAS_SEALING__KMS=f"{__name__}:{function}")
+
+    assert isinstance(refused.exception, SystemExit)
+    assert (refused.exit_code, "ValueError" in refused.stderr) == (1, True)
+    assert "region" not in refused.stderr
+    assert not (Path(settings_of_worker["MAAS_DATA_DIR"]) / KEY_FILE_NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +127,7 @@ def test_keys_in_the_environment_are_changed_there(maas: Maas) -> None:
     refused = maas("add", MAAS_SEALING__KEYS="A" * 43)
 
     assert (refused.exit_code, "MAAS_SEALING__KEYS" in refused.stderr) == (1, True)
+    assert "second there and restart" in refused.stderr
 
 
 def test_without_a_database_nothing_is_changed(

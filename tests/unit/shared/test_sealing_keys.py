@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typing_extensions import override
 
 from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError, key_id_of
@@ -23,7 +24,7 @@ from maas.shared.infrastructure.sealing_keys import (
     FileKeys,
     build_sealer,
 )
-from maas.shared.infrastructure.sealing_ring import RingKey, UnfitRingError
+from maas.shared.infrastructure.sealing_ring import FixedKeys, RingKey, UnfitRingError
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
 
 SECRET_KEY = "unit-tests-0123456789-abcdefghijklmnopqrstuvwxyz"
@@ -31,6 +32,7 @@ PLACE = Place(table="webhooks", row="1", column="secret", tenant="t")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ONE, TWO, THREE = (RingKey.of(bytes([number]) * 32) for number in (1, 2, 3))
 DERIVED = RingKey.derived(SECRET_KEY)
+NOBODY = 65534
 
 
 class UpsideDown:
@@ -60,6 +62,11 @@ class Moody(UpsideDown):
 
 def open_upside_down() -> UpsideDown:
     return UpsideDown()
+
+
+def open_nothing() -> UpsideDown:
+    message = "no region"
+    raise ValueError(message)
 
 
 def settings_with(**sealing: object) -> Settings:
@@ -163,6 +170,38 @@ class TestFile:
 
         assert caught.value.__suppress_context__
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    def test_made_by_root_it_belongs_to_whom_the_folder_does(self, path: Path) -> None:
+        path.parent.mkdir()
+        os.chown(path.parent, NOBODY, NOBODY)
+
+        add(path, ONE)
+        rotate(path)
+
+        owners = {(each.stat().st_uid, each.stat().st_gid) for each in path.parent.iterdir()}
+        assert owners == {(NOBODY, NOBODY)}
+        assert len(list(path.parent.iterdir())) == 2
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    def test_changed_by_root_it_keeps_its_owner(self, path: Path) -> None:
+        add(path, ONE)
+        os.chown(path, NOBODY, NOBODY)
+
+        rotate(path)
+
+        assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
+
+    def test_behind_a_link_the_file_itself_is_changed(self, path: Path, tmp_path: Path) -> None:
+        add(path, ONE)
+        link = tmp_path / "link.json"
+        link.symlink_to(path)
+
+        add(link, TWO)
+
+        assert link.is_symlink()
+        assert len(read_key_file(path).keys) == 2
+        assert not link.with_name("link.json.lock").exists()
+
     def test_a_key_under_another_ones_id_is_noticed(self, path: Path) -> None:
         add(path, RingKey(ONE.id, TWO.secret))
 
@@ -263,6 +302,34 @@ class TestChanges:
 
         assert keys.ring().find(ONE.id) == ONE
 
+    def test_one_that_is_unreadable_is_left_alone_for_a_while_whoever_asks(
+        self, path: Path
+    ) -> None:
+        now = [0.0]
+        keys = FileKeys(path, derived=[DERIVED], must_exist=False, monotonic=lambda: now[0])
+        add(path, ONE)
+        rotate(path)
+        keys.ring()
+        add(path, TWO)
+        rotate(path)
+        with changing_key_file(path) as content:
+            content[0] = content[0].without(ONE.id.hex())
+        keys.ring()
+        path.write_text("{")
+        # What is leaving is due, and a value names a key that is not known.
+        now[0] += GRACE_SECONDS
+        stranger = Sealer(FixedKeys([THREE])).seal(b"plain", PLACE)
+
+        with capture_logs() as logs:
+            for _ in range(3):
+                keys.ring()
+                with pytest.raises(SecretUnreadableError):
+                    Sealer(keys).open(stranger, PLACE)
+            now[0] += RETRY_SECONDS
+            keys.ring()
+
+        assert [each["event"] for each in logs] == ["sealing_keys_not_read"] * 2
+
 
 class TestKms:
     def test_the_file_holds_wrapped_keys_alone(self, path: Path) -> None:
@@ -320,6 +387,13 @@ class TestSettings:
         assert key_id_of(sealer.seal(b"", PLACE)) == TWO.id
         assert sealer.older_keys() == [ONE.id, DERIVED.id]
 
+    def test_one_put_second_opens_for_those_who_have_it_first(self) -> None:
+        both = Sealer(FixedKeys([ONE, TWO]))
+        sealed = Sealer(FixedKeys([TWO, ONE])).seal(b"plain", PLACE)
+
+        assert both.open(sealed, PLACE) == b"plain"
+        assert both.older_keys() == [TWO.id]
+
     def test_they_may_be_wrapped(self) -> None:
         listed = base64.b64encode(UpsideDown().wrap(bytes(range(32)))).decode()
 
@@ -343,6 +417,20 @@ class TestSettings:
     def test_a_kms_that_cannot_be_imported_is_told(self, path: Path) -> None:
         with pytest.raises(InvalidSettingsError, match="MAAS_SEALING__KMS"):
             build_sealer(settings_with(keys_file=str(path), kms="no.such:function"))
+
+    def test_a_kms_that_does_not_open_is_told_by_its_errors_name_alone(self) -> None:
+        with pytest.raises(InvalidSettingsError, match=r"KMS: .*ValueError") as caught:
+            build_sealer(settings_with(kms=f"{__name__}:{open_nothing.__name__}"))
+
+        assert "region" not in str(caught.value)
+
+    def test_one_that_is_there_and_cannot_be_read_is_not_to_be_made(self, path: Path) -> None:
+        path.mkdir(parents=True)
+
+        with pytest.raises(InvalidSettingsError, match="Is a directory") as caught:
+            build_sealer(settings_with(keys_file=str(path)))
+
+        assert "maas keys add" not in str(caught.value)
 
     def test_one_place_for_keys_is_enough(self, path: Path) -> None:
         with pytest.raises(InvalidSettingsError, match="not both"):

@@ -136,14 +136,17 @@ def read_base64(text: str) -> bytes:
 def changing_key_file(path: Path) -> Iterator[list[KeyFile]]:
     """Lend the file's content in a list; what the block leaves in it is written.
 
-    Nobody else changes it meanwhile, and a crash leaves it as it was.
+    Nobody else changes it meanwhile, and a crash leaves it as it was. Behind links it is the file
+    itself that is locked and changed.
 
     Raises:
         UnfitRingError, OSError: as `read_key_file` does, but a missing file is empty.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, _PRIVATE)
     try:
+        _give_to_readers(lock, path)
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             before = read_key_file(path)
@@ -162,7 +165,7 @@ def _write(path: Path, text: str) -> None:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        _keep_owner(descriptor, path)
+        _give_to_readers(descriptor, path)
         file.write(text)
         file.flush()
         os.fsync(descriptor)
@@ -174,8 +177,9 @@ def _write(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def _keep_owner(descriptor: int, path: Path) -> None:
-    # A command run by root must not take the file from the processes that read it.
-    if path.exists() and os.geteuid() == 0:
-        found = path.stat()
+def _give_to_readers(descriptor: int, path: Path) -> None:
+    # A command run by root must not take the file from the processes that read it. Before there is
+    # one, it is theirs whose the folder is.
+    if os.geteuid() == 0:
+        found = path.stat() if path.exists() else path.parent.stat()
         os.fchown(descriptor, found.st_uid, found.st_gid)

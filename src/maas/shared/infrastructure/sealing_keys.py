@@ -79,10 +79,12 @@ class FileKeys:
         self._ring = self._read()
 
     def ring(self) -> KeyRing:
-        is_another = self._stamp() != self._seen and self._monotonic() >= self._retry_at
-        return self.read_again() if is_another or self._has_left() else self._ring
+        is_another = self._stamp() != self._seen or self._has_left()
+        return self.read_again() if is_another else self._ring
 
     def read_again(self) -> KeyRing:
+        if self._monotonic() < self._retry_at:
+            return self._ring
         # Looked at before it is read: a change in between is seen the next time.
         seen = self._stamp()
         try:
@@ -179,14 +181,19 @@ def load_kms(name: str | None) -> KeyManagement | None:
     """Import the KMS that is set, if one is.
 
     Raises:
-        InvalidSettingsError: there is no such function.
+        InvalidSettingsError: there is no such function, or it fails.
     """
     if name is None:
         return None
     try:
-        kms: KeyManagement = resolve_name(name)()
+        function = resolve_name(name)
     except (ImportError, AttributeError) as exc:
         problem = f"MAAS_SEALING__KMS names nothing that can be imported: {exc}"
+        raise InvalidSettingsError([problem]) from None
+    try:
+        kms: KeyManagement = function()
+    except Exception as exc:  # noqa: BLE001  it is the operator's own, and raises what it likes
+        problem = f"MAAS_SEALING__KMS: {name} could not be called ({type(exc).__name__})"
         raise InvalidSettingsError([problem]) from None
     return kms
 
@@ -210,7 +217,8 @@ def _open(
     except UnfitRingError as exc:
         raise InvalidSettingsError([f"{variable}: {exc}"]) from None
     except OSError as exc:
-        problem = f"{variable}: {path} cannot be read ({exc.strerror}); `maas keys add` makes it"
+        advice = "; `maas keys add` makes it" if isinstance(exc, FileNotFoundError) else ""
+        problem = f"{variable}: {path} cannot be read ({exc.strerror}){advice}"
         raise InvalidSettingsError([problem]) from None
     except Exception as exc:  # noqa: BLE001  a KMS raises what it likes
         problem = f"{variable}: a key could not be unwrapped ({type(exc).__name__})"
