@@ -125,6 +125,8 @@ async def hunt(
         **{f"MAAS_AUTH__{name.upper()}": str(value) for name, value in base["auth"].items()},
         **WIDE_LIMITS,
     }
+    supplier_port = free_port()
+    environment["MAAS_OUTGOING__ALLOWED_PRIVATE_TARGETS"] = f"127.0.0.1:{supplier_port}"
     connection = await servers.connect(database_name)
     redis = Redis.from_url(servers.redis_url(number))
     ports = {level: free_port() for level in FORMATS}
@@ -149,7 +151,7 @@ async def hunt(
         async with (
             client(one) as chatty,
             client(other) as usual,
-            opened_world(load_settings(**base), connection) as world,
+            opened_world(load_settings(**base), connection, supplier_port=supplier_port) as world,
         ):
             await until_ready(chatty, first)
             await until_ready(usual, second)

@@ -236,10 +236,13 @@ class World:
 
 @asynccontextmanager
 async def opened_world(
-    settings: Settings, connection: "asyncpg.Connection[asyncpg.Record]"
+    settings: Settings,
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    *,
+    supplier_port: int = 0,
 ) -> AsyncIterator[World]:
     flushing = build_flush(settings)
-    async with serving(Upstream()) as port:
+    async with serving(Upstream(), port=supplier_port) as port:
         listed = {"allowed_private_targets": (f"127.0.0.1:{port}",)}
         outgoing = settings.outgoing.model_copy(update=listed)
         settings = settings.model_copy(update={"outgoing": outgoing})
