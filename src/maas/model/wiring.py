@@ -232,7 +232,7 @@ def _build_intake(
         unit_of_work=unit_of_work, artifacts=artifacts, max_unpacked_bytes=storage.max_file_bytes
     )
     ingestion = FileIngestion(
-        unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, clock=clock
+        unit_of_work=unit_of_work, artifacts=artifacts, facts=facts, members=members, clock=clock
     )
     bookings, journal = PostgresStorageBookings(database), PostgresUploadJournal(database)
     completion = Completion(
@@ -242,7 +242,6 @@ def _build_intake(
         ingestion=ingestion,
         budgets=budgets,
         bookings=bookings,
-        members=members,
         clock=clock,
     )
     return _Intake(

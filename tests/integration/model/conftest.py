@@ -156,6 +156,7 @@ class Registry:
                 artifacts=self.store,
                 max_unpacked_bytes=MAX_FILE_BYTES,
             ),
+            members=self.members,
             clock=SystemClock(),
         )
 
@@ -180,7 +181,6 @@ class Registry:
             ingestion=self.ingestion,
             budgets=self.budgets,
             bookings=self.bookings,
-            members=self.members,
             clock=SystemClock(),
         )
 

@@ -1,8 +1,9 @@
 """Storage is held before the first byte, charged with the file, and given back when it goes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -12,7 +13,12 @@ from maas.audit.public import AuditScope
 from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
-from maas.model.domain.resumable import UploadNotFoundError, UploadPayerError
+from maas.model.domain.model import ModelNotFoundError
+from maas.model.domain.resumable import (
+    SenderRefusedError,
+    UploadNotFoundError,
+    UploadPayerError,
+)
 from maas.model.infrastructure.bookings import book_due
 from maas.model.infrastructure.collection import open_ledger
 from maas.shared.domain.ids import ApiKeyId, new_id
@@ -69,6 +75,21 @@ async def exact(superuser: Superuser) -> AsyncIterator[None]:
     assert await miscounted(superuser) == []
 
 
+async def sent_while(change: Callable[[], object]) -> AsyncIterator[bytes]:
+    """Send all of it, and have something happen before the last byte."""
+    yield CONTENT[:-1]
+    change()
+    yield CONTENT[-1:]
+
+
+def end_account(draft: Draft) -> None:
+    draft.registry.members.left.add(draft.principal.account_id)
+
+
+def end_right(draft: Draft) -> None:
+    draft.registry.members.rights = frozenset({"model:read"})
+
+
 async def never_read() -> AsyncIterator[bytes]:
     yield b""
     message = "the body was read"
@@ -112,6 +133,17 @@ class TestPut:
 
         assert await balance(superuser, quota) == (0, 0)
 
+    @pytest.mark.parametrize("end", [end_account, end_right])
+    async def test_who_may_write_nothing_any_more_by_the_last_byte_gives_no_file(
+        self, draft: Draft, superuser: Superuser, quota: UUID, end: Callable[[Draft], None]
+    ) -> None:
+        with pytest.raises(SenderRefusedError):
+            await draft.take(incoming(body=sent_while(partial(end, draft))))
+
+        assert not any(path.is_file() for path in draft.registry.stored())
+        assert await draft.status() == ("pending", 0)
+        assert await balance(superuser, quota) == (0, 0)
+
     async def test_equal_bytes_are_charged_for_each_file(
         self, draft: Draft, superuser: Superuser, quota: UUID
     ) -> None:
@@ -119,6 +151,41 @@ class TestPut:
         await draft.take(incoming(path=FilePath("again")))
 
         assert await balance(superuser, quota) == (2 * SIZE, 0)
+
+    @pytest.mark.parametrize("end", [end_account, end_right])
+    async def test_of_an_upload_neither(
+        self,
+        sending: Sending,
+        superuser: Superuser,
+        quota: UUID,
+        settings: Settings,
+        end: Callable[[Draft], None],
+    ) -> None:
+        upload = await sending.begin()
+
+        with pytest.raises(SenderRefusedError):
+            await sending.send(upload, CONTENT, body=sent_while(partial(end, sending.draft)))
+
+        await book_due(settings.database, sending.registry.budgets)
+        assert (await sending.look(upload)).state == "failed"
+        assert sending.files() == 0
+        assert await sending.draft.status() == ("pending", 0)
+        assert await balance(superuser, quota) == (0, 0)
+
+    async def test_who_manages_models_no_longer_gives_a_private_one_no_file(
+        self, draft: Draft, registry: Registry, superuser: Superuser, quota: UUID
+    ) -> None:
+        manager = make_principal(draft.principal.tenant_id)
+        async with acting_as(draft.principal):
+            await registry.models.revise(
+                draft.principal, draft.model_id, check=lambda _: None, visibility="private"
+            )
+
+        # What the request began with was `model:*`; by now it is no more than `model:write`.
+        with pytest.raises(ModelNotFoundError):
+            await replace(draft, principal=manager).take(incoming())
+
+        assert await balance(superuser, quota) == (0, 0)
 
 
 class TestGivingBack:

@@ -74,6 +74,7 @@ class FileService:
             FileTooLargeError: before the body is read, if its size was announced.
             DigestMismatchError, BodyCutOffError, PickleRefusedError, LyingHeaderError,
                 ArchiveRefusedError: the body will not do.
+            SenderRefusedError: the caller may not write files any more, by the end of the body.
             TooManyOwnTransfersError: the caller has too many files on their way.
             QuotaExceededError: the caller's storage does not cover it; of an announced size, that
                 is found before the body is read.

@@ -1,7 +1,7 @@
 """The way into a version that all files take, once their bytes are durable: PUT and uploads."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -21,10 +21,13 @@ from maas.model.application.trail import MODEL_FILE
 from maas.model.domain.blob import Blob, Digest, DigestMismatchError, Upload
 from maas.model.domain.facts import Facts
 from maas.model.domain.file import FilePath, VersionFile
+from maas.model.domain.resumable import SenderRefusedError
 from maas.model.domain.text import VersionName
-from maas.model.public import ModelId, VersionId
+from maas.model.public import WRITE_MODELS, ModelId, VersionId
+from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import new_id
+from maas.user.public import Members, Payer
 
 SCATTERED_TIMES: Final = 4
 """Kept bytes are scattered if they are in so many times the parts they came in now, and a few."""
@@ -70,7 +73,23 @@ class FileIngestion:
     unit_of_work: Callable[[], ModelUnitOfWork]
     artifacts: ArtifactStore
     facts: FactsReader
+    members: Members
     clock: Clock
+
+    async def act_for(self, payer: Payer) -> None:
+        """Have the rest of the call do what the sender may do by now, and no more.
+
+        A body may come for hours, and a task is called by nobody.
+
+        Raises:
+            SenderRefusedError: that is too little.
+        """
+        sender = await self.members.find_principal(payer)
+        if sender is None or not sender.may(WRITE_MODELS):
+            raise SenderRefusedError
+        call = current_call()
+        caller = call.principal
+        call.act_as(sender if caller is None else replace(caller, permissions=sender.permissions))
 
     async def ingest(
         self,
@@ -83,6 +102,7 @@ class FileIngestion:
         Raises:
             ModelNotFoundError, VersionNotFoundError, VersionFrozenError, TooManyFilesError,
                 FilePathConflictError, PreconditionFailedError: the version does not take it.
+            SenderRefusedError: who sent it may not write files any more.
             BodyCutOffError, DigestMismatchError: the bytes are others than announced.
             LyingHeaderError, ArchiveRefusedError, PickleRefusedError: the file will not do.
         """
@@ -93,6 +113,8 @@ class FileIngestion:
             raise DigestMismatchError
         pending.facts = await self.facts.read(pending.path, blob)
         await self._look_at_kept(pending)
+        # As late as can be, yet before the transaction: it takes a connection of its own.
+        await self.act_for(pending.reservation.payer)
         bookings = pending.reservation.split(
             blob.size, [new_id() for _ in pending.reservation.holds]
         )

@@ -11,12 +11,11 @@ from maas.model.application.ports import BlobDigester, CorruptBlobError, ModelUn
 from maas.model.application.storage import StorageBookings, StorageReservation
 from maas.model.application.upload_ports import PartStream, UploadJournal
 from maas.model.domain.blob import Blob, Digest, Upload
-from maas.model.domain.resumable import ResumableUpload, SenderRefusedError, UploadEndedError
-from maas.model.public import WRITE_MODELS
+from maas.model.domain.resumable import ResumableUpload, UploadEndedError
 from maas.shared.domain.call import current_call
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import MaasError, TooManyRequestsError, UnavailableError
-from maas.user.public import Budgets, Members
+from maas.user.public import Budgets
 
 DIGESTED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
 """Of so much a request computes the digest itself, where its bytes were not all seen in order."""
@@ -37,7 +36,6 @@ class Completion:
     ingestion: FileIngestion
     budgets: Budgets
     bookings: StorageBookings
-    members: Members
     clock: Clock
 
     async def renew(self, upload: ResumableUpload) -> None:
@@ -77,7 +75,9 @@ class Completion:
         async with audit_scope(UPLOADED) as scope:
             scope.actor = Actor(upload.payer.actor_kind, upload.payer.account_id)
             try:
-                await self._act_for_sender(upload)
+                if current_call().principal is None:
+                    # A task sees every model before it acts for somebody.
+                    await self.ingestion.act_for(upload.payer)
                 await self._admit(upload, blob)
             except UploadEndedError:
                 # Somebody else has completed it, or failed to.
@@ -88,20 +88,6 @@ class Completion:
                     await self.refuse(upload, exc)
                 raise
         return replace(upload, state="done")
-
-    async def _act_for_sender(self, upload: ResumableUpload) -> None:
-        """Have a task, which nobody calls, do what the sender may do by now, and no more.
-
-        Raises:
-            SenderRefusedError: that is too little.
-        """
-        call = current_call()
-        if call.principal is not None:
-            return
-        sender = await self.members.find_principal(upload.payer)
-        if sender is None or not sender.may(WRITE_MODELS):
-            raise SenderRefusedError
-        call.act_as(sender)
 
     async def _look(self, upload: ResumableUpload) -> ResumableUpload:
         """Look at it anew.

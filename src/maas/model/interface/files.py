@@ -21,6 +21,7 @@ from maas.model.domain.facts import ArchiveRefusedError, LyingHeaderError
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE
 from maas.model.domain.formats import PickleRefusedError
 from maas.model.domain.model import ModelNotFoundError
+from maas.model.domain.resumable import SenderRefusedError
 from maas.model.domain.version import (
     FilePathConflictError,
     TooManyFilesError,
@@ -96,6 +97,7 @@ async def list_files(
 )
 @audited("model_file.uploaded")
 @may_refuse(
+    SenderRefusedError,
     ModelNotFoundError,
     VersionNotFoundError,
     SlowRequestError,

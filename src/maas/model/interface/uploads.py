@@ -28,6 +28,7 @@ from maas.model.domain.resumable import (
     FinalUploadError,
     InvalidUploadError,
     ResumableUpload,
+    SenderRefusedError,
     TooManyUploadsError,
     UploadEndedError,
     UploadId,
@@ -74,6 +75,7 @@ router = APIRouter(prefix="/uploads", tags=["models"], route_class=TusRoute)
 
 _CHUNK_BODY = {"requestBody": {"content": {CHUNK_MEDIA_TYPE: OCTETS}}}
 _ADDING = (
+    SenderRefusedError,
     FileTooLargeError,
     UploadNotFoundError,
     FinalUploadError,
