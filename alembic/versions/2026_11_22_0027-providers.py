@@ -118,7 +118,19 @@ def _guard() -> None:
 
 
 def _share() -> None:
-    """Let a tenant see the grants it has, and the providers of these, as in 0019."""
+    """Let a tenant see the grants it has, and the providers of these, as in 0019.
+
+    A tenant that is suspended or closed shares nothing.
+    """
+    op.execute("""
+        CREATE FUNCTION tenant_has_status(uuid, VARIADIC statuses text[]) RETURNS boolean
+        LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            RETURN EXISTS (SELECT FROM public.tenants WHERE id = $1 AND status = ANY (statuses));
+        END $$
+    """)
+    op.execute("REVOKE ALL ON FUNCTION tenant_has_status(uuid, text[]) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION tenant_has_status(uuid, text[]) TO maas_app, maas_system")
     op.execute(
         "CREATE POLICY of_others ON provider_grants FOR SELECT TO maas_app "
         f"USING (grantee_id = {MINE})"
@@ -128,7 +140,8 @@ def _share() -> None:
         LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
             RETURN EXISTS (SELECT FROM public.provider_grants
-                WHERE provider_id = $1 AND grantee_id = {MINE} AND tenant_id = tenant);
+                WHERE provider_id = $1 AND grantee_id = {MINE} AND tenant_id = tenant
+                  AND NOT public.tenant_has_status(tenant, 'suspended', 'deleted'));
         END $$
     """)
     op.execute("REVOKE ALL ON FUNCTION provider_is_granted(uuid, uuid) FROM PUBLIC")
@@ -157,3 +170,4 @@ def downgrade() -> None:
     for table in reversed(TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION provider_is_granted(uuid, uuid)")
+    op.execute("DROP FUNCTION tenant_has_status(uuid, text[])")

@@ -120,6 +120,7 @@ PUT /providers/{provider_id}/models/{model_id}
 DELETE /providers/{provider_id}/models/{model_id}
 GET /providers/{provider_id}/models/{model_id}/prices
 POST /providers/{provider_id}/models/{model_id}/prices
+GET /providers/{provider_id}/models/{model_id}/prices/{price_id}
 GET /audit/rules
 GET /audit/rules/{name}
 PUT /audit/rules/{name}

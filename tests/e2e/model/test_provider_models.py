@@ -35,6 +35,7 @@ async def test_a_model_lives_and_its_name_is_free_again(
     late = await api.put(
         path, json={"status": "disabled"}, headers={"If-Match": added.headers["ETag"]}
     )
+    renamed = await api.put(path, json={"name": "gpt-4o"})
     deleted = await api.delete(path)
     again = await add(api, provider)
 
@@ -42,6 +43,8 @@ async def test_a_model_lives_and_its_name_is_free_again(
     assert twice.json()["code"] == "provider-model-taken"
     assert added.json()["capabilities"] == ["chat", "embeddings"]
     assert changed.json()["context_length"] == 128_000
+    # Its prices, and the bills by them, are that model's.
+    assert [error["type"] for error in renamed.json()["errors"]] == ["extra_forbidden"]
     assert (late.status_code, deleted.status_code, again.status_code) == (412, 204, 201)
     listed = await api.get(f"{provider}/models?include_total=true")
     assert [item["id"] for item in listed.json()["items"]] == [again.json()["id"]]
@@ -77,8 +80,11 @@ async def test_prices_are_a_history_that_only_grows(api: httpx.AsyncClient, prov
     everything = await api.get(f"{model}/prices?include_total=true")
     assert everything.json()["total"] == 4
     assert everything.json()["items"][0]["id"] == better.json()["id"]
-    shown = await api.get(first.headers["Location"].removeprefix("/api/v1/"))
-    assert shown.json()["items"] == [first.json()]
+    for each in (first, later, better):
+        shown = await api.get(each.headers["Location"].removeprefix("/api/v1/"))
+        assert shown.json() == each.json()
+    none = await api.get(f"{model}/prices/{provider.rpartition('/')[2]}")
+    assert none.json()["code"] == "price-not-found"
 
 
 @pytest.mark.parametrize(

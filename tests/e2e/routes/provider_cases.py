@@ -58,6 +58,17 @@ def on_model(body: object = None) -> Make:
     return make
 
 
+async def on_price(world: World) -> Case:
+    case = await on_model()(world)
+    path = _MODEL.format(**case.values)
+    made = await world.made(f"{path}/prices", _PRICE)
+    return replace(
+        case,
+        values={**case.values, "price_id": made["id"]},
+        missing={**case.values, "price_id": str(new_id())},
+    )
+
+
 async def create_model(world: World) -> Case:
     case = await on_provider({"name": "gpt-4o-mini"})(world)
     return replace(case, resource=("provider_model", ANSWERED))
@@ -102,4 +113,5 @@ PROVIDER_ROWS: dict[str, Make] = {
     f"DELETE {_MODEL}": on_model(),
     f"GET {_MODEL}/prices": on_model(),
     f"POST {_MODEL}/prices": on_model(_PRICE),
+    f"GET {_MODEL}/prices/{{price_id}}": on_price,
 }

@@ -105,6 +105,16 @@ class ProviderModelQueries(Protocol):
         """List them, newest first. Raises ProviderNotFoundError."""
         ...
 
+    async def get_price(
+        self,
+        caller: Principal,
+        provider_id: ProviderId,
+        model_id: ProviderModelId,
+        price_id: PriceId,
+    ) -> PriceDetails:
+        """Raises ProviderModelNotFoundError, PriceNotFoundError."""
+        ...
+
     async def list_prices(
         self,
         caller: Principal,

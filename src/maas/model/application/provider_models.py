@@ -12,6 +12,7 @@ from maas.model.application.provider_model_queries import PriceDetails, Provider
 from maas.model.application.provider_ports import ProviderUnitOfWork
 from maas.model.application.trail import PROVIDER_MODEL
 from maas.model.domain.provider_model import (
+    MAX_CURRENCIES,
     MAX_PRICES,
     MAX_PROVIDER_MODELS,
     Currency,
@@ -21,6 +22,7 @@ from maas.model.domain.provider_model import (
     ProviderModelChanges,
     ProviderModelName,
     ProviderModelTakenError,
+    TooManyCurrenciesError,
     TooManyPricesError,
     TooManyProviderModelsError,
     UnitPrice,
@@ -117,7 +119,6 @@ class ProviderModelService:
 
         Raises:
             ProviderNotFoundError, ProviderModelNotFoundError, ProviderOfOperatorError.
-            ProviderModelTakenError.
         """
         async with self.unit_of_work() as uow:
             await _lock_provider(uow, principal, provider_id)
@@ -125,9 +126,6 @@ class ProviderModelService:
             current_scope().resource(PROVIDER_MODEL, model.id)
             check(model.revision)
             before = _trail(model)
-            name = changes.get("name", model.name)
-            if name != model.name and await uow.models.is_name_taken(provider_id, name):
-                raise ProviderModelTakenError
             model.revise(at=self.clock.now(), **changes)
             current_scope().change(PROVIDER_MODEL, model.id, before=before, after=_trail(model))
             await uow.commit()
@@ -167,18 +165,20 @@ class ProviderModelService:
 
         Raises:
             ProviderNotFoundError, ProviderModelNotFoundError, ProviderOfOperatorError.
-            PriceInThePastError, TooManyPricesError.
+            PriceInThePastError, TooManyPricesError, TooManyCurrenciesError.
         """
         async with self.unit_of_work() as uow:
             await _lock_provider(uow, principal, provider_id)
             model = await uow.models.get(provider_id, model_id)
             current_scope().resource(PROVIDER_MODEL, model.id)
-            # Read under the lock: of two prices that hold at once, the later one holds from later.
-            now = self.clock.now()
-            if new.valid_from is not None and new.valid_from < now:
+            # Under the lock, and from there on not changed by anybody else.
+            so_far = await uow.models.prices_so_far(model_id)
+            if new.valid_from is not None and new.valid_from < so_far.now:
                 raise PriceInThePastError
-            if await uow.models.count_prices(model_id) >= MAX_PRICES:
+            if so_far.count >= MAX_PRICES:
                 raise TooManyPricesError
+            if len(so_far.currencies | {str(new.currency)}) > MAX_CURRENCIES:
+                raise TooManyCurrenciesError
             price = Price(
                 id=PriceId(new_id()),
                 model_id=model.id,
@@ -190,9 +190,9 @@ class ProviderModelService:
                 cached=new.cached,
                 reasoning=new.reasoning,
                 request=new.request,
-                valid_from=new.valid_from or now,
+                valid_from=new.valid_from or so_far.now,
                 created_by=principal.account_id,
-                created_at=now,
+                created_at=so_far.now,
             )
             await uow.models.add_price(price)
             details = PriceDetails.of(price)

@@ -23,6 +23,9 @@ MAX_PROVIDER_MODELS: Final = 2_000
 MAX_PRICES: Final = 10_000
 """Of one model: a new one each hour for more than a year."""
 
+MAX_CURRENCIES: Final = 20
+"""Of one model: what holds at a moment is one price of each."""
+
 MAX_MODEL_NAME_CHARS: Final = 200
 MAX_TOKENS: Final = 1_000_000_000
 MAX_PRICE_CHARS: Final = 22
@@ -104,6 +107,21 @@ class TooManyPricesError(RuleViolatedError):
         super().__init__(f"A model has at most {MAX_PRICES} prices in all: add it anew.")
 
 
+class TooManyCurrenciesError(RuleViolatedError):
+    code = "too-many-currencies"
+    title = "The model has prices in as many currencies as it may"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"A model has prices in at most {MAX_CURRENCIES} currencies: set one in one of these."
+        )
+
+
+class PriceNotFoundError(NotFoundError):
+    code = "price-not-found"
+    title = "The model has no such price"
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderModelName:
     """What the supplier calls it, as in `gpt-4o` or `deepseek-ai/DeepSeek-V3`."""
@@ -169,9 +187,8 @@ class UnitPrice:
 
 
 class ProviderModelChanges(TypedDict, total=False):
-    """What may be revised; what is absent stays."""
+    """What may be revised; what is absent stays. A name is fixed: prices were set for it."""
 
-    name: ProviderModelName
     capabilities: list[Capability]
     context_length: int | None
     max_output_tokens: int | None
@@ -238,6 +255,19 @@ class Price:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricesSoFar:
+    """A model's prices when one more is set.
+
+    `now` is the database's time, one clock for all processes, and later than the moment any of them
+    was set at, so that of two prices that hold at once the one set later holds from later.
+    """
+
+    count: int
+    currencies: frozenset[str]
+    now: datetime
+
+
 class ProviderModelRepository(Protocol):
     """Finds the models of the tenant's own providers."""
 
@@ -255,6 +285,8 @@ class ProviderModelRepository(Protocol):
 
     def add(self, model: ProviderModel) -> None: ...
 
-    async def count_prices(self, model_id: ProviderModelId) -> int: ...
+    async def prices_so_far(self, model_id: ProviderModelId) -> PricesSoFar:
+        """Sum up the prices there are; nobody sets one until the commit."""
+        ...
 
     async def add_price(self, price: Price) -> None: ...

@@ -11,9 +11,13 @@ from maas.model.application.provider_model_queries import (
     ProviderModelDetails,
 )
 from maas.model.domain.provider import ProviderNotFoundError
-from maas.model.domain.provider_model import ProviderModelNotFoundError, UnitPrice
+from maas.model.domain.provider_model import (
+    PriceNotFoundError,
+    ProviderModelNotFoundError,
+    UnitPrice,
+)
 from maas.model.infrastructure.provider_queries import SEEN, keyset
-from maas.model.public import ProviderId, ProviderModelId
+from maas.model.public import PriceId, ProviderId, ProviderModelId
 from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
@@ -41,24 +45,47 @@ ORDER BY m.created_at DESC, m.id DESC LIMIT $5
 
 COUNT_MODELS: Final = f"SELECT count(*) {_OF_PROVIDER}"
 
-# What held at a moment: of each currency the last that held from then or before.
 _PRICES_OF: Final = """
 SELECT c.*, CASE WHEN c.tenant_id = $1 THEN c.created_by END AS shown_by
 FROM provider_prices c
 WHERE c.model_id = $2 AND ($3::text IS NULL OR c.currency = $3)
-  AND ($4::timestamptz IS NULL OR (c.valid_from <= $4 AND NOT EXISTS (
-    SELECT FROM provider_prices later
-    WHERE later.model_id = c.model_id AND later.currency = c.currency
-      AND later.valid_from <= $4 AND (later.valid_from, later.id) > (c.valid_from, c.id))))
+"""
+# What held at a moment: of each currency the last that held from then or before. The index is
+# asked for each currency once, however long the history is, for each row read is judged by the
+# policies first.
+_PRICES_AT: Final = """
+WITH RECURSIVE currencies (currency) AS (
+    SELECT min(p.currency) FROM provider_prices p WHERE p.model_id = $2
+    UNION ALL
+    SELECT (SELECT min(p.currency) FROM provider_prices p
+        WHERE p.model_id = $2 AND p.currency > last.currency)
+    FROM currencies last WHERE last.currency IS NOT NULL
+)
+SELECT held.*, CASE WHEN held.tenant_id = $1 THEN held.created_by END AS shown_by
+FROM currencies JOIN LATERAL (
+    SELECT * FROM provider_prices p
+    WHERE p.model_id = $2 AND p.currency = currencies.currency AND p.valid_from <= $4
+    ORDER BY p.valid_from DESC, p.position DESC LIMIT 1) held ON true
+WHERE $3::text IS NULL OR currencies.currency = $3
 """
 
-LIST_PRICES: Final = f"""
-SELECT * FROM ({_PRICES_OF}) c
-WHERE $5::timestamptz IS NULL OR (c.valid_from, c.id) < ($5, $6::uuid)
-ORDER BY c.valid_from DESC, c.id DESC LIMIT $7
+GET_PRICE: Final = f"{_PRICES_OF} AND c.id = $4"
+
+
+def _paged(prices: str, *, after: int) -> str:
+    """List such prices a page at a time; a price stays, so its id tells where a page began."""
+    return f"""
+SELECT * FROM ({prices}) c
+WHERE ${after}::timestamptz IS NULL OR (c.valid_from, c.position) < (
+    ${after}, (SELECT b.position FROM provider_prices b WHERE b.id = ${after + 1}::uuid))
+ORDER BY c.valid_from DESC, c.position DESC LIMIT ${after + 2}
 """  # noqa: S608  no input in it
 
+
+LIST_PRICES: Final = _paged(_PRICES_OF, after=4)
+LIST_PRICES_AT: Final = _paged(_PRICES_AT, after=5)
 COUNT_PRICES: Final = f"SELECT count(*) FROM ({_PRICES_OF}) c"  # noqa: S608  likewise
+COUNT_PRICES_AT: Final = f"SELECT count(*) FROM ({_PRICES_AT}) c"  # noqa: S608  likewise
 
 
 class PostgresProviderModelQueries:
@@ -86,6 +113,22 @@ class PostgresProviderModelQueries:
         found = [ProviderModelDetails(**row) for row in rows]
         return cut_page(found, page.limit, total, position_of)
 
+    async def get_price(
+        self,
+        caller: Principal,
+        provider_id: ProviderId,
+        model_id: ProviderModelId,
+        price_id: PriceId,
+    ) -> PriceDetails:
+        own = caller.tenant_id
+        async with self._database.tenant(own) as connection:
+            if await connection.fetchval(GET_MODEL, own, provider_id, model_id) is None:
+                raise ProviderModelNotFoundError
+            row = await connection.fetchrow(GET_PRICE, own, model_id, None, price_id)
+        if row is None:
+            raise PriceNotFoundError
+        return _price(row)
+
     async def list_prices(
         self,
         caller: Principal,
@@ -94,13 +137,17 @@ class PostgresProviderModelQueries:
         wanted: PriceFilter,
         page: PageRequest,
     ) -> Page[PriceDetails]:
-        scope = (caller.tenant_id, model_id, wanted.currency, wanted.at)
+        scope: tuple[object, ...] = (caller.tenant_id, model_id, wanted.currency)
+        listing, counting = LIST_PRICES, COUNT_PRICES
+        if wanted.at is not None:
+            scope = (*scope, wanted.at)
+            listing, counting = LIST_PRICES_AT, COUNT_PRICES_AT
         async with self._database.tenant(caller.tenant_id) as connection:
             seen = await connection.fetchval(GET_MODEL, caller.tenant_id, provider_id, model_id)
             if seen is None:
                 raise ProviderModelNotFoundError
-            rows = await connection.fetch(LIST_PRICES, *scope, *keyset(page), page.limit + 1)
-            total = await connection.fetchval(COUNT_PRICES, *scope) if page.include_total else None
+            rows = await connection.fetch(listing, *scope, *keyset(page), page.limit + 1)
+            total = await connection.fetchval(counting, *scope) if page.include_total else None
         found = [_price(row) for row in rows]
         return cut_page(
             found, page.limit, total, lambda last: Position(at=last.valid_from, id=last.id)

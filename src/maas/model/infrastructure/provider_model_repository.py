@@ -1,10 +1,14 @@
 """Loading and keeping suppliers' models, and adding prices."""
 
+from datetime import timedelta
+from typing import Final
+
 from sqlalchemy import ColumnElement, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from maas.model.domain.provider_model import (
     Price,
+    PricesSoFar,
     ProviderModel,
     ProviderModelName,
     ProviderModelNotFoundError,
@@ -13,6 +17,8 @@ from maas.model.domain.provider_model import (
 from maas.model.infrastructure.provider_model_tables import provider_models, provider_prices
 from maas.model.public import ProviderId, ProviderModelId
 from maas.shared.domain.ids import TenantId
+
+_LATER: Final = timedelta(microseconds=1)
 
 
 class SqlProviderModelRepository:
@@ -46,16 +52,22 @@ class SqlProviderModelRepository:
     def add(self, model: ProviderModel) -> None:
         self._session.add(model)
 
-    async def count_prices(self, model_id: ProviderModelId) -> int:
-        found = await self._session.scalar(
-            select(func.count())
-            .select_from(provider_prices)
-            .where(
+    async def prices_so_far(self, model_id: ProviderModelId) -> PricesSoFar:
+        moment = func.greatest(
+            func.clock_timestamp(), func.max(provider_prices.c.created_at) + _LATER
+        )
+        found = await self._session.execute(
+            select(
+                func.count(),
+                func.array_agg(provider_prices.c.currency.distinct()),
+                moment,
+            ).where(
                 provider_prices.c.model_id == model_id,
                 provider_prices.c.tenant_id == self._tenant_id,
             )
         )
-        return int(found or 0)
+        count, currencies, now = found.one()
+        return PricesSoFar(count=count, currencies=frozenset(currencies or ()), now=now)
 
     async def add_price(self, price: Price) -> None:
         await self._session.execute(

@@ -2,10 +2,12 @@
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     Numeric,
@@ -13,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 
 from maas.model.domain.provider_model import ProviderModel, ProviderModelName
@@ -23,6 +26,7 @@ metadata = mapper_registry.metadata
 
 # 9 digits before the point and 12 after it, as `UnitPrice` has them.
 _PRICE = Numeric(21, 12)
+_METERS = ("input", "output", "cached", "reasoning", "request")
 
 provider_models = Table(
     "provider_models",
@@ -63,6 +67,8 @@ provider_prices = Table(
     "provider_prices",
     metadata,
     Column("id", Uuid, primary_key=True),
+    # The order they were set in, which no process's clock decides.
+    Column("position", BigInteger, Identity(always=True), nullable=False),
     Column("model_id", Uuid, nullable=False),
     Column("provider_id", Uuid, nullable=False),
     Column("tenant_id", Uuid, nullable=False),
@@ -79,7 +85,21 @@ provider_prices = Table(
         ["model_id", "provider_id", "tenant_id"],
         ["provider_models.id", "provider_models.provider_id", "provider_models.tenant_id"],
     ),
-    Index("ix_provider_prices_model_id_valid_from_id", "model_id", "valid_from", "id"),
+    *(CheckConstraint(f"{meter} >= 0 AND {meter} <> 'NaN'", name=meter) for meter in _METERS),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    Index(
+        "ix_provider_prices_model_id_valid_from_position",
+        "model_id",
+        text("valid_from DESC"),
+        text("position DESC"),
+    ),
+    Index(
+        "ix_provider_prices_model_id_currency_valid_from_position",
+        "model_id",
+        "currency",
+        text("valid_from DESC"),
+        text("position DESC"),
+    ),
 )
 
 mapper_registry.map_imperatively(ProviderModel, provider_models, eager_defaults=False)

@@ -10,7 +10,7 @@ from maas.model.application.provider_model_queries import ProviderModelQueries
 from maas.model.application.provider_models import ProviderModelService
 from maas.model.application.provider_queries import ProviderQueries
 from maas.model.application.providers import ProviderService
-from maas.model.public import ProviderId, ProviderModelId
+from maas.model.public import PriceId, ProviderId, ProviderModelId
 
 
 async def _providers(request: Request) -> ProviderService:
@@ -45,6 +45,10 @@ async def _model_id(
     return ProviderModelId(model_id)
 
 
+async def _price_id(price_id: Annotated[UUID, Path(description="The price's id.")]) -> PriceId:
+    return PriceId(price_id)
+
+
 Providers = Annotated[ProviderService, Depends(_providers)]
 ProviderReads = Annotated[ProviderQueries, Depends(_provider_queries)]
 ProviderChecks = Annotated[ProviderCheckService, Depends(_provider_checks)]
@@ -52,3 +56,4 @@ ProviderIdPath = Annotated[ProviderId, Depends(_provider_id)]
 ProviderModels = Annotated[ProviderModelService, Depends(_provider_models)]
 ProviderModelReads = Annotated[ProviderModelQueries, Depends(_provider_model_queries)]
 ProviderModelIdPath = Annotated[ProviderModelId, Depends(_model_id)]
+PriceIdPath = Annotated[PriceId, Depends(_price_id)]

@@ -39,7 +39,7 @@ CapabilitiesField = Annotated[
 ]
 TokensField = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]
 
-NAME = "As the supplier calls it; unique among the provider's models."
+NAME = "As the supplier calls it; unique among the provider's models, and fixed, as its prices are."
 CAPABILITIES = "What it can be asked for."
 CONTEXT_LENGTH = "How many tokens prompt and answer may have together; null: not known."
 MAX_OUTPUT_TOKENS = "How many tokens an answer may have; null: not known."
@@ -79,7 +79,6 @@ class ProviderModelUpdate(StrictModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"context_length": 128_000}]})
 
-    name: NameField = Field(default_factory=_absent, description=NAME)
     capabilities: CapabilitiesField = Field(default_factory=_absent, description=CAPABILITIES)
     context_length: TokensField | None = Field(default=None, description=CONTEXT_LENGTH)
     max_output_tokens: TokensField | None = Field(default=None, description=MAX_OUTPUT_TOKENS)

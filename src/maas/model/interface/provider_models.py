@@ -116,12 +116,14 @@ async def get_provider_model(
     "/{model_id}",
     dependencies=[requires("provider:write")],
     summary="Change a model of a supplier",
-    description="Only what is sent changes. What it costs is set apart, under `/prices`.",
+    description=(
+        "Only what is sent changes. What it costs is set apart, under `/prices`. Its name stays: "
+        "add another model under another name."
+    ),
 )
 @audited("provider_model.updated")
 @may_refuse(
     ProviderModelNotFoundError,
-    ProviderModelTakenError,
     ProviderNotFoundError,
     ProviderOfOperatorError,
 )

@@ -1,7 +1,6 @@
 """What suppliers' models cost: set from a moment on, and never changed after."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
 
@@ -11,11 +10,14 @@ from maas.model.application.provider_models import NewPrice
 from maas.model.domain.provider import ProviderNotFoundError, ProviderOfOperatorError
 from maas.model.domain.provider_model import (
     PriceInThePastError,
+    PriceNotFoundError,
     ProviderModelNotFoundError,
+    TooManyCurrenciesError,
     TooManyPricesError,
 )
 from maas.model.interface.answers import API
 from maas.model.interface.provider_dependencies import (
+    PriceIdPath,
     ProviderIdPath,
     ProviderModelIdPath,
     ProviderModelReads,
@@ -37,9 +39,7 @@ router = APIRouter(
 
 
 def _location(price: PriceDetails) -> str:
-    at = quote(f"{price.valid_from:%Y-%m-%dT%H:%M:%S.%fZ}")
-    path = f"{API}/providers/{price.provider_id}/models/{price.model_id}/prices"
-    return f"{path}?currency={price.currency}&at={at}"
+    return f"{API}/providers/{price.provider_id}/models/{price.model_id}/prices/{price.id}"
 
 
 async def _wanted(
@@ -73,6 +73,24 @@ async def list_prices(
     return PageRead[PriceRead].of(found, PriceRead.model_validate)
 
 
+@router.get(
+    "/{price_id}",
+    dependencies=[requires("provider:read")],
+    summary="Read one price of a model",
+    description="As it was set, whether it holds by now or not any more: a price never changes.",
+)
+@may_refuse(PriceNotFoundError, ProviderModelNotFoundError)
+async def get_price(
+    provider_id: ProviderIdPath,
+    model_id: ProviderModelIdPath,
+    price_id: PriceIdPath,
+    caller: Caller,
+    queries: ProviderModelReads,
+) -> PriceRead:
+    price = await queries.get_price(caller, provider_id, model_id, price_id)
+    return PriceRead.model_validate(price)
+
+
 @router.post(
     "",
     status_code=201,
@@ -91,6 +109,7 @@ async def list_prices(
     ProviderModelNotFoundError,
     ProviderNotFoundError,
     ProviderOfOperatorError,
+    TooManyCurrenciesError,
     TooManyPricesError,
 )
 async def create_price(
