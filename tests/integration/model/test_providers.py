@@ -22,6 +22,7 @@ from maas.model.domain.provider import (
 )
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.infrastructure.provider_queries import (
+    LIST_PROVIDERS,
     PostgresProviderQueries,
     PostgresSupplierAccounts,
 )
@@ -370,3 +371,52 @@ class TestRaces:
         )
         assert found == wanted[::-1]
         assert (none.items, none.total) == ([], 0)
+
+
+class TestLists:
+    async def test_strangers_providers_are_not_looked_at(
+        self,
+        suppliers: Suppliers,
+        principal: Principal,
+        stranger: Principal,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        await suppliers.make(stranger, key=None)
+        await superuser.execute(
+            "INSERT INTO providers (id, tenant_id, name, type, base_url, origin, reach, status, "
+            "created_by, created_at, updated_at, revision) "
+            "SELECT gen_random_uuid(), gen_random_uuid(), name, type, base_url, origin, reach, "
+            "status, created_by, created_at, updated_at, revision "
+            "FROM providers, generate_series(1, 20000)"
+        )
+        await superuser.execute("ANALYZE providers")
+        page = (principal.tenant_id, None, None, None, None, 51)
+
+        async with suppliers.database.tenant(principal.tenant_id) as connection:
+            plan = await connection.fetch(f"EXPLAIN (ANALYZE, TIMING off) {LIST_PROVIDERS}", *page)
+
+        text = "\n".join(row[0] for row in plan)
+        assert "Seq Scan on providers" not in text, text
+
+    async def test_what_a_newer_release_knows_is_not_there(
+        self,
+        suppliers: Suppliers,
+        principal: Principal,
+        superuser: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        newer = await suppliers.make(principal, "newer")
+        older = await suppliers.make(principal, "older")
+        await superuser.execute("UPDATE providers SET type = 'newer' WHERE id = $1", newer.id)
+
+        listed = await suppliers.queries.list_providers(
+            principal, ProviderFilter(), PageRequest(include_total=True)
+        )
+        assert [each.id for each in listed.items] == [older.id]
+        assert listed.total == 1
+        with pytest.raises(ProviderNotFoundError):
+            await suppliers.queries.get_provider(principal, newer.id)
+        with pytest.raises(ProviderNotFoundError):
+            await suppliers.accounts.get(principal.tenant_id, newer.id)
+        async with acting_as(principal):
+            with pytest.raises(ProviderNotFoundError):
+                await suppliers.service.delete(principal, newer.id, check=anything)

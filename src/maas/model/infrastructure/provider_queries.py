@@ -13,6 +13,7 @@ from maas.model.application.provider_queries import ProviderDetails, ProviderFil
 from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import CredentialUnreadableError, ProviderNotFoundError
 from maas.model.domain.provider_health import UNKNOWN, ProviderHealth
+from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.public import ProviderId
 from maas.shared.domain.ids import TenantId
@@ -34,29 +35,38 @@ h.status AS health_status, h.since, h.checked_at,
 CASE WHEN p.tenant_id = $1 THEN h.outcome END AS outcome,
 CASE WHEN p.tenant_id = $1 THEN h.duration_ms END AS duration_ms
 """
-_PROVIDERS: Final = """
-providers p LEFT JOIN provider_health h ON h.provider_id = p.id AND h.tenant_id = p.tenant_id
+_HEALTH: Final = """
+LEFT JOIN provider_health h ON h.provider_id = p.id AND h.tenant_id = p.tenant_id
 """
-SEEN: Final = """
-p.deleted_at IS NULL AND (p.tenant_id = $1 OR EXISTS (
+# While two releases run side by side, what only the newer one can call is not there for the older.
+_KNOWN: Final = f"p.deleted_at IS NULL AND p.type IN ({', '.join(map(repr, PROVIDER_TYPES))})"
+SEEN: Final = f"""
+{_KNOWN} AND (p.tenant_id = $1 OR EXISTS (
     SELECT FROM provider_grants g WHERE g.provider_id = p.id AND g.tenant_id = p.tenant_id
       AND g.grantee_id = $1))
 """
 """Of providers `p`: those the tenant `$1` may read."""
 
+# By two indexes: `SEEN` would look at every provider there is.
 _WANTED: Final = f"""
-{SEEN} AND ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
-"""
+SELECT * FROM (
+    SELECT p.* FROM providers p WHERE p.tenant_id = $1 AND {_KNOWN}
+    UNION ALL
+    SELECT p.* FROM provider_grants g
+    JOIN providers p ON p.id = g.provider_id AND p.tenant_id = g.tenant_id
+    WHERE g.grantee_id = $1 AND g.tenant_id <> $1 AND {_KNOWN}
+) p WHERE ($2::text IS NULL OR p.type = $2) AND ($3::text IS NULL OR p.status = $3)
+"""  # noqa: S608  no input in it
 
-GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM {_PROVIDERS} WHERE {SEEN} AND p.id = $2"  # noqa: S608  no input in it
+GET_PROVIDER: Final = f"SELECT {_SHOWN} FROM providers p {_HEALTH} WHERE {SEEN} AND p.id = $2"  # noqa: S608  likewise
 
 LIST_PROVIDERS: Final = f"""
-SELECT {_SHOWN} FROM {_PROVIDERS}
-WHERE {_WANTED} AND ($4::timestamptz IS NULL OR (p.created_at, p.id) < ($4, $5::uuid))
+SELECT {_SHOWN} FROM ({_WANTED}) p {_HEALTH}
+WHERE ($4::timestamptz IS NULL OR (p.created_at, p.id) < ($4, $5::uuid))
 ORDER BY p.created_at DESC, p.id DESC LIMIT $6
 """  # noqa: S608  likewise
 
-COUNT_PROVIDERS: Final = f"SELECT count(*) FROM providers p WHERE {_WANTED}"  # noqa: S608  likewise
+COUNT_PROVIDERS: Final = f"SELECT count(*) FROM ({_WANTED}) p"  # noqa: S608  likewise
 
 HAS_OWN: Final = "SELECT 1 FROM providers WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL"
 
@@ -72,12 +82,12 @@ COUNT_GRANTS: Final = (
 )
 
 # One statement: in two, a key could be read before the address was changed, and sent after.
-GET_ACCOUNT: Final = """
+GET_ACCOUNT: Final = f"""
 SELECT p.id, p.tenant_id, p.type, p.base_url, p.origin, p.reach, p.api_version, p.status, c.sealed
 FROM providers p
 LEFT JOIN provider_credentials c ON c.provider_id = p.id AND c.tenant_id = p.tenant_id
-WHERE p.tenant_id = $1 AND p.id = $2 AND p.deleted_at IS NULL
-"""
+WHERE p.tenant_id = $1 AND p.id = $2 AND {_KNOWN}
+"""  # noqa: S608  likewise
 
 
 class PostgresProviderQueries:

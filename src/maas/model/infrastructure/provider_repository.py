@@ -23,6 +23,7 @@ from maas.model.domain.provider import (
 )
 from maas.model.domain.provider_health import ProviderHealth
 from maas.model.domain.provider_model import ProviderModelRepository, ProviderModelTakenError
+from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.infrastructure.provider_health_tables import provider_health
 from maas.model.infrastructure.provider_model_repository import SqlProviderModelRepository
 from maas.model.infrastructure.provider_tables import (
@@ -52,6 +53,8 @@ class SqlProviderRepository:
                 providers.c.id == provider_id,
                 providers.c.tenant_id == self._tenant_id,
                 providers.c.deleted_at.is_(None),
+                # As in `provider_queries`: a newer release's are not this one's to change.
+                providers.c.type.in_(PROVIDER_TYPES),
             )
             .with_for_update(key_share=True)
         )
