@@ -19,7 +19,7 @@ SEALED = {
 TABLES = ("sealing_retired_keys", "sealing_faults")
 
 # The id of the key comes after two bytes; the text of a bytea begins with two characters.
-# Asked to wait, as for a lock, a caller comes again.
+# The state is one of our own: the API tells it from a lock, and asks the caller to come again.
 REFUSE = """
 CREATE FUNCTION refuse_retired_keys() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET bytea_output = 'hex' AS $$
@@ -30,7 +30,7 @@ BEGIN
         WHERE to_jsonb(NEW) ->> name IS DISTINCT FROM to_jsonb(OLD) ->> name
           AND encode(r.key_id, 'hex') = substr(to_jsonb(NEW) ->> name, 7, 16)
     ) THEN
-        RAISE lock_not_available USING MESSAGE = 'sealed under a key that was retired';
+        RAISE EXCEPTION 'sealed under a key that was retired' USING ERRCODE = 'MS001';
     END IF;
     RETURN NEW;
 END $$
@@ -66,11 +66,10 @@ def upgrade() -> None:
             CREATE TRIGGER refuse_retired_keys BEFORE INSERT OR UPDATE OF {", ".join(columns)}
             ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_retired_keys({names})
         """)
-    _forget_replaced_secrets()
 
 
 def _forget_replaced_secrets() -> None:
-    """End the day in which a webhook's old secret signs too: it is sealed for the other column."""
+    """End the day in which a webhook's old secret signs too: older code looks for it elsewhere."""
     # The owner is bound by row-level security as well, and none of its policies lets it change.
     op.execute("ALTER TABLE audit_webhooks NO FORCE ROW LEVEL SECURITY")
     op.execute(

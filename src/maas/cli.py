@@ -206,7 +206,15 @@ def serve(
 
 
 def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:
-    """Stop before the first request where production could lose what it promises to keep."""
+    """Stop before the first request where production could lose what it promises to keep.
+
+    Without keys that seal, no process starts anywhere.
+    """
+    faults = asyncio.run(
+        load("maas.shared.infrastructure.sealing_faults:find_key_faults")(settings)
+    )
+    if faults:
+        raise fail("\n".join(faults))
     if settings.environment != "production":
         return
     find = load("maas.doctor:find_misconfigurations")

@@ -13,8 +13,12 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from maas.sealed import list_keys
 from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import known_revisions
+from maas.shared.infrastructure.sealing_faults import find_key_faults
+from maas.shared.infrastructure.sealing_key_file import is_exposed
+from maas.shared.infrastructure.sealing_keys import key_file_path
 from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.infrastructure.settings import FLAT_NAMES, Settings
 from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES, count_connections
@@ -38,6 +42,12 @@ class Finding:
 
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_OPEN_TO_ALL = """
+    SELECT current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0)
+"""
 
 UNDELIVERED_DAYS = 7
 _GIVEN_PASSWORDS = """
@@ -70,6 +80,7 @@ async def examine(settings: Settings, *, worker_processes: int = WORKER_PROCESSE
         _check_system_role,
         _check_redis,
         _check_settings,
+        _check_sealing,
     ]
     return [finding for check in checks for finding in await check(settings)]
 
@@ -140,7 +151,7 @@ async def _examine_database(connection: Connection, settings: Settings) -> list[
 async def _check_connections(
     connection: Connection, settings: Settings, worker_processes: int
 ) -> list[Finding]:
-    limit = int(await connection.fetchval("SHOW max_connections"))
+    limit = int(await connection.fetchval(_OPEN_TO_ALL))
     pools = settings.database
     of_api = settings.server.workers * (pools.pool_size + pools.read_pool_size)
     of_worker = count_connections(processes=worker_processes)
@@ -284,6 +295,30 @@ async def _check_settings(settings: Settings) -> list[Finding]:
     unknown = sorted(name for name in os.environ if _is_unknown(name))
     findings += [Finding("warning", f"{name} is not a setting: misspelt?") for name in unknown]
     return findings
+
+
+async def _check_sealing(settings: Settings) -> list[Finding]:
+    findings = []
+    path = key_file_path(settings)
+    if settings.sealing.keys is None and is_exposed(path):
+        text = f"{path} may be read by others, who can open kept secrets with it: chmod it to 0600."
+        findings.append(Finding("warning", text))
+    faults = await find_key_faults(settings)
+    if faults:
+        return [*findings, *(Finding("error", fault, is_lasting=True) for fault in faults)]
+    try:
+        lines = await list_keys(settings)
+    except (OSError, TimeoutError, asyncpg.PostgresError):
+        # Away or not migrated, which is said elsewhere.
+        return findings
+    lost = sum(line.values for line in lines if line.state == "unknown")
+    if lost:
+        text = (
+            f"{lost} kept secrets are sealed under keys that are not here, and do not open: put "
+            f"back what {path} was, or MAAS_SEALING__KEYS (`maas keys ls`)."
+        )
+        return [*findings, Finding("error", text)]
+    return [*findings, Finding("ok", "Kept secrets are sealed under keys that are here.")]
 
 
 def _is_unknown(name: str) -> bool:

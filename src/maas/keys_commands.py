@@ -98,6 +98,8 @@ def ls(
     output.print(table)
     if any(line.state == "unknown" for line in lines):
         warn("values are sealed under a key that is not here: is this the right file?")
+    if any(line.state == "refused" for line in lines):
+        warn("the key that seals here is retired, so new secrets are refused: see `maas doctor`")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

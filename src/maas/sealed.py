@@ -52,7 +52,9 @@ SECRET: Final = AuditedResource("secret", frozenset({"kept_in"}))
 SEALING_KEY: Final = AuditedResource("sealing_key", frozenset({"lost_secrets"}))
 
 
-KeyState: TypeAlias = Literal["added", "current", "older", "retired", "unknown"]
+KeyState: TypeAlias = Literal["added", "current", "older", "retired", "refused", "unknown"]
+"""What is refused would seal here, and is retired."""
+
 IN_FILE: Final = "file"
 DERIVED_FROM: Final = "MAAS_SECRET_KEY"
 
@@ -206,7 +208,7 @@ async def list_keys(settings: Settings) -> list[KeyLine]:
 
 def _state(ring: KeyRing, key: RingKey, use: KeyUse) -> KeyState:
     if use.is_retired:
-        return "retired"
+        return "refused" if key == ring.current else "retired"
     if key == ring.current:
         return "current"
     return "older" if key in ring.older else "added"

@@ -130,6 +130,20 @@ def test_keys_in_the_environment_are_changed_there(maas: Maas) -> None:
     assert "second there and restart" in refused.stderr
 
 
+def test_what_cannot_seal_does_not_start(maas: Maas) -> None:
+    maas("add"), maas("rotate"), maas("retire", DERIVED)
+    astray = {"MAAS_DATA_DIR": "elsewhere"}
+
+    lost = CliRunner().invoke(app, ["serve"], env=astray)
+    unread = CliRunner().invoke(app, ["serve"], env={"MAAS_SEALING__KEYS_FILE": "/no/such.json"})
+    listed = maas("ls", **astray)
+
+    assert (lost.exit_code, unread.exit_code) == (1, 1)
+    assert f"sealing key {DERIVED} is retired" in lost.stderr
+    assert unread.stderr.startswith("error: MAAS_SEALING__KEYS_FILE: ")
+    assert "new secrets are refused" in listed.stderr
+
+
 def test_without_a_database_nothing_is_changed(
     maas: Maas, settings_of_worker: dict[str, str]
 ) -> None:

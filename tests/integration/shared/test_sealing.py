@@ -12,10 +12,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from maas.audit.infrastructure.webhooks_sender import PREVIOUS_SECRET, SECRET
-from maas.audit.wiring import watch_trail
+from maas.audit.domain.webhooks import WebhookId
+from maas.audit.infrastructure.webhooks_sender import PREVIOUS_SECRET, SECRET, WebhookSecrets
+from maas.audit.wiring import build_event_writer, watch_trail
+from maas.doctor import examine
 from maas.model.infrastructure.provider_credentials import SEALED as SUPPLIERS_KEY
 from maas.sealed import (
+    FaultEvents,
     add_key,
     check_sealed,
     list_keys,
@@ -28,11 +31,13 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId, new_id
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import app_arguments
 from maas.shared.infrastructure.sealing import SecretUnreadableError, key_id_of
+from maas.shared.infrastructure.sealing_faults import find_key_faults
 from maas.shared.infrastructure.sealing_key_file import KeyChangeRefusedError, read_key_file
 from maas.shared.infrastructure.sealing_keys import build_sealer, key_file_path
 from maas.shared.infrastructure.sealing_ring import RingKey
 from maas.shared.infrastructure.sealing_upkeep import SealingUpkeep
 from maas.shared.infrastructure.settings import Settings
+from maas.shared.interface.outages import problem_of_outage
 from tests.integration.audit.conftest import trail as trail  # noqa: PLC0414  a fixture, reused
 from tests.integration.audit.helpers import Superuser, Trail
 
@@ -243,6 +248,36 @@ class TestHandingOver:
 
         assert await vault.key_ids() == {current}
 
+    async def test_what_the_release_before_replaced_opens_and_moves_to_its_place(
+        self, vault: Vault
+    ) -> None:
+        [row_id] = await vault.put()
+        # It moved what was sealed from one column to the other as it was.
+        await vault.superuser.execute("UPDATE audit_webhooks SET previous_secret = secret")
+        secrets = WebhookSecrets(build_sealer(vault.settings))
+        [before] = await vault.rows()
+        read = secrets.open_previous(
+            before["previous_secret"], WebhookId(row_id), DEFAULT_TENANT_ID
+        )
+        await check_sealed(vault.settings, None, None)
+        told = await vault.actions()
+        current = await vault.new_key()
+
+        await rewrap_sealed(vault.settings)
+
+        assert (read, told) == (PLAIN, [])
+        assert (await vault.key_ids(), await vault.opened()) == ({current}, {PLAIN})
+
+    async def test_two_at_once_are_one(self, vault: Vault) -> None:
+        await vault.put()
+        async with open_upkeep(vault.settings) as other:
+            await other.rewrap()
+            await vault.new_key()
+            has_more = await rewrap_sealed(vault.settings)
+            left = await vault.key_ids()
+
+        assert (has_more, left) == (False, {vault.derived})
+
     async def test_sm4_takes_the_place_of_aes(self, vault: Vault) -> None:
         await vault.put(2)
         await vault.new_key()
@@ -335,6 +370,24 @@ class TestFaults:
 
         assert (sorted(told), runs) == (sorted([ids[0], ids[4]]), 5)
 
+    async def test_two_checks_at_once_are_one(self, vault: Vault) -> None:
+        ids = await vault.put(2)
+        tell = FaultEvents(build_event_writer(SystemClock()))
+        async with open_upkeep(vault.settings) as other:
+            await other.check(tell)
+            await vault.swap(*ids)
+            await check_sealed(vault.settings, None, None)
+
+        assert await vault.actions() == []
+
+    async def test_a_column_that_is_not_known_begins_anew(self, vault: Vault) -> None:
+        ids = await vault.put(2)
+        await vault.swap(*ids)
+
+        await check_sealed(vault.settings, "gone.secret", str(max(ids)))
+
+        assert await vault.actions() == ["secret.unreadable"] * 2
+
     async def test_swapped_ones_are_not_handed_over(self, vault: Vault) -> None:
         ids = await vault.put(3)
         await vault.swap(ids[0], ids[1])
@@ -408,13 +461,20 @@ class TestRetiring:
         self, vault: Vault
     ) -> None:
         [row_id] = await vault.put()
-        await vault.superuser.execute("UPDATE audit_webhooks SET previous_secret = secret")
+        [other] = await vault.put()
+        await vault.superuser.execute(
+            "UPDATE audit_webhooks AS t SET previous_secret = f.previous_secret"
+            " FROM audit_webhooks AS f WHERE t.id = $1 AND f.id = $2",
+            *(row_id, other),
+        )
         await vault.new_key()
         await rewrap_sealed(vault.settings)
         await retire_key(vault.settings, vault.derived, may_lose=True)
         sealed = build_sealer(vault.settings).seal(PLAIN, SECRET.place(row_id, DEFAULT_TENANT_ID))
 
-        done = await vault.superuser.execute("UPDATE audit_webhooks SET secret = $1", sealed)
+        done = await vault.superuser.execute(
+            "UPDATE audit_webhooks SET secret = $1 WHERE id = $2", sealed, row_id
+        )
 
         assert done == "UPDATE 1"
 
@@ -449,7 +509,64 @@ class TestRetiring:
         await rewrap_sealed(vault.settings)
         await retire_key(vault.settings, vault.derived, may_lose=False)
 
-        with pytest.raises(asyncpg.LockNotAvailableError, match="retired"):
+        with pytest.raises(asyncpg.PostgresError, match="retired") as caught:
             await late_writer.execute(
                 "UPDATE audit_webhooks SET secret = $2 WHERE id = $1", row_id, before["secret"]
             )
+        problem = problem_of_outage(caught.value)
+        assert problem is not None
+        assert (problem.status, problem.code) == (503, "sealing-key-retired")
+        assert problem.headers == {"Retry-After": "1"}
+
+
+class TestLostKeys:
+    async def test_a_process_that_would_seal_under_a_retired_key_is_told_of(
+        self, vault: Vault, tmp_path: Path
+    ) -> None:
+        await vault.put()
+        await vault.new_key()
+        await rewrap_sealed(vault.settings)
+        before = await find_key_faults(vault.settings)
+        await retire_key(vault.settings, vault.derived, may_lose=False)
+        astray = vault.settings.model_copy(update={"data_dir": tmp_path / "empty"})
+
+        [fault] = await find_key_faults(astray)
+        states = [(line.id, line.state) for line in await list_keys(astray)]
+        errors = [each.text for each in await examine(astray) if each.level == "error"]
+
+        assert (before, await find_key_faults(vault.settings)) == ([], [])
+        assert f"{vault.derived} is retired" in fault
+        assert str(key_file_path(astray)) in fault
+        assert (vault.derived, "refused") in states
+        assert fault in errors
+
+    async def test_values_under_keys_that_are_not_here_are_counted_by_the_doctor(
+        self, vault: Vault, tmp_path: Path
+    ) -> None:
+        await vault.put(2)
+        await vault.new_key()
+        await rewrap_sealed(vault.settings)
+        astray = vault.settings.model_copy(update={"data_dir": tmp_path / "empty"})
+
+        here, there = await examine(vault.settings), await examine(astray)
+
+        assert not any("sealed under keys" in each.text for each in here if each.level == "error")
+        [error] = [each.text for each in there if each.level == "error"]
+        assert "4 kept secrets are sealed under keys that are not here" in error
+
+    async def test_keys_that_cannot_be_used_are_told(self, vault: Vault, tmp_path: Path) -> None:
+        sealing = vault.settings.sealing.model_copy(update={"keys_file": tmp_path / "gone.json"})
+        settings = vault.settings.model_copy(update={"sealing": sealing})
+
+        [fault] = await find_key_faults(settings)
+
+        assert fault.startswith("MAAS_SEALING__KEYS_FILE: ")
+        assert fault in [each.text for each in await examine(settings) if each.level == "error"]
+
+    async def test_a_file_that_others_may_read_is_warned_of(self, vault: Vault) -> None:
+        await vault.new_key()
+        key_file_path(vault.settings).chmod(0o644)
+
+        findings = await examine(vault.settings)
+
+        assert "0600" in next(each.text for each in findings if "may be read" in each.text)

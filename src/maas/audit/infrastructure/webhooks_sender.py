@@ -31,7 +31,10 @@ LIMITS: Final = OutgoingLimits(
 """The head of an answer is all that is read. Who is slower has failed: he keeps a place busy."""
 
 SECRET: Final = SealedColumn(table="audit_webhooks", column="secret")
-PREVIOUS_SECRET: Final = SealedColumn(table="audit_webhooks", column="previous_secret")
+# The release before moved a secret to the other column as it was.
+PREVIOUS_SECRET: Final = SealedColumn(
+    table="audit_webhooks", column="previous_secret", former=SECRET.column
+)
 SEALED: Final = (SECRET, PREVIOUS_SECRET)
 
 DIGEST_KEY_BYTES: Final = 32
@@ -88,7 +91,7 @@ class WebhookSecrets:
         Raises:
             SecretUnreadableError: as `open` does.
         """
-        return self._sealer.open(sealed, PREVIOUS_SECRET.place(webhook_id, tenant_id))
+        return self._sealer.open_at(sealed, PREVIOUS_SECRET.places(webhook_id, tenant_id))
 
 
 class WebhookSender:

@@ -5,6 +5,7 @@ A sealed value is bound to its place: moved to another row, column or tenant it 
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,6 +85,17 @@ class Sealer:
         bound = place.to_bytes()
         opened = self._unwrap(sealed, bound)
         return _decrypt(opened.cipher, opened.data_key, opened.rest, bound)
+
+    def open_at(self, sealed: bytes, places: Sequence[Place]) -> bytes:
+        """Read a value back that was sealed at any of these places.
+
+        Raises:
+            SecretUnreadableError: it was sealed at none of them, or as `open` does.
+        """
+        for place in places:
+            with suppress(SecretUnreadableError):
+                return self.open(sealed, place)
+        raise SecretUnreadableError
 
     def older_keys(self) -> Sequence[bytes]:
         """List the ids of the keys that came before the current one."""

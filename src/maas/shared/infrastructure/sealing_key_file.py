@@ -18,6 +18,7 @@ FORMAT: Final = 1
 MAX_FILE_BYTES: Final = 1024 * 1024
 ONLY_OLDER: Final = "only a key that came before the current one can be retired: see `maas keys ls`"
 _PRIVATE: Final = 0o600
+_OTHERS: Final = 0o007
 
 
 class KeyChangeRefusedError(Exception):
@@ -116,6 +117,14 @@ def _kept_key(content: dict[str, str]) -> KeptKey:
     is_wrapped = "wrapped" in content
     secret = read_base64(content["wrapped" if is_wrapped else "key"])
     return KeptKey(str(content["id"]), secret, is_wrapped, str(content["made_at"]))
+
+
+def is_exposed(path: Path) -> bool:
+    """Tell whether other accounts may read the file, or write it."""
+    try:
+        return bool(path.stat().st_mode & _OTHERS)
+    except OSError:
+        return False
 
 
 def read_base64(text: str) -> bytes:

@@ -160,9 +160,22 @@ def open_key_source(settings: Settings) -> KeySource:
     Raises:
         InvalidSettingsError: the keys that are set cannot be used.
     """
+    return _open(*_named(settings))
+
+
+def read_ring(settings: Settings) -> KeyRing:
+    """Read the ring once, and keep nothing open that processes forked later would share.
+
+    Raises:
+        InvalidSettingsError: the keys that are set cannot be used.
+    """
+    return _open.__wrapped__(*_named(settings)).ring()
+
+
+def _named(settings: Settings) -> tuple[Sequence[str], str | None, Path, bool, str | None]:
     sealing, keys = settings.sealing, settings.sealing.keys
     secrets = (settings.secret_key, settings.auth.previous_secret_key)
-    return _open(
+    return (
         tuple(secret.get_secret_value() for secret in secrets if secret is not None),
         None if keys is None else keys.get_secret_value(),
         key_file_path(settings),

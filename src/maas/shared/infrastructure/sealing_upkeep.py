@@ -7,8 +7,8 @@ that whoever is killed when loses nothing, and two at once do no more than one.
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
@@ -61,6 +61,8 @@ _FORGET_GONE: Final = """
     DELETE FROM sealing_faults f WHERE place = $1 AND NOT EXISTS (
         SELECT FROM {table} WHERE {row} = f.row_id AND {column} IS NOT NULL)
 """
+# Held until the connection is closed.
+_ALONE: Final = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 # Waits for every writer of something sealed, and lets the next come only after the commit.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('maas.sealing', 0))"
 _RETIRE: Final = """
@@ -78,6 +80,8 @@ class SealedColumn:
     table: str
     column: str
     row: str = "id"
+    former: str | None = None
+    """The column that the release before this one sealed its values for; both run side by side."""
 
     @property
     def name(self) -> str:
@@ -85,6 +89,11 @@ class SealedColumn:
 
     def place(self, row: UUID, tenant_id: UUID) -> Place:
         return Place(table=self.table, row=row, column=self.column, tenant=tenant_id)
+
+    def places(self, row: UUID, tenant_id: UUID) -> list[Place]:
+        """Tell where a value may have been sealed, its own place first."""
+        place = self.place(row, tenant_id)
+        return [place] if self.former is None else [place, replace(place, column=self.former)]
 
     def spell(self, statement: str) -> str:
         return statement.format(table=self.table, column=self.column, row=self.row)
@@ -129,8 +138,10 @@ class SealingUpkeep:
     async def rewrap(self) -> bool:
         """Hand what is sealed under older keys over to the current one; tell if more is left.
 
-        What does not open stays as it is.
+        What does not open stays as it is, and while somebody else is at it nothing is done.
         """
+        if not await self.connection.fetchval(_ALONE, "maas.sealing.rewrap"):
+            return False
         begun = time.monotonic()
         for column in self.columns:
             after: UUID | None = None
@@ -159,21 +170,28 @@ class SealingUpkeep:
         log.info("secrets_rewrapped", column=column.name, count=int(done.rpartition(" ")[2]))
 
     def _rewrapped(self, column: SealedColumn, row: asyncpg.Record) -> bytes | None:
-        try:
-            return self.sealer.rewrap(row["sealed"], column.place(row["row"], row["tenant_id"]))
-        except SecretUnreadableError:
-            return None
+        place, *former = column.places(row["row"], row["tenant_id"])
+        with suppress(SecretUnreadableError):
+            return self.sealer.rewrap(row["sealed"], place)
+        with suppress(SecretUnreadableError):
+            return self.sealer.seal(self.sealer.open_at(row["sealed"], former), place)
+        return None
 
     async def check(
         self, tell: FaultTeller, *, column: str | None = None, after: UUID | None = None
     ) -> tuple[str, UUID] | None:
         """Try to open everything, and tell once of each value that does not.
 
-        From a column and row on; where it stopped, if time was up before the end.
+        From a column and row on; where it stopped, if time was up before the end. While somebody
+        else is at it nothing is done.
         """
+        if not await self.connection.fetchval(_ALONE, "maas.sealing.check"):
+            return None
         begun = time.monotonic()
         names = [each.name for each in self.columns]
-        start = names.index(column) if column in names else 0
+        if column not in names:
+            column, after = names[0], None
+        start = names.index(column)
         for each in self.columns[start:]:
             while True:
                 rows = await self.connection.fetch(each.spell(_ALL), after, self.slice_rows)
@@ -212,7 +230,7 @@ class SealingUpkeep:
 
     def _opens(self, column: SealedColumn, row: asyncpg.Record) -> bool:
         try:
-            self.sealer.open(row["sealed"], column.place(row["row"], row["tenant_id"]))
+            self.sealer.open_at(row["sealed"], column.places(row["row"], row["tenant_id"]))
         except SecretUnreadableError:
             return False
         return True

@@ -49,6 +49,12 @@ _LOCKED = _Answer(
     "The database is busy",
     "Somebody else holds a lock on this for too long. Nothing was changed; retry.",
 )
+_KEY_RETIRED = _Answer(
+    503,
+    "sealing-key-retired",
+    "The key that seals secrets was retired",
+    "Nothing was kept; retry. If it stays so, an operator finds the reason with `maas doctor`.",
+)
 _SLOW = _Answer(
     503,
     "database-timeout",
@@ -108,6 +114,7 @@ _BY_SQLSTATE: Mapping[str, _Answer] = {
     "53300": _EXHAUSTED,
     "53400": _DOWN,
     "58030": _DOWN,
+    "MS001": _KEY_RETIRED,  # our own, in the trigger of sealed columns
 }
 _BY_SQLSTATE_CLASS: Mapping[str, _Answer] = {"08": _DOWN, "57": _DOWN}
 
@@ -134,7 +141,7 @@ OUTAGES = tuple(
 
 WRITE_FAILURES = tuple(
     Problem(status=answer.status, code=answer.code, title=answer.title, detail=answer.detail)
-    for answer in (_RACED, _DISK_FULL)
+    for answer in (_RACED, _DISK_FULL, _KEY_RETIRED)
 )
 """What every change may end in besides."""
 
