@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from maas.shared.infrastructure.clock import SystemClock
+from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -109,14 +110,14 @@ async def test_what_is_no_price_is_refused(
 
 
 async def test_another_tenant_reads_once_granted_and_never_changes(
-    other: tuple[str, dict[str, str]], api: httpx.AsyncClient, provider: str
+    other: tuple[str, dict[str, str]], operator: Person, api: httpx.AsyncClient, provider: str
 ) -> None:
     tenant, theirs = other
     model = (await add(api, provider)).headers["Location"].removeprefix("/api/v1/")
     await api.post(f"{model}/prices", json=PRICE)
     paths = (f"{provider}/models", model, f"{model}/prices")
     unseen = [await api.get(path, headers=theirs) for path in paths]
-    granted = await api.put(f"{provider}/grants/{tenant}")
+    granted = await api.put(f"{provider}/grants/{tenant}", headers=operator.headers)
     seen = [await api.get(path, headers=theirs) for path in paths]
     changed = [
         await api.put(model, json={"status": "disabled"}, headers=theirs),

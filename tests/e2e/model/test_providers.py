@@ -4,7 +4,6 @@ import asyncpg
 import httpx
 import pytest
 
-from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.settings import Settings
 from tests.conftest import MakeSettings
 from tests.e2e.conftest import Flush, MakePerson, Person
@@ -58,6 +57,8 @@ async def test_a_key_is_set_and_never_seen_again(
         await api.put(credential, json={"api_key": f"{KEY}\n"}, headers={"If-Match": "*"}),
         await api.put(credential, json={"api_key": [KEY]}, headers={"If-Match": "*"}),
         await api.put(credential, json={"api_key": KEY, "x": KEY}, headers={"If-Match": "*"}),
+        # With it in the wrong place, nor is it told which field there is not.
+        await api.put(credential, json={KEY: "x"}, headers={"If-Match": "*"}),
         await api.put(credential, json=body, headers=matching(made)),
         await api.get(path),
         await api.get("providers"),
@@ -67,9 +68,10 @@ async def test_a_key_is_set_and_never_seen_again(
     assert made.status_code == 201
     assert made.json()["credential_set_at"] is None
     assert blind.json()["code"] == "precondition-required"
-    assert [answer.status_code for answer in answers] == [200, 422, 422, 422, 412, 200, 200]
+    assert [answer.status_code for answer in answers] == [200, *[422] * 4, 412, 200, 200]
     assert answers[1].json()["code"] == "invalid-supplier-key"
-    assert answers[5].json()["credential_set_at"] == answers[0].json()["credential_set_at"]
+    assert answers[4].json()["errors"][0]["loc"] == ["body"]
+    assert answers[6].json()["credential_set_at"] == answers[0].json()["credential_set_at"]
     kept = await superuser.fetchval(EVERY_ROW)
     logged = "".join(capfd.readouterr())
     assert "credential_set" in kept
@@ -121,6 +123,24 @@ async def test_what_a_type_needs_is_asked_for(api: httpx.AsyncClient) -> None:
     assert (azure.status_code, azure.json()["api_version"]) == (201, "preview")
 
 
+async def test_another_type_has_another_address(api: httpx.AsyncClient) -> None:
+    made = await make(api)
+    path = path_of(made)
+    turned = await api.put(path, json={"type": "anthropic"}, headers=matching(made))
+    same = await api.put(
+        path, json={"type": "anthropic", "name": "Claude"}, headers=matching(turned)
+    )
+    nowhere = await api.put(path, json={"type": "vllm"}, headers=matching(same))
+    own = await api.put(
+        path, json={"type": "vllm", "base_url": "https://gpu.example.com"}, headers=matching(same)
+    )
+
+    assert (turned.status_code, turned.json()["base_url"]) == (200, "https://api.anthropic.com")
+    assert same.json()["base_url"] == "https://api.anthropic.com"
+    assert (nowhere.status_code, nowhere.json()["code"]) == (422, "base-url-missing")
+    assert own.json()["base_url"] == "https://gpu.example.com"
+
+
 async def test_only_the_operator_connects_what_lies_inside(
     operator: Person, api: httpx.AsyncClient
 ) -> None:
@@ -138,7 +158,6 @@ async def test_only_the_operator_connects_what_lies_inside(
     refused = [
         await api.put(path, json={"name": "Mine"}, headers={"If-Match": "*"}),
         await api.put(f"{path}/credential", json={"api_key": KEY}, headers={"If-Match": "*"}),
-        await api.put(f"{path}/grants/{new_id()}"),
         await api.delete(path, headers={"If-Match": "*"}),
     ]
     renamed = await api.put(path, json={"name": "Mine"}, headers=as_operator)
@@ -147,21 +166,36 @@ async def test_only_the_operator_connects_what_lies_inside(
     assert [each.json()["code"] for each in (listed, unlisted, turned)] == ["target-refused"] * 3
     assert len({each.json()["detail"] for each in (listed, unlisted, turned)}) == 1
     assert (made.status_code, made.json()["reach"]) == (201, "private")
-    assert [each.json()["code"] for each in refused] == ["provider-of-operator"] * 4
+    assert [each.json()["code"] for each in refused] == ["provider-of-operator"] * 3
     assert renamed.json()["name"] == "Mine"
     assert (await api.get(path)).json()["reach"] == "private"
 
 
+async def test_nobody_pushes_a_supplier_into_the_list_of_another_tenant(
+    other: tuple[str, dict[str, str]], operator: Person, api: httpx.AsyncClient
+) -> None:
+    tenant, theirs = other
+    path = path_of(await make(api))
+    pushed = await api.put(f"{path}/grants/{tenant}")
+    listed = await api.get("providers", headers=theirs)
+    by_operator = await api.put(f"{path}/grants/{tenant}", headers=operator.headers)
+    revoked = await api.delete(f"{path}/grants/{tenant}")
+
+    assert (pushed.status_code, pushed.json()["code"]) == (403, "provider-grants-of-operator")
+    assert listed.json()["items"] == []
+    assert (by_operator.status_code, revoked.status_code) == (201, 204)
+
+
 async def test_a_granted_supplier_is_seen_without_its_address(
-    other: tuple[str, dict[str, str]], api: httpx.AsyncClient
+    other: tuple[str, dict[str, str]], operator: Person, api: httpx.AsyncClient
 ) -> None:
     tenant, theirs = other
     made = await make(api, description="Ours.")
     path = path_of(made)
     await api.put(f"{path}/credential", json={"api_key": KEY}, headers=matching(made))
     before = await api.get(path, headers=theirs)
-    granted = await api.put(f"{path}/grants/{tenant}")
-    again = await api.put(f"{path}/grants/{tenant}")
+    granted = await api.put(f"{path}/grants/{tenant}", headers=operator.headers)
+    again = await api.put(f"{path}/grants/{tenant}", headers=operator.headers)
     shown = await api.get(path, headers=theirs)
     listed = await api.get("providers", headers=theirs)
     acts = [

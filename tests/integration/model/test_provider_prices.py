@@ -35,7 +35,7 @@ from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from tests.integration.model.conftest import acting_as, make_principal
-from tests.integration.model.test_providers import Suppliers, anything
+from tests.integration.model.test_providers import Suppliers, anything, as_operator
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -221,7 +221,7 @@ async def test_a_grantee_reads_nothing_of_what_is_gone(
     )
     await priced.set("1")
     async with acting_as(owner):
-        await priced.suppliers.service.grant(owner, provider_id, stranger.tenant_id)
+        await priced.suppliers.service.grant(as_operator(owner), provider_id, stranger.tenant_id)
     before = await priced.seen(stranger.tenant_id)
     if end == "the model":
         async with acting_as(owner):

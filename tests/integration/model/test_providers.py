@@ -52,6 +52,10 @@ def anything(_: int) -> None:
     """Expect nothing."""
 
 
+def as_operator(principal: Principal) -> Principal:
+    return replace(principal, permissions=frozenset({"platform:suppliers"}))
+
+
 def only(revision: int) -> Callable[[int], None]:
     return Match(frozenset({etag_of(revision)})).check
 
@@ -134,9 +138,13 @@ class TestWhoseTheyAre:
     ) -> None:
         made = await suppliers.make(principal)
         async with acting_as(principal):
-            _, first = await suppliers.service.grant(principal, made.id, stranger.tenant_id)
+            _, first = await suppliers.service.grant(
+                as_operator(principal), made.id, stranger.tenant_id
+            )
         async with acting_as(principal):
-            _, again = await suppliers.service.grant(principal, made.id, stranger.tenant_id)
+            _, again = await suppliers.service.grant(
+                as_operator(principal), made.id, stranger.tenant_id
+            )
         shown = await suppliers.queries.get_provider(stranger, made.id)
         third = make_principal()
 
@@ -167,7 +175,7 @@ class TestWhoseTheyAre:
     ) -> None:
         made = await suppliers.make(principal)
         async with acting_as(principal):
-            await suppliers.service.grant(principal, made.id, stranger.tenant_id)
+            await suppliers.service.grant(as_operator(principal), made.id, stranger.tenant_id)
         async with acting_as(principal):
             if end == "revoke it":
                 await suppliers.service.revoke(principal, made.id, stranger.tenant_id)
@@ -184,7 +192,7 @@ class TestWhoseTheyAre:
     ) -> None:
         made = await suppliers.make(principal)
         async with acting_as(principal):
-            await suppliers.service.grant(principal, made.id, stranger.tenant_id)
+            await suppliers.service.grant(as_operator(principal), made.id, stranger.tenant_id)
 
         service = suppliers.service
         acts = (
@@ -353,7 +361,7 @@ class TestRaces:
         wanted = [(await suppliers.make(principal, f"n{number}", key=None)).id for number in (1, 2)]
         granted = await suppliers.make(stranger, "theirs", key=None)
         async with acting_as(stranger):
-            await suppliers.service.grant(stranger, granted.id, principal.tenant_id)
+            await suppliers.service.grant(as_operator(stranger), granted.id, principal.tenant_id)
         wanted.append(granted.id)
 
         found: list[ProviderId] = []

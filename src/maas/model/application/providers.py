@@ -23,6 +23,7 @@ from maas.model.domain.provider import (
     Provider,
     ProviderChanges,
     ProviderGrant,
+    ProviderGrantsOfOperatorError,
     ProviderGrantToSelfError,
     ProviderName,
     ProviderNameTakenError,
@@ -74,9 +75,7 @@ class ProviderService:
             BaseUrlMissingError, TargetRefusedError, ApiVersionNotUsedError.
             ProviderNameTakenError, TooManyProvidersError.
         """
-        base_url = new.base_url or PROVIDER_TYPES[new.type].base_url
-        if base_url is None:
-            raise BaseUrlMissingError
+        base_url = new.base_url or _own_base_url(new.type)
         target = self.check_target(base_url, is_operator=_is_operator(principal))
         now = self.clock.now()
         provider = Provider(
@@ -115,11 +114,12 @@ class ProviderService:
     ) -> ProviderDetails:
         """Set what is given, leave the rest; another type or origin takes the credential away.
 
-        What changes nothing is in the trail all the same: one event, without changes.
+        Another type without a base URL goes to the type's own. What changes nothing is in the trail
+        all the same: one event, without changes.
 
         Raises:
             ProviderNotFoundError, ProviderOfOperatorError, ProviderNameTakenError.
-            TargetRefusedError, ApiVersionNotUsedError.
+            TargetRefusedError, BaseUrlMissingError, ApiVersionNotUsedError.
         """
         is_operator = _is_operator(principal)
         revised = _without_url(changes)
@@ -134,6 +134,9 @@ class ProviderService:
             name = changes.get("name", provider.name)
             if name != provider.name and await uow.providers.is_name_taken(name):
                 raise ProviderNameTakenError
+            if "target" not in revised and changes.get("type", provider.type) != provider.type:
+                base_url = _own_base_url(changes["type"])
+                revised["target"] = self.check_target(base_url, is_operator=is_operator)
             provider.revise(at=self.clock.now(), **revised)
             if provider.credential_set_at is None:
                 await uow.providers.remove_credential(provider)
@@ -211,13 +214,14 @@ class ProviderService:
         """Let another tenant call the provider, and tell whether that is new.
 
         Raises:
-            ProviderNotFoundError, ProviderOfOperatorError.
+            ProviderNotFoundError, ProviderGrantsOfOperatorError.
             ProviderGrantToSelfError, TooManyProviderGrantsError.
         """
         async with self.unit_of_work() as uow:
             provider = await uow.providers.get(provider_id)
             current_scope().resource(PROVIDER, provider.id)
-            provider.check_operator(is_operator=_is_operator(principal))
+            if not _is_operator(principal):
+                raise ProviderGrantsOfOperatorError
             if grantee_id == provider.tenant_id:
                 raise ProviderGrantToSelfError
             grant = ProviderGrant(
@@ -250,6 +254,13 @@ class ProviderService:
             await uow.providers.revoke(provider.id, grantee_id)
             current_scope().change(PROVIDER, provider.id, before={"granted_to": str(grantee_id)})
             await uow.commit()
+
+
+def _own_base_url(kind: ProviderKind) -> str:
+    base_url = PROVIDER_TYPES[kind].base_url
+    if base_url is None:
+        raise BaseUrlMissingError
+    return base_url
 
 
 def _without_url(changes: ProviderUpdate) -> ProviderChanges:

@@ -129,6 +129,17 @@ class ProviderOfOperatorError(PermissionDeniedError):
         )
 
 
+class ProviderGrantsOfOperatorError(PermissionDeniedError):
+    code = "provider-grants-of-operator"
+    title = "Only the platform's operator grants providers to other tenants"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "It would stand in the other tenant's list unasked: whoever holds `platform:suppliers` "
+            "grants it."
+        )
+
+
 class CredentialNotSetError(NotFoundError):
     code = "credential-not-set"
     title = "The provider has no credential"

@@ -29,7 +29,8 @@ router = APIRouter(
     summary="Set a supplier's key",
     description=(
         "It is sealed before it is kept, and shown to nobody; the one before it is gone. "
-        "`If-Match` is required, so that the key goes to the address that was read."
+        "`If-Match` is required, so that the key goes to the address that was read; `*` says that "
+        "it may go to whatever address the provider has by now."
     ),
 )
 @audited("provider.credential_set")

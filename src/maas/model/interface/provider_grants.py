@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 from maas.audit.public import audited
 from maas.model.domain.provider import (
     ProviderGrantNotFoundError,
+    ProviderGrantsOfOperatorError,
     ProviderGrantToSelfError,
     ProviderNotFoundError,
     ProviderOfOperatorError,
@@ -44,6 +45,7 @@ async def list_provider_grants(
     dependencies=[requires("provider:write")],
     summary="Let another tenant call a supplier",
     description=(
+        "Wants `platform:suppliers` as well, for the other tenant is not asked. "
         "It sees the supplier's name, type, status and models, not its address or anything of its "
         "key, and changes nothing. Answers 201 for a new grant, 200 for one there was. Whether "
         "there is such a tenant is not told."
@@ -52,9 +54,9 @@ async def list_provider_grants(
 )
 @audited("provider.granted")
 @may_refuse(
+    ProviderGrantsOfOperatorError,
     ProviderGrantToSelfError,
     ProviderNotFoundError,
-    ProviderOfOperatorError,
     TooManyProviderGrantsError,
 )
 async def grant_provider(

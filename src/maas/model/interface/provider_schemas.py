@@ -3,7 +3,8 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from maas.model.domain.provider import (
     MAX_BASE_URL_CHARS,
@@ -216,3 +217,11 @@ class CredentialPut(StrictModel):
         max_length=MAX_KEY_CHARS,
         description="The supplier's key: visible ASCII. It is kept sealed, and never shown again.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_no_other_field(cls, body: Any) -> Any:
+        """Refuse other fields without their names: a key in the wrong place may be one."""
+        if isinstance(body, dict) and body.keys() - cls.model_fields.keys():
+            raise PydanticCustomError("extra_forbidden", "Send `api_key` and no other field")
+        return body

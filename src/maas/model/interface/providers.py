@@ -142,12 +142,14 @@ async def get_provider(
     description=(
         "Only what is sent changes. With another type, or another scheme, host or port in the base "
         "URL, the credential is deleted, for it was given for the old address: "
-        "`credential_set_at` is null then, and the key is to be set again."
+        "`credential_set_at` is null then, and the key is to be set again. Another type without "
+        "`base_url` goes to the type's own."
     ),
 )
 @audited("provider.updated")
 @may_refuse(
     ApiVersionNotUsedError,
+    BaseUrlMissingError,
     ProviderNameTakenError,
     ProviderNotFoundError,
     ProviderOfOperatorError,
