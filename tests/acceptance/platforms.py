@@ -17,7 +17,9 @@ from typing import Literal, TypeAlias
 import httpx
 import psutil
 
-from maas.embedded.processes import FOLDER_MARK
+from maas.embedded.endpoints import find_running
+from maas.embedded.folders import locate_data_folder
+from maas.embedded.leftovers import find_spawned
 from tests.pair import WIDE_LIMITS
 
 READY_SECONDS = 90.0
@@ -37,6 +39,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def clean_environment(**settings: str) -> dict[str, str]:
     """Take this environment without anybody's settings, and with these; limits are wide."""
     kept = {
@@ -51,6 +59,7 @@ class Platform:
     data_dir: Path
     url: str
     output: Path
+    given: Mapping[str, str]
     ready_seconds: float = 0.0
 
     def wait_until_ready(self, *, seconds: float = READY_SECONDS) -> float:
@@ -72,14 +81,12 @@ class Platform:
 
     def processes(self) -> list[psutil.Process]:
         """List everything that runs for the data folder, wherever it hangs by now."""
-        found = []
+        found = set(find_spawned(locate_data_folder(self.data_dir)))
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                is_marked = process.environ().get(FOLDER_MARK) == str(self.data_dir)
-                is_inside = Path(process.cwd()).is_relative_to(self.data_dir)
-                if (is_marked or is_inside) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                if Path(process.cwd()).is_relative_to(self.data_dir):
+                    found.add(process)
+        return [each for each in found if _is_alive(each)]
 
     def of_role(self, role: Role) -> list[psutil.Process]:
         """List the processes of one kind, the oldest first."""
@@ -100,7 +107,12 @@ class Platform:
         return bool(victims)
 
     def environment_of(self, role: Role) -> dict[str, str]:
-        return dict(self.of_role(role)[0].environ())
+        """Tell what a process was started with."""
+        with suppress(psutil.AccessDenied):
+            return dict(self.of_role(role)[0].environ())
+        # It hides that from all but root; it is what was given, and what the folder lends.
+        running = find_running(self.data_dir)
+        return {**(running.environment() if running else {}), **self.given}
 
     def stop(self) -> float:
         """Stop it as Ctrl-C or an init system would, and tell how long that took."""
@@ -185,7 +197,11 @@ def running(
             **(identity or {}),
         )
     platform = Platform(
-        process=process, data_dir=data_dir, url=f"http://127.0.0.1:{port}", output=output
+        process=process,
+        data_dir=data_dir,
+        url=f"http://127.0.0.1:{port}",
+        output=output,
+        given=variables,
     )
     try:
         platform.wait_until_ready()

@@ -1,12 +1,13 @@
 """The processes of the platform itself, run beside the servers."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maas.embedded import processes
+from maas.embedded import processes, sessions
 from maas.embedded.folders import DataFolder
 from maas.embedded.guard import Guard
 from maas.embedded.logs import LogFile
@@ -78,6 +79,7 @@ class Child:
         )
         self.process = processes.spawn(launch)
         self.guard.watch(self.process.pid)
+        sessions.note(self.folder.session_note(self.name), self.process.pid)
 
     @property
     def is_started(self) -> bool:
@@ -91,7 +93,10 @@ class Child:
         if self.process is None:
             return 0
         self.guard.forget(self.process.pid)
-        return self.process.reap()
+        exit_code = self.process.reap()
+        with contextlib.suppress(OSError):
+            self.folder.session_note(self.name).unlink()
+        return exit_code
 
 
 def stop_together(

@@ -72,6 +72,12 @@ class DataFolder:
         if self.sockets.parent != self.root:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
+    def session_note(self, name: str) -> Path:
+        return self.root / f"{name}.session"
+
+    def session_notes(self) -> list[Path]:
+        return list(self.root.glob("*.session"))
+
     def log(self, name: str) -> LogFile:
         return LogFile(self.root / "logs" / f"{name}.log")
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import psutil
 
 from maas.embedded.errors import EmbeddedError
+from maas.embedded.folders import DataFolder
 from maas.embedded.processes import FOLDER_MARK
+from maas.embedded.sessions import read_note
 
 _GRACE_SECONDS = 6.0
 _KILL_SECONDS = 5.0
@@ -25,9 +28,30 @@ def stop_working_in(folder: Path) -> int:
     return _stop(_find(lambda process: process.cwd() == str(folder)))
 
 
-def stop_marked(root: Path) -> int:
+def stop_spawned(folder: DataFolder) -> int:
     """Stop all that a supervisor of this data folder spawned; return how many there were."""
-    return _stop(_find(lambda process: process.environ().get(FOLDER_MARK) == str(root)))
+    return _stop(find_spawned(folder))
+
+
+def find_spawned(folder: DataFolder) -> list[psutil.Process]:
+    """Find it by its mark, or by its session where the mark is hidden."""
+    noted = [session for path in folder.session_notes() if (session := read_note(path))]
+
+    def is_marked(process: psutil.Process) -> bool:
+        return process.environ().get(FOLDER_MARK) == str(folder.root)
+
+    def is_ours(process: psutil.Process) -> bool:
+        try:
+            return is_marked(process)
+        except psutil.AccessDenied:
+            is_own = process.uids().real == os.getuid()
+            return is_own and process.cmdline()[:1] == [sys.executable]
+
+    def is_meant(process: psutil.Process) -> bool:
+        # First, because looking at a hidden mark is an error.
+        return any(each.has(process, is_ours=is_ours) for each in noted) or is_marked(process)
+
+    return _find(is_meant)
 
 
 def _find(is_meant: Callable[[psutil.Process], bool]) -> list[psutil.Process]:

@@ -158,7 +158,7 @@ class _Platform:
     def _clear_leftovers(self, folder: DataFolder) -> None:
         count = sum(
             (
-                leftovers.stop_marked(folder.root),
+                leftovers.stop_spawned(folder),
                 leftovers.stop_working_in(folder.valkey),
                 leftovers.stop_working_in(folder.postgres),
             )

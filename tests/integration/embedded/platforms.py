@@ -16,7 +16,8 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from maas.embedded.processes import FOLDER_MARK
+from maas.embedded.folders import locate_data_folder
+from maas.embedded.leftovers import find_spawned
 
 DRIVER = str(Path(__file__).with_name("driver.py"))
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -42,15 +43,16 @@ def free_port() -> int:
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Return all that runs for a data folder, however it came to be there."""
-    found = []
+    found = set(find_spawned(locate_data_folder(folder)))
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            is_marked = process.environ().get(FOLDER_MARK) == str(folder)
-            is_inside = Path(process.cwd()).is_relative_to(folder)
-            is_alive = process.status() != psutil.STATUS_ZOMBIE
-            if is_alive and process.pid != os.getpid() and (is_marked or is_inside):
-                found.append(process)
-    return found
+            if Path(process.cwd()).is_relative_to(folder) and process.pid != os.getpid():
+                found.add(process)
+    return [each for each in found if runs(each)]
+
+
+def _is_called(process: psutil.Process, role: str) -> bool:
+    return any(Path(argument).name == role for argument in process.cmdline())
 
 
 def runs(process: psutil.Process) -> bool:
@@ -126,8 +128,8 @@ class Platform:
         return next(each for each in inside if each.ppid() not in ids)
 
     def find_child(self, role: str) -> psutil.Process:
-        marked = [each for each in processes_of(self.folder) if role in each.cmdline()]
-        return next(each for each in marked if each.ppid() == self.popen.pid)
+        children = psutil.Process(self.popen.pid).children()
+        return next(each for each in children if _is_called(each, role))
 
     def is_gone(self) -> bool:
         return not processes_of(self.folder)
@@ -148,6 +150,14 @@ class Platform:
 
     async def connect_as_superuser(self) -> "asyncpg.Connection[asyncpg.Record]":
         return await self.connect("postgres", self.secrets["superuser_password"], "postgres")
+
+
+def await_pool(platform: Platform, role: str = "worker") -> list[psutil.Process]:
+    """Wait for a stand-in to tell which processes it has."""
+    log = platform.folder / f"logs/{role}.log"
+    wait_for(lambda: log.exists() and "pool" in log.read_text(), what="the worker's pool")
+    ids: list[int] = json.loads(log.read_text())["pool"]
+    return [psutil.Process(pid) for pid in ids]
 
 
 class Launcher:

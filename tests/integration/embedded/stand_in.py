@@ -8,6 +8,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from maas.shared.infrastructure.core_dumps import forbid_core_dumps
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
@@ -50,6 +52,17 @@ def deaf() -> None:
         time.sleep(60)
 
 
+def sealed() -> None:
+    """Hold secrets as the platform does, unreadable to its own account; fork, and stay."""
+    forbid_core_dumps()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.fork()
+    if pid:
+        say(json.dumps({"pool": [os.getpid(), pid]}))
+    while True:
+        time.sleep(60)
+
+
 def crash() -> None:
     say("the reason it crashed")
     sys.exit(7)
@@ -60,7 +73,7 @@ def main() -> None:
     if role == "api":
         api(int(rest[0]))
     else:
-        {"worker": worker, "deaf": deaf, "crash": crash}[role]()
+        {"worker": worker, "deaf": deaf, "sealed": sealed, "crash": crash}[role]()
 
 
 if __name__ == "__main__":

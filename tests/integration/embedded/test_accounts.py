@@ -2,7 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.embedded.conftest import needs_root
-from tests.integration.embedded.platforms import SOURCE, Launcher, processes_of
+from tests.integration.embedded.platforms import (
+    SOURCE,
+    Launcher,
+    Platform,
+    await_pool,
+    processes_of,
+    runs,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60), needs_root]
 
@@ -172,26 +180,60 @@ class TestOrdinaryUser:
         os.chown(home, NOBODY, NOBODY)
         return home
 
-    def test_serves_as_itself(self, launcher: Launcher, home: Path) -> None:
+    @pytest.fixture
+    def start(self, launcher: Launcher, home: Path) -> Callable[..., Platform]:
         python, setpriv = find_public_python(), shutil.which("setpriv")
         if python is None or setpriv is None:
             pytest.skip("no interpreter of this release that an ordinary user can run")
         packages = Path(find_package("asyncpg")).parent
         account = (setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+
+        def start(folder: Path, **wanted: object) -> Platform:
+            platform = launcher.start(
+                folder,
+                command=(*account, python),
+                environment={"HOME": str(home), "PYTHONPATH": f"{SOURCE}:{packages}"},
+                **wanted,  # type: ignore[arg-type]  # all are JSON values
+            )
+            platform.wait_until_up()
+            return platform
+
+        return start
+
+    def test_serves_as_itself(self, start: Callable[..., Platform], home: Path) -> None:
         folder = home / ".local/state/maas"
 
-        platform = launcher.start(
-            folder,
-            command=(*account, python),
-            environment={"HOME": str(home), "PYTHONPATH": f"{SOURCE}:{packages}"},
-        )
-        platform.wait_until_up()
+        platform = start(folder)
 
         assert {each.uids().real for each in processes_of(folder)} == {NOBODY}
         assert not folder.joinpath("binaries").exists()
         assert oct(folder.stat().st_mode & 0o777) == "0o700"
         assert platform.stop() == 0
         assert platform.is_gone()
+
+    @pytest.mark.parametrize("left", ["all", "what it forked"])
+    def test_finds_what_hides_its_environment_and_outlived_its_supervisor(
+        self, start: Callable[..., Platform], home: Path, left: str
+    ) -> None:
+        folder = home / "data"
+        first = start(folder, roles=["sealed"])
+        hidden = await_pool(first, "sealed")
+        for each in hidden:
+            # Hung as a process in a long task is, so that no signal but SIGKILL reaches it.
+            each.suspend()
+        guard = first.find_child("guard.py")
+        guard.kill()
+        first.kill()
+        if left == "what it forked":
+            hidden[0].kill()
+        wait_for(lambda: not runs(guard), what="the end of the guard")
+        assert runs(hidden[1])
+
+        second = start(folder, roles=[])
+
+        assert not any(runs(each) for each in hidden)
+        assert "that an earlier run had left" in second.output
+        assert second.stop() == 0
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import psutil
@@ -8,6 +7,7 @@ import redis
 from tests.integration.embedded.platforms import (
     Launcher,
     Platform,
+    await_pool,
     processes_of,
     runs,
     wait_for,
@@ -179,10 +179,3 @@ class TestLeftServers:
 
         assert not any(runs(each) for each in left)
         assert second.stop() == 0
-
-
-def await_pool(platform: Platform) -> list[psutil.Process]:
-    log = platform.folder / "logs/worker.log"
-    wait_for(lambda: log.exists() and "pool" in log.read_text(), what="the worker's pool")
-    ids: list[int] = json.loads(log.read_text())["pool"]
-    return [psutil.Process(pid) for pid in ids]
