@@ -148,7 +148,9 @@ def _prepare(environment: Mapping[str, str]) -> Prepared:
     os.environ.update(environment)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     load("maas.shared.infrastructure.migrations:migrate")()
-    return asyncio.run(_first_admin(read_settings()))
+    settings = read_settings()
+    _refuse_lost_keys(settings)
+    return asyncio.run(_first_admin(settings))
 
 
 async def _first_admin(settings: Settings) -> Prepared:
@@ -179,6 +181,7 @@ def serve(
         check_free(host or settings.server.host, port or settings.server.port)
     except PortTakenError as exc:
         raise fail(f"{exc.message} {exc.hint}") from None
+    _refuse_lost_keys(settings)
     _refuse_unfit_servers(settings)
     folder = _share_metrics(settings)
     try:
@@ -205,16 +208,16 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:
-    """Stop before the first request where production could lose what it promises to keep.
-
-    Without keys that seal, no process starts anywhere.
-    """
-    faults = asyncio.run(
-        load("maas.shared.infrastructure.sealing_faults:find_key_faults")(settings)
-    )
+def _refuse_lost_keys(settings: Settings) -> None:
+    """Stop where no secret could be kept: the keys that seal are not the ones of the others."""
+    find = load("maas.shared.infrastructure.sealing_faults:find_key_faults")
+    faults = asyncio.run(find(settings))
     if faults:
         raise fail("\n".join(faults))
+
+
+def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:
+    """Stop before the first request where production could lose what it promises to keep."""
     if settings.environment != "production":
         return
     find = load("maas.doctor:find_misconfigurations")
@@ -244,6 +247,7 @@ def worker(
     # Its processes are forked, and keep to it.
     forbid_core_dumps()
     settings = read_settings()
+    _refuse_lost_keys(settings)
     _refuse_unfit_servers(settings, worker_processes=concurrency)
     celery = load("maas.worker:app")
     celery.worker_main(
@@ -262,6 +266,8 @@ def worker(
 @app.command()
 def beat() -> None:
     """Run Celery beat, the clock of the recurring tasks; exactly one of it."""
+    # It was given every secret, like the others.
+    forbid_core_dumps()
     settings = read_settings()
     celery = load("maas.worker:app")
     # The schedule is all in code, so nothing is kept on disk that a crash could tear.
@@ -293,7 +299,9 @@ def migrate() -> None:
     except OSError as exc:
         raise fail(f"the database cannot be reached: {exc}") from None
     if given.find("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
-        asyncio.run(_first_admin(read_settings()))
+        settings = read_settings()
+        _refuse_lost_keys(settings)
+        asyncio.run(_first_admin(settings))
     output.print("The database is up to date.")
 
 
@@ -315,6 +323,7 @@ def admin_create(
     else:
         message = "no terminal to ask for a password at: use --password-stdin"
         raise fail(message, code=2)
+    _refuse_lost_keys(settings)
     try:
         account_id = asyncio.run(_create_admin(settings, username, email, password))
     except MaasError as exc:

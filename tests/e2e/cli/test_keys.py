@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pytest
 from typer.testing import CliRunner, Result
 
+from maas import keys_commands
 from maas.cli import app
 from maas.shared.infrastructure.sealing_keys import KEY_FILE_NAME
 from maas.shared.infrastructure.sealing_ring import RingKey
@@ -43,6 +44,7 @@ def maas(
 ) -> Maas:
     """Run `maas keys` in this process: six commands take a second, and not ten."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keys_commands, "forbid_core_dumps", lambda: None)
     for name, value in settings_of_worker.items():
         monkeypatch.setenv(name, value)
 
