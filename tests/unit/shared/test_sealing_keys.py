@@ -6,6 +6,7 @@ import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,6 +21,7 @@ from maas.shared.infrastructure.sealing_key_file import (
 )
 from maas.shared.infrastructure.sealing_keys import (
     GRACE_SECONDS,
+    MAX_RETRY_SECONDS,
     RETRY_SECONDS,
     FileKeys,
     build_sealer,
@@ -57,6 +59,20 @@ class Moody(UpsideDown):
         plain = super().unwrap(wrapped)
         if self.is_away:
             raise ConnectionError
+        return plain
+
+
+class Slow(UpsideDown):
+    """A KMS that answers once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = Event()
+
+    @override
+    def unwrap(self, wrapped: bytes) -> bytes:
+        plain = super().unwrap(wrapped)
+        assert self.may_answer.wait(10)
         return plain
 
 
@@ -375,6 +391,52 @@ class TestKms:
         now[0] += RETRY_SECONDS
 
         assert (while_away, asked, too_soon) == ([ONE] * 3, 2, ONE)
+        assert keys.ring().current == TWO
+
+    def test_one_that_does_not_answer_is_not_waited_for_and_heard_later(self, path: Path) -> None:
+        now, kms = [0.0], Slow()
+        add(path, ONE, secret=kms.wrap(ONE.secret))
+        rotate(path)
+        kms.may_answer.set()
+        keys = FileKeys(
+            path, derived=[DERIVED], kms=kms, monotonic=lambda: now[0], kms_seconds=0.02
+        )
+        kms.may_answer.clear()
+        add(path, TWO, secret=kms.wrap(TWO.secret))
+        rotate(path)
+
+        while_silent = keys.ring().current
+        now[0] += RETRY_SECONDS
+        still = keys.ring().current
+        asked = kms.asked
+        kms.may_answer.set()
+        later = []
+        while TWO not in later and len(later) < 500:
+            now[0] += MAX_RETRY_SECONDS
+            later.append(keys.ring().current)
+
+        assert (while_silent, still, asked) == (ONE, ONE, 2)
+        assert later[-1] == TWO
+        assert kms.asked == 2
+
+    def test_one_that_stays_away_is_asked_less_and_less(self, path: Path) -> None:
+        now, kms = [0.0], Moody()
+        add(path, ONE, secret=kms.wrap(ONE.secret))
+        keys = FileKeys(path, derived=[DERIVED], kms=kms, monotonic=lambda: now[0])
+        kms.is_away = True
+        add(path, TWO, secret=kms.wrap(TWO.secret))
+        rotate(path)
+
+        times = []
+        for second in range(200):
+            now[0], before = float(second), kms.asked
+            keys.ring()
+            times += [second] * (kms.asked - before)
+        kms.is_away = False
+        now[0] += MAX_RETRY_SECONDS
+        keys.ring()
+
+        assert times == [0, 5, 15, 35, 75, 135, 195]
         assert keys.ring().current == TWO
 
 

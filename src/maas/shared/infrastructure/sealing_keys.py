@@ -7,9 +7,11 @@ were keys stays readable.
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
+from threading import Thread
 from typing import Final, Protocol
 
 import structlog
@@ -36,7 +38,11 @@ from maas.shared.infrastructure.settings import (
 KEY_FILE_NAME: Final = "sealing-keys.json"
 SOURCES_KEPT: Final = 8
 RETRY_SECONDS: Final = 5.0
-"""So long after a failure the file, and the KMS, are left alone."""
+"""So long after a failure the file, and the KMS, are left alone; after the next twice as long."""
+
+MAX_RETRY_SECONDS: Final = 60.0
+KMS_SECONDS: Final = 2.0
+"""So long a process that serves waits for the KMS: its loop stands still meanwhile."""
 
 GRACE_SECONDS: Final = 60.0
 """So long a key that was taken out still opens what was read a moment before."""
@@ -50,6 +56,36 @@ class KeyManagement(Protocol):
     def wrap(self, key: bytes) -> bytes: ...
 
     def unwrap(self, wrapped: bytes) -> bytes: ...
+
+
+class PatientKms:
+    """Asks a KMS in a thread, and waits for a while; who asks again later hears the answer."""
+
+    def __init__(self, kms: KeyManagement, *, seconds: float) -> None:
+        self._kms = kms
+        self._seconds = seconds
+        self._asked: dict[bytes, Future[bytes]] = {}
+
+    def wrap(self, key: bytes) -> bytes:
+        return self._kms.wrap(key)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        answer = self._asked.get(wrapped)
+        if answer is None:
+            answer = self._asked[wrapped] = Future()
+            # A thread that hangs must not keep the process from ending, as a pool's would.
+            Thread(target=self._ask, args=(wrapped, answer), daemon=True).start()
+        try:
+            return answer.result(self._seconds)
+        finally:
+            if answer.done():
+                self._asked.pop(wrapped, None)
+
+    def _ask(self, wrapped: bytes, answer: "Future[bytes]") -> None:
+        try:
+            answer.set_result(self._kms.unwrap(wrapped))
+        except Exception as exc:  # noqa: BLE001  a KMS raises what it likes, and who asked gets it
+            answer.set_exception(exc)
 
 
 class FileKeys:
@@ -66,17 +102,21 @@ class FileKeys:
         kms: KeyManagement | None = None,
         must_exist: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
+        kms_seconds: float = KMS_SECONDS,
     ) -> None:
         self._path = path
         self._derived = derived
-        self._kms = kms
+        self._kms: KeyManagement | None = kms
         self._must_exist = must_exist
         self._monotonic = monotonic
         self._unwrapped: dict[bytes, RingKey] = {}
         self._leaving: dict[RingKey, float] = {}
+        self._failures = 0
         self._retry_at = 0.0
         self._seen = self._stamp()
         self._ring = self._read()
+        # Nobody was served before this.
+        self._kms = None if kms is None else PatientKms(kms, seconds=kms_seconds)
 
     def ring(self) -> KeyRing:
         is_another = self._stamp() != self._seen or self._has_left()
@@ -90,10 +130,11 @@ class FileKeys:
         try:
             self._ring = self._read()
         except Exception as exc:  # noqa: BLE001  a KMS raises what it likes, and serving goes on
-            self._retry_at = self._monotonic() + RETRY_SECONDS
+            pause = min(RETRY_SECONDS * 2**self._failures, MAX_RETRY_SECONDS)
+            self._failures, self._retry_at = self._failures + 1, self._monotonic() + pause
             log.error("sealing_keys_not_read", path=str(self._path), error=type(exc).__name__)  # noqa: TRY400  a traceback could show keys
         else:
-            self._seen = seen
+            self._seen, self._failures = seen, 0
         return self._ring
 
     def _has_left(self) -> bool:
