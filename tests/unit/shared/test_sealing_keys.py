@@ -4,15 +4,19 @@ import base64
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from structlog.testing import capture_logs
 from typing_extensions import override
 
+from maas.shared.infrastructure import sealing, sealing_keys
 from maas.shared.infrastructure.sealing import Place, Sealer, SecretUnreadableError, key_id_of
+from maas.shared.infrastructure.sealing_ciphers import CIPHERS
 from maas.shared.infrastructure.sealing_key_file import (
     KeyChangeRefusedError,
     KeyFile,
@@ -25,6 +29,7 @@ from maas.shared.infrastructure.sealing_keys import (
     RETRY_SECONDS,
     FileKeys,
     build_sealer,
+    read_ring,
 )
 from maas.shared.infrastructure.sealing_ring import FixedKeys, RingKey, UnfitRingError
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
@@ -85,12 +90,17 @@ def open_nothing() -> UpsideDown:
     raise ValueError(message)
 
 
-def settings_with(**sealing: object) -> Settings:
+def lack_sm3(_key: bytes) -> bytes:
+    message = "no SM3"
+    raise UnsupportedAlgorithm(message)
+
+
+def settings_with(**given: object) -> Settings:
     return load_settings(
         secret_key=SECRET_KEY,
         database={"url": "postgresql://unused"},
         redis={"url": "redis://unused"},
-        sealing=sealing,
+        sealing=given,
     )
 
 
@@ -410,7 +420,7 @@ class TestKms:
         still = keys.ring().current
         asked = kms.asked
         kms.may_answer.set()
-        later = []
+        later: list[RingKey] = []
         while TWO not in later and len(later) < 500:
             now[0] += MAX_RETRY_SECONDS
             later.append(keys.ring().current)
@@ -493,6 +503,23 @@ class TestSettings:
             build_sealer(settings_with(keys_file=str(path)))
 
         assert "maas keys add" not in str(caught.value)
+
+    def test_a_cipher_that_this_system_lacks_is_told_and_what_it_sealed_does_not_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = settings_with(algorithm="sm4-gcm")
+        sealer = build_sealer(settings)
+        sealed = sealer.seal(b"plain", PLACE)
+        lacking = replace(CIPHERS["sm4-gcm"], wrapping_key=lack_sm3)
+        monkeypatch.setattr(sealing_keys, "CIPHERS", {"sm4-gcm": lacking})
+        monkeypatch.setattr(sealing, "CIPHERS_BY_NUMBER", {lacking.number: lacking})
+
+        with pytest.raises(InvalidSettingsError, match="MAAS_SEALING__ALGORITHM"):
+            build_sealer(settings)
+        with pytest.raises(InvalidSettingsError, match="MAAS_SEALING__ALGORITHM"):
+            read_ring(settings)
+        with pytest.raises(SecretUnreadableError):
+            sealer.open(sealed, PLACE)
 
     def test_one_place_for_keys_is_enough(self, path: Path) -> None:
         with pytest.raises(InvalidSettingsError, match="not both"):

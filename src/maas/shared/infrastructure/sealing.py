@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 
 from maas.shared.domain.errors import ConflictError
 from maas.shared.infrastructure.sealing_ciphers import (
@@ -131,7 +131,11 @@ class Sealer:
         if cipher is None or key is None:
             raise SecretUnreadableError
         wrapped, rest = rest[: cipher.wrapped_bytes], rest[cipher.wrapped_bytes :]
-        data_key = _decrypt(cipher, cipher.wrapping_key(key.secret), wrapped, header + bound)
+        try:
+            wrapping = cipher.wrapping_key(key.secret)
+        except UnsupportedAlgorithm:
+            raise SecretUnreadableError from None
+        data_key = _decrypt(cipher, wrapping, wrapped, header + bound)
         return _Opened(cipher, data_key, rest)
 
     def _find(self, key_id: bytes) -> RingKey | None:
@@ -151,5 +155,5 @@ def _decrypt(cipher: SealingCipher, key: bytes, sealed: bytes, bound: bytes) -> 
     nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
     try:
         return cipher.decrypt(key, nonce, ciphertext, bound)
-    except (InvalidTag, ValueError):
+    except (InvalidTag, ValueError, UnsupportedAlgorithm):
         raise SecretUnreadableError from None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4
@@ -71,6 +72,15 @@ def _decrypt_sm4(key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes
     decryptor = Cipher(SM4(key), modes.GCM(nonce, tag)).decryptor()
     decryptor.authenticate_additional_data(bound)
     return decryptor.update(ciphertext) + decryptor.finalize()
+
+
+def is_supported(cipher: SealingCipher) -> bool:
+    """Tell whether this system's OpenSSL has what the cipher needs."""
+    try:
+        cipher.encrypt(cipher.wrapping_key(bytes(_AES_KEY_BYTES)), bytes(NONCE_BYTES), b"", b"")
+    except UnsupportedAlgorithm:
+        return False
+    return True
 
 
 CIPHERS: Final[Mapping[Algorithm, SealingCipher]] = {

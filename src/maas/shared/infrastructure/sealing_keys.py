@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from maas.shared.infrastructure.sealing import Sealer
+from maas.shared.infrastructure.sealing_ciphers import CIPHERS, is_supported
 from maas.shared.infrastructure.sealing_key_file import (
     KeptKey,
     read_base64,
@@ -190,8 +191,9 @@ def build_sealer(settings: Settings) -> Sealer:
     """Build what seals, over a ring that all of the process shares.
 
     Raises:
-        InvalidSettingsError: the keys that are set cannot be used.
+        InvalidSettingsError: the keys that are set cannot be used, or the cipher.
     """
+    _refuse_unfit_cipher(settings)
     return Sealer(open_key_source(settings), algorithm=settings.sealing.algorithm)
 
 
@@ -208,9 +210,16 @@ def read_ring(settings: Settings) -> KeyRing:
     """Read the ring once, and keep nothing open that processes forked later would share.
 
     Raises:
-        InvalidSettingsError: the keys that are set cannot be used.
+        InvalidSettingsError: as `build_sealer` does.
     """
+    _refuse_unfit_cipher(settings)
     return _open.__wrapped__(*_named(settings)).ring()
+
+
+def _refuse_unfit_cipher(settings: Settings) -> None:
+    if not is_supported(CIPHERS[settings.sealing.algorithm]):
+        problem = "MAAS_SEALING__ALGORITHM: this system's OpenSSL has no SM4, or no SM3"
+        raise InvalidSettingsError([problem])
 
 
 def _named(settings: Settings) -> tuple[Sequence[str], str | None, Path, bool, str | None]:
