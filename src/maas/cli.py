@@ -66,11 +66,13 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
 @app.callback()
 def main(
     *,
-    show_version: Annotated[
+    show_version: Annotated[  # noqa: ARG001  its own callback answers
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Its version.")
     ] = False,
 ) -> None:
     """Run the back office of a company's own model platform. Start with `maas up`."""
+    # Each command may hold secrets: the settings', or a person's key.
+    forbid_core_dumps()
 
 
 Host = Annotated[
@@ -244,8 +246,6 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Processes.")] = WORKER_PROCESSES,
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
-    # Its processes are forked, and keep to it.
-    forbid_core_dumps()
     settings = read_settings()
     _refuse_lost_keys(settings)
     _refuse_unfit_servers(settings, worker_processes=concurrency)
@@ -266,8 +266,6 @@ def worker(
 @app.command()
 def beat() -> None:
     """Run Celery beat, the clock of the recurring tasks; exactly one of it."""
-    # It was given every secret, like the others.
-    forbid_core_dumps()
     settings = read_settings()
     celery = load("maas.worker:app")
     # The schedule is all in code, so nothing is kept on disk that a crash could tear.

@@ -11,20 +11,13 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from rich.table import Table
 
-from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.terminal import fail, load, output, read_settings, warn
 
 T = TypeVar("T")
 
-keys = typer.Typer(no_args_is_help=True)
+keys = typer.Typer(help="The keys that kept secrets are sealed under.", no_args_is_help=True)
 
 FINGERPRINT_CHARS: Final = 16
-
-
-@keys.callback()
-def prepare() -> None:
-    """The keys that kept secrets are sealed under."""
-    forbid_core_dumps()
 
 
 @keys.command("add")
