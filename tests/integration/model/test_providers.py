@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 import pytest
@@ -10,7 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from maas.model.application import providers as use_cases
+from maas.model.application.collection import CollectionService
 from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
+from maas.model.application.provider_watch import WatchedProvider
 from maas.model.application.providers import NewProvider, ProviderService
 from maas.model.domain.provider import (
     CredentialUnreadableError,
@@ -20,6 +25,9 @@ from maas.model.domain.provider import (
     SupplierKey,
     TooManyProvidersError,
 )
+from maas.model.infrastructure.artifacts import CollectableParts
+from maas.model.infrastructure.collection import PostgresCollectionLedger
+from maas.model.infrastructure.object_store import DurableObjects
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.infrastructure.provider_queries import (
     LIST_PROVIDERS,
@@ -28,6 +36,7 @@ from maas.model.infrastructure.provider_queries import (
 )
 from maas.model.infrastructure.provider_repository import SqlProviderUnitOfWork
 from maas.model.infrastructure.provider_targets import SupplierTargets
+from maas.model.infrastructure.provider_watch import PostgresWatchLedger
 from maas.model.public import ProviderId
 from maas.shared.domain.errors import PreconditionFailedError
 from maas.shared.domain.ids import TenantId
@@ -40,8 +49,11 @@ from maas.shared.infrastructure.sealing_ring import FixedKeys, RingKey
 from maas.shared.infrastructure.settings import OutgoingSettings
 from maas.shared.interface.etags import Match, etag_of
 from tests.integration.model.conftest import FakeAudit, NoIdempotency, acting_as, make_principal
+from tests.integration.model.test_collection import Told
 
 pytestmark = pytest.mark.integration
+
+Superuser: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 TABLES = ("providers", "provider_credentials", "provider_grants")
 KEY = SupplierKey("sk-canary-0123456789")
@@ -428,3 +440,65 @@ class TestLists:
         async with acting_as(principal):
             with pytest.raises(ProviderNotFoundError):
                 await suppliers.service.delete(principal, newer.id, check=anything)
+
+
+class TestTenantsThatMayNotAct:
+    """A suspended tenant may come back; a closed one does not."""
+
+    @pytest.fixture(autouse=True)
+    async def tenant(self, superuser: Superuser, principal: Principal) -> None:
+        await superuser.execute(
+            "INSERT INTO tenants (id, slug, name, status) VALUES ($1, 'ours', 'Ours', 'active')",
+            principal.tenant_id,
+        )
+
+    async def set_status(self, superuser: Superuser, tenant_id: TenantId, status: str) -> None:
+        await superuser.execute("UPDATE tenants SET status = $1 WHERE id = $2", status, tenant_id)
+
+    @pytest.mark.parametrize("status", ["suspended", "deleted"])
+    async def test_their_suppliers_are_not_called(
+        self, suppliers: Suppliers, principal: Principal, superuser: Superuser, status: str
+    ) -> None:
+        made = await suppliers.make(principal)
+        watched = WatchedProvider(id=made.id, tenant_id=principal.tenant_id)
+        watch = PostgresWatchLedger(superuser, seals=SEALS, events=Told())
+        now = SystemClock().now()
+        before = list(await watch.list_due(checked_before=now, limit=10))
+        await watch.get_account(watched)
+        await self.set_status(superuser, principal.tenant_id, status)
+
+        assert before == [watched]
+        assert list(await watch.list_due(checked_before=now, limit=10)) == []
+        with pytest.raises(ProviderNotFoundError):
+            await watch.get_account(watched)
+        with pytest.raises(ProviderNotFoundError):
+            await suppliers.accounts.get(principal.tenant_id, made.id)
+
+    @pytest.mark.parametrize("status", ["suspended", "deleted"])
+    async def test_a_closed_tenants_keys_are_dropped(
+        self,
+        suppliers: Suppliers,
+        principal: Principal,
+        superuser: Superuser,
+        tmp_path: Path,
+        status: str,
+    ) -> None:
+        made = await suppliers.make(principal)
+        await suppliers.make(make_principal())
+        await self.set_status(superuser, principal.tenant_id, status)
+        told = Told()
+        collection = CollectionService(
+            ledger=PostgresCollectionLedger(superuser, events=told),
+            parts=CollectableParts(DurableObjects(tmp_path.as_uri())),
+            clock=SystemClock(),
+            unused_grace=timedelta(0),
+            keep_deleted=timedelta(0),
+        )
+        dropped = [(await collection.run(seconds=5)).keys for _ in range(2)]
+
+        left = 1 if status == "deleted" else 2
+        assert dropped == [2 - left, 0]
+        assert await superuser.fetchval("SELECT count(*) FROM provider_credentials") == left
+        assert [(scope.action, scope.tenant_id, scope.resource_id) for scope in told.scopes] == [
+            ("provider.credential_removed", principal.tenant_id, str(made.id))
+        ] * (2 - left)

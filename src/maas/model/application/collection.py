@@ -35,6 +35,7 @@ class Progress:
 class Collected:
     """What one run did."""
 
+    keys: int = 0
     uploads: int = 0
     models: int = 0
     blobs: int = 0
@@ -47,6 +48,10 @@ class CollectionLedger(Protocol):
 
     What is marked is deleted from the store next, and no row names it any more.
     """
+
+    async def drop_keys(self) -> int:
+        """Drop suppliers' keys of some tenants that are closed for good; tell how many."""
+        ...
 
     async def end_uploads(self, *, expired_before: datetime) -> int:
         """End some uploads that nobody went on with; their parts are marked, their room is free."""
@@ -96,12 +101,20 @@ class CollectionService:
             ArtifactStoreUnavailableError: the store does not answer; what was done stays done.
         """
         done, until = Collected(), time.monotonic() + seconds
+        await self._drop_keys(done, until)
         await self._end_uploads(done, until)
         await self._purge(done, until)
         await self._mark_unused(done, until)
         await self._mark_orphans(done, until)
         await self._sweep(done, until)
         return done
+
+    async def _drop_keys(self, done: Collected, until: float) -> None:
+        while time.monotonic() < until:
+            keys = await self.ledger.drop_keys()
+            done.keys += keys
+            if not keys:
+                return
 
     async def _end_uploads(self, done: Collected, until: float) -> None:
         now = self.clock.now()

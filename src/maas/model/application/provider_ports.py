@@ -83,7 +83,8 @@ class SupplierAccounts(Protocol):
         was not given for.
 
         Raises:
-            ProviderNotFoundError: not there, deleted, or another tenant's.
+            ProviderNotFoundError: not there, deleted, another tenant's, or of one that is suspended
+                or closed.
             CredentialUnreadableError: the key does not open.
         """
         ...

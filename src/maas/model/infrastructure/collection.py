@@ -11,7 +11,7 @@ import asyncpg
 from maas.audit.public import Actor, AuditScope
 from maas.model.application.collection import Progress
 from maas.model.application.ports import StoredFolder
-from maas.model.application.trail import MODEL, MODEL_UPLOAD
+from maas.model.application.trail import MODEL, MODEL_UPLOAD, PROVIDER
 from maas.model.infrastructure.blob_repository import claim_number
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import system_arguments
@@ -19,6 +19,8 @@ from maas.shared.infrastructure.settings import DatabaseSettings
 
 PURGED_ACTION = "model.purged"
 EXPIRED_ACTION = "model_upload.expired"
+KEY_REMOVED_ACTION = "provider.credential_removed"
+TENANTS_AT_ONCE: Final = 5
 UPLOADS_AT_ONCE: Final = 20
 MODELS_AT_ONCE: Final = 20
 FILES_AT_ONCE: Final = 2_000
@@ -29,6 +31,14 @@ BLOBS_AT_ONCE: Final = 20
 _ORPHANS: Final = "strangers"
 _ALONE: Final = "SELECT pg_try_advisory_lock(hashtextextended('maas.model.collect', 0))"
 
+_DROP_KEYS: Final = """
+    WITH closed AS MATERIALIZED (
+        SELECT tenant_id FROM (SELECT DISTINCT tenant_id FROM provider_credentials) keyed
+        WHERE tenant_has_status(tenant_id, 'deleted') LIMIT $1
+    )
+    DELETE FROM provider_credentials c USING closed WHERE c.tenant_id = closed.tenant_id
+    RETURNING c.provider_id, c.tenant_id
+"""
 # Triggers mark its parts for deletion and release what it held.
 _END: Final = """
     DELETE FROM uploads u USING (
@@ -115,6 +125,13 @@ class PostgresCollectionLedger:
         self._connection = connection
         self._events = events
 
+    async def drop_keys(self) -> int:
+        async with self._connection.transaction():
+            dropped = await self._connection.fetch(_DROP_KEYS, TENANTS_AT_ONCE)
+            if dropped:
+                await self._events.write(self._connection, [_scope_of_key(row) for row in dropped])
+        return len(dropped)
+
     async def end_uploads(self, *, expired_before: datetime) -> int:
         async with self._connection.transaction():
             ended = await self._connection.fetch(_END, expired_before, UPLOADS_AT_ONCE)
@@ -200,6 +217,13 @@ def _scope_of(row: asyncpg.Record) -> AuditScope:
     scope = AuditScope(PURGED_ACTION, tenant_id=TenantId(row["tenant_id"]))
     scope.actor = Actor("system", None, name="collection")
     scope.change(MODEL, row["id"], before={"name": row["name"]})
+    return scope
+
+
+def _scope_of_key(row: asyncpg.Record) -> AuditScope:
+    scope = AuditScope(KEY_REMOVED_ACTION, tenant_id=TenantId(row["tenant_id"]))
+    scope.actor = Actor("system", None, name="collection")
+    scope.change(PROVIDER, row["provider_id"], before={"has_credential": True})
     return scope
 
 

@@ -31,6 +31,7 @@ _DUE: Final = """
             PARTITION BY p.tenant_id ORDER BY h.checked_at NULLS FIRST, p.id) AS turn
         FROM providers p LEFT JOIN provider_health h ON h.provider_id = p.id
         WHERE p.deleted_at IS NULL AND p.status = 'active'
+          AND NOT tenant_has_status(p.tenant_id, 'suspended', 'deleted')
           AND (h.checked_at IS NULL OR h.checked_at < $1)) due
     ORDER BY turn, checked_at NULLS FIRST, id LIMIT $2
 """
