@@ -13,8 +13,8 @@ from maas.audit.application.deliveries import MessageSender, Recipient
 from maas.audit.application.rules import WatchUnitOfWork
 from maas.audit.application.webhooks_tests import (
     NAMES_BUSY,
-    RunningTests,
     WebhookTestUnavailableError,
+    make_running_tests,
 )
 from maas.audit.domain.rules import RuleName
 from maas.audit.domain.webhooks import (
@@ -26,6 +26,7 @@ from maas.audit.domain.webhooks import (
     spell_secret,
 )
 from maas.audit.public import AuditedResource, ChangeValue, current_scope
+from maas.shared.application.running import RunningTests
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import TenantId, new_id
@@ -176,7 +177,7 @@ class WebhookService:
     complain: UrlCheck
     digest: Callable[[str], str]
     clock: Clock
-    tests: RunningTests = field(default_factory=RunningTests)
+    tests: RunningTests[WebhookId] = field(default_factory=make_running_tests)
 
     async def create(
         self, principal: Principal, *, name: str, url: str, rules: Sequence[RuleName]
@@ -285,7 +286,7 @@ class WebhookService:
         async with self.unit_of_work() as uow:
             webhook = await uow.webhooks.get(webhook_id)
         current_scope().resource(WEBHOOK, webhook_id)
-        with self.tests.one(webhook_id, webhook.tenant_id):
+        with self.tests.one(webhook.tenant_id, webhook_id):
             return await self._test(webhook)
 
     async def _test(self, webhook: Webhook) -> TestOutcome:

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -17,6 +15,7 @@ from maas.model.application.provider_ports import (
 from maas.model.application.trail import PROVIDER
 from maas.model.domain.provider import CredentialUnreadableError
 from maas.model.domain.provider_check import (
+    TESTS_AT_ONCE,
     DiscoveryFailedError,
     Finding,
     ListedModel,
@@ -31,6 +30,7 @@ from maas.model.domain.provider_check import (
 from maas.model.domain.provider_model import ProviderModelName
 from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.public import Capability, ProviderId, ProviderModelId
+from maas.shared.application.running import RunningTests
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.principal import Principal
 
@@ -39,9 +39,6 @@ CHECK_SECONDS: Final = 15.0
 
 TEST_SECONDS: Final = 30.0
 """For a test with a model, which may have to be loaded first."""
-
-TESTS_AT_ONCE: Final = 4
-"""Of one tenant, in one process: each holds a connection to somebody who may take his time."""
 
 
 class SupplierCalls(Protocol):
@@ -72,31 +69,8 @@ class AddedModels(Protocol):
         ...
 
 
-class RunningChecks:
-    """Those that people asked for, of one process."""
-
-    def __init__(self) -> None:
-        self._providers: set[ProviderId] = set()
-        self._tenants: Counter[TenantId] = Counter()
-
-    @contextmanager
-    def one(self, tenant_id: TenantId, provider_id: ProviderId) -> Iterator[None]:
-        """Take a place as long as a check runs.
-
-        Raises:
-            ProviderUnderTestError: there is none.
-        """
-        if provider_id in self._providers or self._tenants[tenant_id] >= TESTS_AT_ONCE:
-            raise ProviderUnderTestError
-        self._providers.add(provider_id)
-        self._tenants[tenant_id] += 1
-        try:
-            yield
-        finally:
-            self._providers.remove(provider_id)
-            self._tenants[tenant_id] -= 1
-            # None is left of a tenant that checks nothing.
-            self._tenants += Counter()
+def _make_running_tests() -> RunningTests[ProviderId]:
+    return RunningTests(of_tenant=TESTS_AT_ONCE, refuse=ProviderUnderTestError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +137,7 @@ class ProviderCheckService:
     added: AddedModels
     check: SupplierCheck
     unit_of_work: Callable[[], ProviderUnitOfWork]
-    running: RunningChecks = field(default_factory=RunningChecks)
+    running: RunningTests[ProviderId] = field(default_factory=_make_running_tests)
 
     async def test(
         self, principal: Principal, provider_id: ProviderId, model: ProviderModelName | None

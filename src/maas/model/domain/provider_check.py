@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,10 +24,14 @@ MAX_LISTED: Final = 5_000
 
 MAX_TITLE_CHARS: Final = 200
 
+TESTS_AT_ONCE: Final = 4
+"""Of one tenant, in one process: each holds a connection to somebody who may take his time."""
+
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _HOST: Final = re.compile(r"[a-z0-9.:_\[\]-]{1,253}")
 _LENGTHS: Final = ("context_length", "context_window", "max_model_len")
 _ASKED: Final = "Hi"
+_RETRY_AFTER: Final = timedelta(seconds=5)
 
 REDIRECTS: Final = range(300, 400)
 _SUCCESSES: Final = range(200, 300)
@@ -50,7 +55,8 @@ class ProviderUnderTestError(TooManyRequestsError):
     title = "The supplier is being asked already"
 
     def __init__(self) -> None:
-        super().__init__("One test or discovery of a supplier at a time: try again when it ended.")
+        detail = f"A supplier has one test or discovery at a time, a tenant {TESTS_AT_ONCE}."
+        super().__init__(detail, retry_after=_RETRY_AFTER)
 
 
 class DiscoveryFailedError(RuleViolatedError):
