@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ from maas.shared.infrastructure.settings import (
     load_settings,
 )
 from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES
-from maas.terminal import borrow, fail, given_settings, load, output, read_settings
+from maas.terminal import borrow, fail, given_settings, load, output, read_settings, warn
 
 app = typer.Typer(
     name="maas",
@@ -55,6 +56,7 @@ app.command("login")(login)
 app.command("logout")(logout)
 
 EMBEDDED_DRAIN_SECONDS = "4"
+COUNT_SECONDS = 5
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
@@ -211,11 +213,20 @@ def serve(
 
 
 def _refuse_lost_keys(settings: Settings) -> None:
-    """Stop where no secret could be kept: the keys that seal are not the ones of the others."""
+    """Stop where no secret could be kept: the keys that seal are not the ones of the others.
+
+    Those that no key here opens are warned of: they may have been lost long ago.
+    """
     find = load("maas.shared.infrastructure.sealing_faults:find_key_faults")
     faults = asyncio.run(find(settings))
     if faults:
         raise fail("\n".join(faults))
+    # A database that is away is told of elsewhere.
+    with suppress(load("asyncpg:PostgresError"), OSError, TimeoutError):
+        count = load("maas.sealed:count_lost")
+        lost = asyncio.run(asyncio.wait_for(count(settings), COUNT_SECONDS))
+        if lost:
+            warn(f"{lost} kept secrets are sealed under keys that are not here: see `maas doctor`")
 
 
 def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from maas.sealed import list_keys
+from maas.sealed import count_lost
 from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import known_revisions
 from maas.shared.infrastructure.sealing_faults import find_key_faults
@@ -307,11 +307,10 @@ async def _check_sealing(settings: Settings) -> list[Finding]:
     if faults:
         return [*findings, *(Finding("error", fault, is_lasting=True) for fault in faults)]
     try:
-        lines = await list_keys(settings)
+        lost = await asyncio.wait_for(count_lost(settings), CONNECT_SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError):
         # Away or not migrated, which is said elsewhere.
         return findings
-    lost = sum(line.values for line in lines if line.state == "unknown")
     if lost:
         text = (
             f"{lost} kept secrets are sealed under keys that are not here, and do not open: put "

@@ -18,6 +18,7 @@ from maas.model.infrastructure.provider_credentials import SEALED as SEALED_OF_M
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import system_arguments
+from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.sealing_key_file import (
     ONLY_OLDER,
     KeyChangeRefusedError,
@@ -30,8 +31,9 @@ from maas.shared.infrastructure.sealing_keys import (
     key_file_path,
     load_kms,
     open_key_source,
+    read_ring,
 )
-from maas.shared.infrastructure.sealing_ring import KEY_BYTES, KeyRing, RingKey
+from maas.shared.infrastructure.sealing_ring import KEY_BYTES, FixedKeys, KeyRing, RingKey
 from maas.shared.infrastructure.sealing_upkeep import (
     Connection,
     KeyUse,
@@ -204,6 +206,22 @@ async def list_keys(settings: Settings) -> list[KeyLine]:
         if use.total and ring.find(key_id) is None
     ]
     return lines + strangers
+
+
+async def count_lost(settings: Settings) -> int:
+    """Count the values that no key here opens.
+
+    Raises:
+        InvalidSettingsError: the keys that are set cannot be used.
+        asyncpg.PostgresError, OSError: the database cannot be asked.
+    """
+    ring = read_ring(settings)
+    sealer = Sealer(FixedKeys(ring.keys))
+    async with open_sealing_upkeep(
+        settings.database, sealer, SEALED_COLUMNS, clock=SystemClock()
+    ) as upkeep:
+        uses = await upkeep.uses()
+    return sum(use.total for key_id, use in uses.items() if ring.find(key_id) is None)
 
 
 def _state(ring: KeyRing, key: RingKey, use: KeyUse) -> KeyState:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from maas import keys_commands
+from maas import cli, sealed
 from maas.cli import app
 from maas.shared.infrastructure.sealing_keys import KEY_FILE_NAME
 from maas.shared.infrastructure.sealing_ring import RingKey
@@ -44,7 +45,7 @@ def maas(
 ) -> Maas:
     """Run `maas keys` in this process: six commands take a second, and not ten."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(keys_commands, "forbid_core_dumps", lambda: None)
+    monkeypatch.setattr(cli, "forbid_core_dumps", lambda: None)
     for name, value in settings_of_worker.items():
         monkeypatch.setenv(name, value)
 
@@ -144,6 +145,24 @@ def test_what_cannot_seal_does_not_start(maas: Maas) -> None:
     assert f"sealing key {DERIVED} is retired" in lost.stderr
     assert unread.stderr.startswith("error: MAAS_SEALING__KEYS_FILE: ")
     assert "new secrets are refused" in listed.stderr
+
+
+def test_what_starts_without_a_key_that_is_needed_says_so(
+    maas: Maas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def count(_settings: object) -> int:
+        return 3
+
+    def stop(*_: object) -> None:
+        raise typer.Exit(7)
+
+    monkeypatch.setattr(sealed, "count_lost", count)
+    monkeypatch.setattr(cli, "_refuse_unfit_servers", stop)
+
+    started = CliRunner().invoke(app, ["serve"])
+
+    assert (started.exit_code, maas("ls").exit_code) == (7, 0)
+    assert "3 kept secrets are sealed under keys that are not here" in started.stderr
 
 
 def test_without_a_database_nothing_is_changed(
