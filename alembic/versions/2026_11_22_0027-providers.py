@@ -34,7 +34,6 @@ def _add_providers() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("type", sa.Text, nullable=False),
         sa.Column("base_url", sa.Text, nullable=False),
-        sa.Column("origin", sa.Text, nullable=False),
         sa.Column("reach", sa.Text, nullable=False),
         sa.Column("api_version", sa.Text),
         sa.Column("description", sa.Text),

@@ -88,10 +88,10 @@ async def test_a_key_does_not_go_with_another_address(api: httpx.AsyncClient) ->
     path = path_of(made)
     keyed = await api.put(f"{path}/credential", json={"api_key": KEY}, headers=matching(made))
     same = await api.put(
-        path, json={"base_url": "https://api.openai.com/v2"}, headers=matching(keyed)
+        path, json={"base_url": "https://API.openai.com:443/v1/"}, headers=matching(keyed)
     )
     moved = await api.put(
-        path, json={"base_url": "https://evil.example.com/v1"}, headers=matching(same)
+        path, json={"base_url": "https://api.openai.com/echo/v1"}, headers=matching(same)
     )
     blind = await api.put(path, json={"status": "disabled"})
     none = await api.delete(f"{path}/credential")

@@ -403,9 +403,9 @@ class TestLists:
     ) -> None:
         await suppliers.make(stranger, key=None)
         await superuser.execute(
-            "INSERT INTO providers (id, tenant_id, name, type, base_url, origin, reach, status, "
+            "INSERT INTO providers (id, tenant_id, name, type, base_url, reach, status, "
             "created_by, created_at, updated_at, revision) "
-            "SELECT gen_random_uuid(), gen_random_uuid(), name, type, base_url, origin, reach, "
+            "SELECT gen_random_uuid(), gen_random_uuid(), name, type, base_url, reach, "
             "status, created_by, created_at, updated_at, revision "
             "FROM providers, generate_series(1, 20000)"
         )

@@ -68,7 +68,6 @@ class SupplierAccount:
     tenant_id: TenantId
     type: ProviderKind
     base_url: str
-    origin: str
     reach: Reach
     api_version: str | None
     status: ProviderStatus

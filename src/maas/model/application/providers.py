@@ -84,7 +84,6 @@ class ProviderService:
             name=new.name,
             type=new.type,
             base_url=target.base_url,
-            origin=target.origin,
             reach=target.reach,
             api_version=new.api_version,
             description=new.description,
@@ -112,7 +111,7 @@ class ProviderService:
         check: CheckRevision,
         **changes: Unpack[ProviderUpdate],
     ) -> ProviderDetails:
-        """Set what is given, leave the rest; another type or origin takes the credential away.
+        """Set what is given, leave the rest; another type or base URL takes the credential away.
 
         Another type without a base URL goes to the type's own. What changes nothing is in the trail
         all the same: one event, without changes.

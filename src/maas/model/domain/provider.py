@@ -222,13 +222,9 @@ class SupplierKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A base URL that may be called, in the one spelling of the parser that will send it.
-
-    `origin` is its scheme, host and port: who gets the key.
-    """
+    """A base URL that may be called, in the one spelling of the parser that will send it."""
 
     base_url: str
-    origin: str
     reach: Reach
 
 
@@ -256,7 +252,6 @@ class Provider:
     name: ProviderName
     type: ProviderKind
     base_url: str
-    origin: str
     reach: Reach
     api_version: ApiVersion | None = None
     description: Description | None = None
@@ -288,8 +283,8 @@ class Provider:
     def revise(self, *, at: datetime, **changes: Unpack[ProviderChanges]) -> None:
         """Set what is given, leave the rest; what changes nothing leaves the revision as it is.
 
-        The credential is gone where the type or the origin changed: a key was given for one
-        supplier, and whoever changes the address may not be who knows the key.
+        The credential is gone where the type or the base URL changed, were it by a path alone: a
+        key was given for one address, and whoever changes that may not be who knows the key.
 
         Raises:
             ApiVersionNotUsedError.
@@ -299,11 +294,11 @@ class Provider:
         for name, to in changes.items():
             setattr(self, name, to)
         if target is not None:
-            self.base_url, self.origin, self.reach = target.base_url, target.origin, target.reach
+            self.base_url, self.reach = target.base_url, target.reach
         self._check_api_version()
         if self._state() == was:
             return
-        if (self.type, self.origin) != was[:2]:
+        if (self.type, self.base_url) != was[:2]:
             self.credential_set_at = None
         self._touch(at)
 
@@ -331,7 +326,6 @@ class Provider:
     def _state(self) -> tuple[object, ...]:
         return (
             self.type,
-            self.origin,
             self.base_url,
             self.reach,
             self.name,

@@ -34,7 +34,6 @@ providers = Table(
     # Which types there are, the code says: each release may know more.
     Column("type", Text, nullable=False),
     Column("base_url", Text, nullable=False),
-    Column("origin", Text, nullable=False),
     Column("reach", Text, nullable=False),
     Column("api_version", ValueText(ApiVersion)),
     Column("description", ValueText(Description)),

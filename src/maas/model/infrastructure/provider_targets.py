@@ -32,10 +32,8 @@ class SupplierTargets:
             checked = targets.check(url)
         except RefusedTargetError as exc:
             raise TargetRefusedError(exc.message) from None
-        origin = _origin(checked)
         return Target(
-            base_url=origin + checked.raw_path.rstrip("/"),
-            origin=origin,
+            base_url=_origin(checked) + checked.raw_path.rstrip("/"),
             reach="private" if targets.is_private(checked) else "public",
         )
 

@@ -140,8 +140,8 @@ async def get_provider(
     dependencies=[requires("provider:write")],
     summary="Change a supplier",
     description=(
-        "Only what is sent changes. With another type, or another scheme, host or port in the base "
-        "URL, the credential is deleted, for it was given for the old address: "
+        "Only what is sent changes. With another type or base URL, were it another path "
+        "alone, the credential is deleted, for it was given for the old address: "
         "`credential_set_at` is null then, and the key is to be set again. Another type without "
         "`base_url` goes to the type's own."
     ),
