@@ -29,6 +29,7 @@ from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.sealing_ring import FixedKeys, RingKey
 from maas.shared.infrastructure.settings import OutgoingSettings, Settings
 from tests.integration.model.conftest import FakeAudit, NoIdempotency, acting_as, make_principal
+from tests.integration.model.test_providers import as_operator
 
 pytestmark = pytest.mark.integration
 
@@ -229,7 +230,7 @@ async def test_the_database_shows_health_to_owner_and_grantee_alone(
     provider = await watched.make(principal)
     await watched.run()
     async with acting_as(principal):
-        await watched.service.grant(principal, provider, stranger.tenant_id)
+        await watched.service.grant(as_operator(principal), provider, stranger.tenant_id)
     seen = []
     for tenant_id in (principal.tenant_id, stranger.tenant_id, make_principal().tenant_id):
         async with watched.database.tenant(tenant_id) as connection:
