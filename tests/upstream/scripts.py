@@ -76,6 +76,7 @@ PRESETS: Final[Mapping[str, Script]] = {
     "says-other-json": Script(body="other-json"),
     "says-nothing": Script(body="empty"),
     "says-too-much": Script(body="huge"),
+    "says-too-much-404": Script(status=404, body="huge"),
     "speaks-no-http": Script(body="no-http"),
     "mistakes-its-type": Script(content_type="text/plain"),
     "redirects": Script(redirect="https://elsewhere.test/v1/models?token=secret"),

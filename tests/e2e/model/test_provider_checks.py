@@ -121,6 +121,7 @@ async def test_a_supplier_that_answers_is_told_apart_from_each_fault(
         "says-529": ("supplier-failed", 529),
         "redirects": ("redirected", 307),
         "says-too-much": ("answer-too-large", None),
+        "says-too-much-404": ("address-wrong", 404),
         "speaks-no-http": ("answer-odd", None),
         "hangs-up": ("answer-odd", None),
         "breaks-off": ("answer-odd", None),

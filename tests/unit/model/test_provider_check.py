@@ -1,14 +1,21 @@
 """Answers of suppliers are judged by what they mean, and hostile ones as well."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
+from maas.model.application import provider_checks
+from maas.model.application.provider_checks import SupplierCheck
+from maas.model.application.provider_ports import SupplierAccount
+from maas.model.domain import provider_check
 from maas.model.domain.provider import SupplierKey
 from maas.model.domain.provider_check import (
     MAX_LISTED,
+    MAX_VALUES,
     WORDS,
     Finding,
     SupplierAnswer,
@@ -19,7 +26,8 @@ from maas.model.domain.provider_check import (
 )
 from maas.model.domain.provider_health import UNKNOWN
 from maas.model.domain.provider_types import PROVIDER_TYPES
-from maas.model.public import Capability, CheckOutcome
+from maas.model.public import Capability, CheckOutcome, ProviderId
+from maas.shared.domain.ids import TenantId, new_id
 
 KEY = SupplierKey("sk-canary-0123456789")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -154,6 +162,76 @@ def test_a_call_of_a_model_tells_whether_it_is_there(
     status: int, body: object, *, is_listed: bool, outcome: str
 ) -> None:
     assert judge_model(says(status, body), key=KEY, is_listed=is_listed).outcome == outcome
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 429])
+def test_an_answer_is_parsed_once(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    parsed: list[bytes] = []
+
+    def parse(body: bytes) -> object:
+        parsed.append(body)
+        return json.loads(body)
+
+    monkeypatch.setattr(provider_check, "json", SimpleNamespace(loads=parse))
+    judge_model(says(status, fails()), key=KEY, is_listed=False)
+
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("piece", [b"[],", b'{"a":{}},', b"1,"])
+def test_what_would_take_long_to_parse_is_no_list(
+    monkeypatch: pytest.MonkeyPatch, piece: bytes
+) -> None:
+    body, parsed = b'{"data":[' + piece * MAX_VALUES + b"{}]}", list[bytes]()
+    monkeypatch.setattr(provider_check, "json", SimpleNamespace(loads=parsed.append))
+
+    assert judge_list(says(200, body), key=KEY).outcome == "address-wrong"
+    assert parsed == []
+
+
+def test_a_list_as_long_as_it_may_be_is_read() -> None:
+    row = {"display_name": "A", "context_length": 1, "created": 1, "pricing": {"a": 1, "b": 2}}
+    found = listed({"data": [{"id": f"m{number}", **row} for number in range(MAX_LISTED)]})
+
+    assert found.models_seen == MAX_LISTED
+
+
+class Answering:
+    """Suppliers that all give this answer."""
+
+    def __init__(self, answer: SupplierAnswer) -> None:
+        self.answer = answer
+
+    async def send(self, *_: object, **__: object) -> SupplierAnswer:
+        return self.answer
+
+
+@pytest.mark.parametrize(("models", "is_apart"), [(1, False), (MAX_LISTED, True)])
+async def test_others_go_on_while_a_long_list_is_read(
+    monkeypatch: pytest.MonkeyPatch, models: int, *, is_apart: bool
+) -> None:
+    account = SupplierAccount(
+        id=ProviderId(new_id()),
+        tenant_id=TenantId(new_id()),
+        type="openai",
+        base_url="https://supplier.test/v1",
+        reach="public",
+        api_version=None,
+        status="active",
+        key=KEY,
+    )
+    readers: list[threading.Thread] = []
+
+    def read(answer: SupplierAnswer, *, key: SupplierKey | None) -> Finding:
+        readers.append(threading.current_thread())
+        return judge_list(answer, key=key)
+
+    monkeypatch.setattr(provider_checks, "judge_list", read)
+    answer = says(200, {"data": [{"id": f"model-{number}"} for number in range(models)]})
+    finding = await SupplierCheck(calls=Answering(answer)).list_models(account)
+
+    assert finding.models_seen == models
+    assert (readers[0] is not threading.current_thread()) is is_apart
 
 
 def test_the_smallest_call_is_of_the_kind_the_model_takes() -> None:

@@ -40,6 +40,9 @@ CHECK_SECONDS: Final = 15.0
 TEST_SECONDS: Final = 30.0
 """For a test with a model, which may have to be loaded first."""
 
+LARGE_BYTES: Final = 100_000
+"""Reading a longer list takes so long that other callers would wait for it."""
+
 
 class SupplierCalls(Protocol):
     async def send(
@@ -97,7 +100,10 @@ class SupplierCheck:
             refused = judge(await self.calls.send(account, kind.key_check_path), key=key)
             if refused is not None:
                 return refused
-        return judge_list(await self.calls.send(account, kind.models_path), key=key)
+        answer = await self.calls.send(account, kind.models_path)
+        if len(answer.body) <= LARGE_BYTES:
+            return judge_list(answer, key=key)
+        return await asyncio.to_thread(judge_list, answer, key=key)
 
     async def _try(
         self, account: SupplierAccount, model: str, capabilities: Sequence[Capability]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,6 +23,11 @@ from maas.shared.domain.errors import RuleViolatedError, TooManyRequestsError
 MAX_LISTED: Final = 5_000
 """Of one supplier; the longest lists have some hundreds."""
 
+MAX_VALUES: Final = 50_000
+"""In one answer, roughly. A megabyte of empty lists would take 75 ms to parse, and a thread would
+not help: the parser lets no other run. The longest lists have some ten thousand.
+"""
+
 MAX_TITLE_CHARS: Final = 200
 
 TESTS_AT_ONCE: Final = 4
@@ -34,7 +40,7 @@ _ASKED: Final = "Hi"
 _RETRY_AFTER: Final = timedelta(seconds=5)
 
 REDIRECTS: Final = range(300, 400)
-_SUCCESSES: Final = range(200, 300)
+SUCCESSES: Final = range(200, 300)
 _BAD_CALLS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _REFUSALS: Final[Mapping[int, CheckOutcome]] = {
     HTTPStatus.UNAUTHORIZED: "credential-refused",
@@ -75,13 +81,24 @@ class DiscoveryFailedError(RuleViolatedError):
         return {"outcome": self.outcome}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots, for what is read once is kept beside the fields.
+@dataclass(frozen=True, kw_only=True)
 class SupplierAnswer:
     """What a supplier said; `redirect_host` is where a redirect points to."""
 
     status: int
     body: bytes = field(repr=False)
     redirect_host: str | None = None
+
+    @cached_property
+    def told(self) -> Any:
+        """Its JSON; `None` where it is none, too much, or nested too deep to be read."""
+        if sum(self.body.count(each) for each in (b"[", b"{", b",")) > MAX_VALUES:
+            return None
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
 
 
 class SupplierCallError(Exception):
@@ -235,13 +252,13 @@ def ask_for_model(kind: ProviderType, model: str, capabilities: Collection[Capab
 def judge(answer: SupplierAnswer, *, key: SupplierKey | None) -> Finding | None:
     """Judge an answer by its head, and why it refuses; `None` where it is a success."""
     status = answer.status
-    if status in _SUCCESSES:
+    if status in SUCCESSES:
         return None
     if status in REDIRECTS:
         return _redirected(answer, key)
     if status == HTTPStatus.UNAUTHORIZED and key is None:
         return Finding(outcome="credential-missing", status=status)
-    if status == HTTPStatus.TOO_MANY_REQUESTS and _tells_of(answer.body, _NO_CREDIT):
+    if status == HTTPStatus.TOO_MANY_REQUESTS and _tells_of(answer, _NO_CREDIT):
         return Finding(outcome="credit-used-up", status=status)
     other: CheckOutcome = (
         "supplier-failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "answer-odd"
@@ -254,7 +271,7 @@ def judge_list(answer: SupplierAnswer, *, key: SupplierKey | None) -> Finding:
     refused = judge(answer, key=key)
     if refused is not None:
         return refused
-    models = _read_models(answer.body, key)
+    models = _read_models(answer.told, key)
     if models is None:
         return Finding(outcome="address-wrong", status=answer.status)
     return Finding(outcome="ok", status=answer.status, models=models)
@@ -263,16 +280,16 @@ def judge_list(answer: SupplierAnswer, *, key: SupplierKey | None) -> Finding:
 def judge_model(answer: SupplierAnswer, *, key: SupplierKey | None, is_listed: bool) -> Finding:
     """Judge the answer to a call of a model; `is_listed`: the list of models was there."""
     status = answer.status
-    if status == HTTPStatus.BAD_REQUEST and _refuses_a_limit(answer.body):
+    if status == HTTPStatus.BAD_REQUEST and _refuses_a_limit(answer):
         # Only who has the model at hand knows that it takes no such limit.
         return Finding(outcome="ok", status=status)
-    is_sure = is_listed or _tells_of(answer.body, _NO_MODEL)
+    is_sure = is_listed or _tells_of(answer, _NO_MODEL)
     if status in _BAD_CALLS or (status == HTTPStatus.NOT_FOUND and is_sure):
         return Finding(outcome="model-unknown", status=status)
     refused = judge(answer, key=key)
     if refused is not None:
         return refused
-    is_answer = isinstance(_read(answer.body), dict)
+    is_answer = isinstance(answer.told, dict)
     return Finding(outcome="ok" if is_answer else "address-wrong", status=status)
 
 
@@ -285,9 +302,8 @@ def _redirected(answer: SupplierAnswer, key: SupplierKey | None) -> Finding:
     return Finding(outcome="redirected", status=answer.status, detail=detail)
 
 
-def _read_models(body: bytes, key: SupplierKey | None) -> list[ListedModel] | None:
+def _read_models(told: Any, key: SupplierKey | None) -> list[ListedModel] | None:
     """Read a list of models; what could be no name, or holds the key, is left out."""
-    told = _read(body)
     if not isinstance(told, dict) or "data" not in told:
         return None
     # Ollama says null where it has none.
@@ -326,26 +342,18 @@ def _holds(text: str, key: SupplierKey | None) -> bool:
     return key is not None and key.plain in text
 
 
-def _tells_of(body: bytes, codes: Collection[str]) -> bool:
-    error = _error(body)
+def _tells_of(answer: SupplierAnswer, codes: Collection[str]) -> bool:
+    error = _error(answer)
     told = [error.get(each) for each in ("code", "type")]
     return any(isinstance(each, str) and each in codes for each in told)
 
 
-def _refuses_a_limit(body: bytes) -> bool:
-    error = _error(body)
+def _refuses_a_limit(answer: SupplierAnswer) -> bool:
+    error = _error(answer)
     return error.get("param") in ("max_tokens", "max_output_tokens")
 
 
-def _error(body: bytes) -> Mapping[str, Any]:
-    told = _read(body)
+def _error(answer: SupplierAnswer) -> Mapping[str, Any]:
+    told = answer.told
     error = told.get("error") if isinstance(told, dict) else None
     return error if isinstance(error, dict) else {}
-
-
-def _read(body: bytes) -> Any:
-    """Read JSON; `None` where it is none, or nested too deep to be read."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None

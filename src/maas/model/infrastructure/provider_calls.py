@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Self
@@ -13,23 +14,27 @@ from yarl import URL
 from maas.model.application.provider_ports import SupplierAccount
 from maas.model.domain.provider_check import (
     REDIRECTS,
+    SUCCESSES,
     SupplierAnswer,
     SupplierCallError,
 )
 from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.public import CheckOutcome, Reach
 from maas.shared.infrastructure.outgoing import (
-    OutgoingAnswer,
     OutgoingClient,
     OutgoingError,
     OutgoingFault,
     OutgoingLimits,
+    OutgoingResponse,
 )
 from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.settings import OutgoingSettings
 
-MAX_ANSWER_BYTES: Final = 4 * 1024**2
+MAX_ANSWER_BYTES: Final = 1024**2
 """The longest list of models known has some 700 kB."""
+
+MAX_REFUSAL_BYTES: Final = 64 * 1024
+"""Of a refusal no more is read: what decides stands in its head, or in a short error."""
 
 _LIST: Final = OutgoingLimits(
     connect=timedelta(seconds=5),
@@ -95,18 +100,35 @@ class OutgoingSupplierCalls:
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
-            answer = await self._clients.reaching(account.reach).send(
+            async with self._clients.reaching(account.reach).open(
                 "GET" if body is None else "POST",
                 _url(account, path),
                 limits=_LIST if body is None else _CALL,
                 headers=headers,
                 body=None if body is None else json.dumps(body).encode(),
-            )
+            ) as response:
+                return SupplierAnswer(
+                    status=response.status,
+                    body=await _read(response),
+                    redirect_host=_redirect_host(account, response),
+                )
         except OutgoingError as exc:
             raise _explain(account, exc) from None
-        return SupplierAnswer(
-            status=answer.status, body=answer.body, redirect_host=_redirect_host(account, answer)
-        )
+
+
+async def _read(response: OutgoingResponse) -> bytes:
+    """Read a success whole, and of a refusal the beginning.
+
+    Raises:
+        OutgoingError: a success is too large, or it breaks off.
+    """
+    body = bytearray()
+    async with aclosing(response.chunks()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if response.status not in SUCCESSES and len(body) >= MAX_REFUSAL_BYTES:
+                break
+    return bytes(body)
 
 
 def _url(account: SupplierAccount, path: str) -> str:
@@ -127,7 +149,7 @@ def _explain(account: SupplierAccount, exc: OutgoingError) -> SupplierCallError:
     return SupplierCallError(outcome, detail)
 
 
-def _redirect_host(account: SupplierAccount, answer: OutgoingAnswer) -> str | None:
+def _redirect_host(account: SupplierAccount, answer: OutgoingResponse) -> str | None:
     location = answer.headers.get("Location")
     if location is None or answer.status not in REDIRECTS:
         return None
