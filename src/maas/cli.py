@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from maas.embedded.address import check_free
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
 from maas.embedded.platform import Prepared, UpOptions, run_platform
-from maas.keys_commands import keys
+from maas.keys_commands import keys, refuse_lost_keys
 from maas.login_commands import login, logout
 from maas.model_commands import model
 from maas.shared.domain.errors import MaasError
@@ -37,7 +36,7 @@ from maas.shared.infrastructure.settings import (
     load_settings,
 )
 from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES
-from maas.terminal import borrow, fail, given_settings, load, output, read_settings, warn
+from maas.terminal import borrow, fail, given_settings, load, output, read_settings
 
 app = typer.Typer(
     name="maas",
@@ -56,7 +55,6 @@ app.command("login")(login)
 app.command("logout")(logout)
 
 EMBEDDED_DRAIN_SECONDS = "4"
-COUNT_SECONDS = 5
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
@@ -153,7 +151,7 @@ def _prepare(environment: Mapping[str, str]) -> Prepared:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     load("maas.shared.infrastructure.migrations:migrate")()
     settings = read_settings()
-    _refuse_lost_keys(settings)
+    refuse_lost_keys(settings)
     return asyncio.run(_first_admin(settings))
 
 
@@ -185,7 +183,7 @@ def serve(
         check_free(host or settings.server.host, port or settings.server.port)
     except PortTakenError as exc:
         raise fail(f"{exc.message} {exc.hint}") from None
-    _refuse_lost_keys(settings)
+    refuse_lost_keys(settings)
     _refuse_unfit_servers(settings)
     folder = _share_metrics(settings)
     try:
@@ -210,23 +208,6 @@ def serve(
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _refuse_lost_keys(settings: Settings) -> None:
-    """Stop where no secret could be kept: the keys that seal are not the ones of the others.
-
-    Those that no key here opens are warned of: they may have been lost long ago.
-    """
-    find = load("maas.shared.infrastructure.sealing_faults:find_key_faults")
-    faults = asyncio.run(find(settings))
-    if faults:
-        raise fail("\n".join(faults))
-    # A database that is away is told of elsewhere.
-    with suppress(load("asyncpg:PostgresError"), OSError, TimeoutError):
-        count = load("maas.sealed:count_lost")
-        lost = asyncio.run(asyncio.wait_for(count(settings), COUNT_SECONDS))
-        if lost:
-            warn(f"{lost} kept secrets are sealed under keys that are not here: see `maas doctor`")
 
 
 def _refuse_unfit_servers(settings: Settings, *, worker_processes: int = WORKER_PROCESSES) -> None:
@@ -258,7 +239,7 @@ def worker(
 ) -> None:
     """Run the Celery worker: it flushes the audit trail, among other tasks."""
     settings = read_settings()
-    _refuse_lost_keys(settings)
+    refuse_lost_keys(settings)
     _refuse_unfit_servers(settings, worker_processes=concurrency)
     celery = load("maas.worker:app")
     celery.worker_main(
@@ -309,7 +290,7 @@ def migrate() -> None:
         raise fail(f"the database cannot be reached: {exc}") from None
     if given.find("MAAS_BOOTSTRAP__ADMIN_USERNAME"):
         settings = read_settings()
-        _refuse_lost_keys(settings)
+        refuse_lost_keys(settings)
         asyncio.run(_first_admin(settings))
     output.print("The database is up to date.")
 
@@ -332,7 +313,7 @@ def admin_create(
     else:
         message = "no terminal to ask for a password at: use --password-stdin"
         raise fail(message, code=2)
-    _refuse_lost_keys(settings)
+    refuse_lost_keys(settings)
     try:
         account_id = asyncio.run(_create_admin(settings, username, email, password))
     except MaasError as exc:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from rich.table import Table
 
+from maas.shared.infrastructure.settings import Settings
 from maas.terminal import fail, load, output, read_settings, warn
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ T = TypeVar("T")
 keys = typer.Typer(help="The keys that kept secrets are sealed under.", no_args_is_help=True)
 
 FINGERPRINT_CHARS: Final = 16
+COUNT_SECONDS: Final = 5
 
 
 @keys.command("add")
@@ -100,6 +102,23 @@ def ls(
         warn("values are sealed under a key that is not here: is this the right file?")
     if any(line.state == "refused" for line in lines):
         warn("the key that seals here is retired, so new secrets are refused: see `maas doctor`")
+
+
+def refuse_lost_keys(settings: Settings) -> None:
+    """Stop where no secret could be kept: the keys that seal are not the ones of the others.
+
+    Those that no key here opens are warned of: they may have been lost long ago.
+    """
+    find = load("maas.shared.infrastructure.sealing_faults:find_key_faults")
+    faults = asyncio.run(find(settings))
+    if faults:
+        raise fail("\n".join(faults))
+    # A database that is away is told of elsewhere.
+    with suppress(load("asyncpg:PostgresError"), OSError, TimeoutError):
+        count = load("maas.sealed:count_lost")
+        lost = asyncio.run(asyncio.wait_for(count(settings), COUNT_SECONDS))
+        if lost:
+            warn(f"{lost} kept secrets are sealed under keys that are not here: see `maas doctor`")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
