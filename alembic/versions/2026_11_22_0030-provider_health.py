@@ -43,7 +43,7 @@ def upgrade() -> None:
     )
     op.execute(
         "CREATE POLICY of_others ON provider_health FOR SELECT TO maas_app "
-        "USING (provider_is_granted(provider_id, tenant_id))"
+        "USING (provider_is_read(provider_id, tenant_id))"
     )
     # The revocation undoes what default privileges may have given.
     op.execute("REVOKE ALL ON provider_health FROM PUBLIC, maas_app, maas_system")

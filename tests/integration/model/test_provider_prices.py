@@ -118,7 +118,7 @@ class Priced:
         async with self.suppliers.database.tenant(tenant_id) as connection:
             return [
                 await connection.fetchval(f"SELECT count(*) FROM {table}")
-                for table in ("providers", "provider_models", "provider_prices")
+                for table in ("providers", "provider_models", "provider_prices", "provider_health")
             ]
 
 
@@ -219,6 +219,11 @@ async def test_a_grantee_reads_nothing_of_what_is_gone(
         "INSERT INTO tenants (id, slug, name, status) VALUES ($1, 'owner', 'Owner', 'active')",
         owner.tenant_id,
     )
+    await superuser.execute(
+        "INSERT INTO provider_health VALUES ($1, $2, 'healthy', 'ok', now(), now(), 1, 0)",
+        provider_id,
+        owner.tenant_id,
+    )
     await priced.set("1")
     async with acting_as(owner):
         await priced.suppliers.service.grant(as_operator(owner), provider_id, stranger.tenant_id)
@@ -234,5 +239,6 @@ async def test_a_grantee_reads_nothing_of_what_is_gone(
             "UPDATE tenants SET status = $1 WHERE id = $2", end, owner.tenant_id
         )
 
-    assert before == [1, 1, 1]
-    assert await priced.seen(stranger.tenant_id) == [int(end == "the model"), 0, 0]
+    is_there = int(end == "the model")
+    assert before == [1, 1, 1, 1]
+    assert await priced.seen(stranger.tenant_id) == [is_there, 0, 0, is_there]
