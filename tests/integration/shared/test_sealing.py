@@ -178,9 +178,9 @@ class TestHandingOver:
     async def test_suppliers_keys_are_handed_over_as_well(self, vault: Vault) -> None:
         place = SUPPLIERS_KEY.place(new_id(), OTHER)
         await vault.superuser.execute(
-            "INSERT INTO providers (id, tenant_id, name, type, base_url, origin, reach, status,"
+            "INSERT INTO providers (id, tenant_id, name, type, base_url, reach, status,"
             " created_by, created_at, updated_at, revision) VALUES ($1, $2, 'p', 'openai',"
-            " 'https://example.com', 'https://example.com', 'public', 'active', $1, now(), now(),"
+            " 'https://example.com', 'public', 'active', $1, now(), now(),"
             " 1)",
             *(place.row, OTHER),
         )

@@ -18,7 +18,6 @@ HTTPS: Final = frozenset({443})
 
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_TEREDO: Final = ipaddress.IPv6Network("2001::/32")
 _SPECIAL: Final = tuple(
     ipaddress.ip_network(each)
     for each in (
@@ -29,7 +28,9 @@ _SPECIAL: Final = tuple(
         "192.52.193.0/24",
         "192.88.99.0/24",
         "192.175.48.0/24",
+        # Teredo and 6to4 among them: tunnels to an IPv4 address, which nobody offers any more.
         "2001::/23",
+        "2002::/16",
         "2620:4f:8000::/48",
         "3fff::/20",
         # A public address that leads a machine to its own host in another cloud.
@@ -205,9 +206,5 @@ def embedded(address: IPv6Address) -> Iterator[IPv4Address]:
     low = int(address) & _LOW_32
     if address in _NAT64:
         yield IPv4Address(low)
-    if address.sixtofour is not None:
-        yield address.sixtofour
-    if address in _TEREDO and address.teredo is not None:
-        yield from address.teredo
     if (int(address) >> 32) & _LOW_32 in _ISATAP:
         yield IPv4Address(low)
