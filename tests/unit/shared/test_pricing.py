@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maas.shared.domain.money import Money
-from maas.user.domain.pricing import (
+from maas.shared.domain.pricing import (
     MAX_DECIMALS,
     InvalidPriceError,
     InvalidUsageError,
