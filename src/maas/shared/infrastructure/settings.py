@@ -31,6 +31,7 @@ from yaml import YAMLError
 
 from maas.shared.infrastructure.auth_settings import AuthSettings
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
+from maas.shared.infrastructure.runtime_settings import RuntimeSettings
 from maas.shared.infrastructure.sealing_settings import SealingSettings
 from maas.shared.infrastructure.setting_sections import PREFIX, Section
 
@@ -311,6 +312,7 @@ class Settings(_Sources):
     storage: StorageSettings = StorageSettings()
     outgoing: OutgoingSettings = OutgoingSettings()
     suppliers: SupplierSettings = SupplierSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
     sealing: SealingSettings = SealingSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
