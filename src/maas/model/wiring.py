@@ -35,7 +35,7 @@ from maas.model.infrastructure.artifacts import (
 from maas.model.infrastructure.bookings import PostgresStorageBookings
 from maas.model.infrastructure.collection import EventWriter, open_ledger
 from maas.model.infrastructure.provider_added import PostgresAddedModels
-from maas.model.infrastructure.provider_calls import OutgoingSupplierCalls, SupplierClients
+from maas.model.infrastructure.provider_calls import OutgoingSupplierCalls
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.infrastructure.provider_model_queries import PostgresProviderModelQueries
 from maas.model.infrastructure.provider_queries import (
@@ -53,6 +53,7 @@ from maas.model.infrastructure.verifying import PostgresVerifyingUploads
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 from maas.shared.infrastructure.sealing import Sealer
 from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import (
@@ -268,7 +269,7 @@ def build_providers(
     def unit_of_work() -> ProviderUnitOfWork:
         return SqlProviderUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
-    seals, clients = SealedCredentials(sealer), SupplierClients.of(outgoing)
+    seals, clients = SealedCredentials(sealer), ClientsByReach.of(outgoing)
     providers = ProviderService(
         unit_of_work=unit_of_work,
         check_target=SupplierTargets(outgoing),
@@ -323,7 +324,7 @@ async def watch_providers(settings: Settings, *, events: EventWriter, clock: Clo
     async with open_watch(settings.database, seals=seals, events=events) as ledger:
         if ledger is None:
             return 0
-        clients = SupplierClients.of(settings.outgoing)
+        clients = ClientsByReach.of(settings.outgoing)
         try:
             watch = WatchService(
                 ledger=ledger,

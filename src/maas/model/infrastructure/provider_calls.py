@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 import structlog
@@ -19,16 +18,14 @@ from maas.model.domain.provider_check import (
     SupplierCallError,
 )
 from maas.model.domain.provider_types import PROVIDER_TYPES
-from maas.model.public import CheckOutcome, Reach
+from maas.model.public import CheckOutcome
 from maas.shared.infrastructure.outgoing import (
-    OutgoingClient,
     OutgoingError,
     OutgoingFault,
     OutgoingLimits,
     OutgoingResponse,
 )
-from maas.shared.infrastructure.outgoing_targets import Targets
-from maas.shared.infrastructure.settings import OutgoingSettings
+from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 
 MAX_ANSWER_BYTES: Final = 1024**2
 """The longest list of models known has some 700 kB."""
@@ -65,31 +62,8 @@ _INWARDS: Final = frozenset({"refused-target", "dns"})
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupplierClients:
-    """Two clients: the operator's private targets are open to `private` alone."""
-
-    public: OutgoingClient
-    private: OutgoingClient
-
-    @classmethod
-    def of(cls, settings: OutgoingSettings) -> Self:
-        listed = Targets.of(settings)
-        return cls(
-            public=OutgoingClient(Targets(ports=listed.ports), ca_file=settings.ca_file),
-            private=OutgoingClient(listed, ca_file=settings.ca_file),
-        )
-
-    def reaching(self, reach: Reach) -> OutgoingClient:
-        return self.private if reach == "private" else self.public
-
-    async def close(self) -> None:
-        await self.public.close()
-        await self.private.close()
-
-
 class OutgoingSupplierCalls:
-    def __init__(self, clients: SupplierClients) -> None:
+    def __init__(self, clients: ClientsByReach) -> None:
         self._clients = clients
 
     async def send(

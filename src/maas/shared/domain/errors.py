@@ -134,6 +134,20 @@ class UnavailableError(MaasError):
     title = "Not available at the moment"
 
 
+class BadGatewayError(MaasError):
+    """Another server that this needs answered, and not as it should (502)."""
+
+    code = "bad-gateway"
+    title = "What this needs failed"
+
+
+class GatewayTimeoutError(MaasError):
+    """Another server that this needs did not answer in time (504)."""
+
+    code = "gateway-timeout"
+    title = "What this needs did not answer in time"
+
+
 class ChunkMismatchError(MaasError):
     """A piece of an upload is not what its checksum says (460, which the tus protocol gives it)."""
 

@@ -128,11 +128,15 @@ class OutgoingClient:
         *,
         ca_file: Path | None = None,
         resolver: AbstractResolver | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        max_connections_a_host: int = MAX_CONNECTIONS_A_HOST,
     ) -> None:
         """Prepare; certificates of `ca_file` are believed beside those the system believes."""
         self._targets = targets
         self._tls = True if ca_file is None else _believing(ca_file)
         self._resolver = resolver
+        self._max_connections = max_connections
+        self._max_connections_a_host = max_connections_a_host
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -205,8 +209,8 @@ class OutgoingClient:
                 ssl=self._tls,
                 # An address is good for the connection it was checked for.
                 use_dns_cache=False,
-                limit=MAX_CONNECTIONS,
-                limit_per_host=MAX_CONNECTIONS_A_HOST,
+                limit=self._max_connections,
+                limit_per_host=self._max_connections_a_host,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,

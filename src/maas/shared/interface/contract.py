@@ -123,7 +123,9 @@ _MEANINGS: Mapping[int, str] = {
     429: "Too often or too much at once; `Retry-After` tells when to try again.",
     460: "The bytes of this request are not those its `Upload-Checksum` is of.",
     500: "A bug of ours, logged under the request id.",
+    502: "What this needs answered, and not as it should; `code` says how.",
     503: "Something this needs is down or busy; `Retry-After` tells when to try again.",
+    504: "What this needs did not answer in time.",
     507: "There is no room to keep it.",
 }
 

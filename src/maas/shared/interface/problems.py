@@ -12,8 +12,10 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from maas.shared.domain.errors import (
+    BadGatewayError,
     ChunkMismatchError,
     ConflictError,
+    GatewayTimeoutError,
     InvalidInputError,
     MaasError,
     NotFoundError,
@@ -56,7 +58,9 @@ STATUSES: Mapping[type[MaasError], int] = {
     PreconditionRequiredError: 428,
     TooManyRequestsError: 429,
     ChunkMismatchError: 460,
+    BadGatewayError: 502,
     UnavailableError: 503,
+    GatewayTimeoutError: 504,
     StorageFullError: 507,
 }
 

@@ -1,0 +1,94 @@
+"""Calls to what answers: suppliers through the guarded clients, our own runtime host through one.
+
+The `Upstreams` port. Each reach has a client of its own, so that no address a tenant wrote leads to
+the operator's targets, and none of a supplier to the runtime.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from maas.inference.application.ports import UpstreamError, UpstreamFault, UpstreamResponse
+from maas.inference.domain.route import Endpoint, TargetLimits
+from maas.inference.public import CallKind
+from maas.shared.infrastructure.outgoing import (
+    OutgoingClient,
+    OutgoingError,
+    OutgoingLimits,
+    OutgoingResponse,
+)
+from maas.shared.infrastructure.outgoing_clients import ClientsByReach
+
+MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
+"""Of one answer; embeddings of 2,048 texts have some 100 MB in the longest spelling."""
+
+_BEFORE_SENDING: Final = frozenset[UpstreamFault]({"refused-target", "busy", "dns", "connect"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    opened: OutgoingResponse
+
+    @property
+    def status(self) -> int:
+        return self.opened.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.opened.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async with aclosing(self.opened.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except OutgoingError as exc:
+            raise UpstreamError(exc.fault, was_sent=True) from exc
+
+
+class OutgoingUpstreams:
+    """Opens calls; `runtime` calls the operator's own runtime host and nothing else."""
+
+    def __init__(self, clients: ClientsByReach, runtime: OutgoingClient | None = None) -> None:
+        self._clients = clients
+        self._runtime = runtime
+
+    async def close(self) -> None:
+        await self._clients.close()
+        if self._runtime is not None:
+            await self._runtime.close()
+
+    @asynccontextmanager
+    async def open(
+        self, endpoint: Endpoint, kind: CallKind, body: bytes, limits: TargetLimits
+    ) -> AsyncIterator[UpstreamResponse]:
+        client = self._reaching(endpoint)
+        opening = client.open(
+            "POST",
+            endpoint.urls[kind],
+            limits=OutgoingLimits(
+                connect=limits.connect,
+                first_byte=limits.first_byte,
+                idle=limits.idle,
+                total=limits.total,
+                max_bytes=MAX_ANSWER_BYTES,
+            ),
+            headers={**endpoint.headers, "Content-Type": "application/json"},
+            body=body,
+        )
+        try:
+            response = await opening.__aenter__()
+        except OutgoingError as exc:
+            raise UpstreamError(exc.fault, was_sent=exc.fault not in _BEFORE_SENDING) from exc
+        try:
+            yield _Response(response)
+        finally:
+            await opening.__aexit__(None, None, None)
+
+    def _reaching(self, endpoint: Endpoint) -> OutgoingClient:
+        if endpoint.reach != "runtime":
+            return self._clients.reaching(endpoint.reach)
+        if self._runtime is None:
+            raise UpstreamError("connect", was_sent=False)
+        return self._runtime
