@@ -7,10 +7,8 @@ the faster loop and parser, which it would take only where somebody installed th
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +18,13 @@ from typing import Final
 import asyncpg
 import psutil
 
+from bench.environments import install
 from bench.platform import RunningPlatform, free_port, wait_until_answering
 from maas.embedded.endpoints import Endpoints, find_running
 from maas.embedded.postgres import PORT, SUPERUSER
 
 VERSION: Final = "3.17.2"
 PACKAGES: Final = (f"mlflow=={VERSION}", "psycopg2-binary", "uvloop", "httptools")
-OWN_UV: Final = Path(__file__).resolve().parent.parent / ".uv" / "bin" / "uv"
-"""Where the Makefile puts one for those who have none."""
-
 NAME: Final = "mlflow"
 STOP_SECONDS: Final = 15
 READY_SECONDS: Final = 180
@@ -64,41 +60,10 @@ class MlflowServer:
         )
 
 
-class CannotInstallError(RuntimeError):
-    """MLflow is measured or nothing is: a figure from elsewhere would be of another machine."""
-
-
-def install_mlflow() -> Path:
-    """Make its environment, once for all runs, and tell the folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "maas-bench" / f"{NAME}-{VERSION}"
-    finished = folder / "finished"
-    if finished.exists():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    python = folder / "bin" / "python"
-    uv = str(OWN_UV) if OWN_UV.exists() else "uv"
-    _run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
-    _run(uv, "pip", "install", "--quiet", "--python", str(python), *PACKAGES)
-    finished.touch()
-    return folder
-
-
-def _run(*command: str) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        message = f"MLflow is installed with `{command[0]}`, which is not on the PATH"
-        raise CannotInstallError(message) from None
-    if done.returncode != 0:
-        message = f"`{' '.join(command[:3])}` failed: {done.stderr.strip()[-300:]}"
-        raise CannotInstallError(message)
-
-
 @contextmanager
 def run_mlflow(platform: RunningPlatform, folder: Path) -> Iterator[MlflowServer]:
     """Run MLflow's server until the block ends, on a database of its own beside the platform's."""
-    environment = install_mlflow()
+    environment = install(f"{NAME}-{VERSION}", PACKAGES)
     running = find_running(platform.data_dir)
     if running is None:
         message = "the platform is not up"
