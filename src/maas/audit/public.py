@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from maas.shared.domain.call import ACTION_ATTRIBUTE, Outcome, current_call
+from maas.shared.domain.call import ACTION_ATTRIBUTE, Call, Outcome, current_call
 from maas.shared.domain.errors import (
     MaasError,
     PermissionDeniedError,
     UnavailableError,
     may_refuse,
 )
-from maas.shared.domain.ids import AccountId, TenantId
+from maas.shared.domain.ids import AccountId, EventId, TenantId
 from maas.shared.domain.principal import ActorKind
 
 P = ParamSpec("P")
@@ -134,6 +134,42 @@ class AuditScope:
     def skip(self) -> None:
         """Say that nothing happened: the answer to an earlier call is being repeated."""
         self.is_written = True
+
+
+class ComposedEvent(Protocol):
+    """An event as `audit_outbox` takes it, its bytes fixed for good; `personal_json` is JSON."""
+
+    @property
+    def id(self) -> EventId: ...
+    @property
+    def tenant_id(self) -> TenantId: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def personal_json(self) -> str: ...
+    @property
+    def duration_ms(self) -> int | None: ...
+
+
+class EventComposer(Protocol):
+    """Makes events for whoever writes them beside a change that no unit of work commits."""
+
+    def compose(self, scope: AuditScope, call: Call) -> ComposedEvent:
+        """Fix what the event says; it is recorded once its row in `audit_outbox` is committed."""
+        ...
+
+
+class Trail(EventComposer, Protocol):
+    """The trail for changes that are committed in batches, each with its event."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether events are to be written at all; production always has them."""
+        ...
+
+    def offer(self, event: ComposedEvent) -> None:
+        """Let it be flushed soon, now that its commit stands; the outbox has it all the same."""
+        ...
 
 
 _scope: ContextVar[AuditScope] = ContextVar("maas_audit_scope")

@@ -47,7 +47,7 @@ from maas.audit.infrastructure.export_reader import PostgresExportReader
 from maas.audit.infrastructure.heads import open_head_file
 from maas.audit.infrastructure.ledger import Checkpoint, pass_by
 from maas.audit.infrastructure.named_people import blacken_torn_spools
-from maas.audit.infrastructure.outbox import EventWriter, OutboxAudit, keep_in_outbox
+from maas.audit.infrastructure.outbox import EventWriter, OutboxAudit, OutboxTrail, keep_in_outbox
 from maas.audit.infrastructure.parquet_encoder import open_encoder
 from maas.audit.infrastructure.queries import PostgresAuditQueries
 from maas.audit.infrastructure.recorder import AuditRecorder, Gap
@@ -67,6 +67,7 @@ from maas.audit.infrastructure.webhooks_sender import (
     complain_about,
     make_url_digest,
 )
+from maas.audit.public import Trail
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
@@ -85,9 +86,10 @@ from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditContext:
-    """What other contexts and the edge get: two ports, and the state routes read from."""
+    """What other contexts and the edge get: three ports, and the state routes read from."""
 
     port: AuditPort
+    trail: Trail
     recorder: EventRecorder
     state: Mapping[str, object]
     upkeep: Upkeep
@@ -143,6 +145,7 @@ def build_audit(
         port = recorder = SilentAudit()
     return AuditContext(
         port=port,
+        trail=OutboxTrail(composer=composer, stream=stream, is_on=settings.enabled),
         recorder=recorder,
         state={
             "audit_queries": PostgresAuditQueries(database),
@@ -171,6 +174,11 @@ def _exports(
 
 def spool_folder(data_dir: Path) -> Path:
     return data_dir / "audit" / "spool"
+
+
+def build_event_composer(clock: Clock) -> EventComposer:
+    """Build what makes events that another context's functions write beside their rows."""
+    return EventComposer(clock)
 
 
 def build_event_writer(clock: Clock) -> EventWriter:

@@ -20,6 +20,10 @@ class QueuedEvent:
     personal: PersonalFields
     duration_ms: int | None
 
+    @property
+    def personal_json(self) -> str:
+        return self.personal.to_json()
+
 
 @dataclass(frozen=True, slots=True)
 class EventComposer:

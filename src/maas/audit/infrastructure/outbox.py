@@ -14,7 +14,13 @@ from maas.audit.application.events import EventComposer, QueuedEvent
 from maas.audit.infrastructure.erasure_table import audit_erasures
 from maas.audit.infrastructure.silence import SilentAudit
 from maas.audit.infrastructure.stream import EventStream
-from maas.audit.public import AuditScope, AuditUnavailableError, current_scope, find_scope
+from maas.audit.public import (
+    AuditScope,
+    AuditUnavailableError,
+    ComposedEvent,
+    current_scope,
+    find_scope,
+)
 from maas.shared.domain.call import Call
 from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.database import Database
@@ -77,6 +83,21 @@ class OutboxAudit:
         return announce
 
 
+class OutboxTrail:
+    """The `Trail` of other contexts."""
+
+    def __init__(self, *, composer: EventComposer, stream: EventStream, is_on: bool) -> None:
+        self._composer = composer
+        self._stream = stream
+        self.is_on = is_on
+
+    def compose(self, scope: AuditScope, call: Call) -> QueuedEvent:
+        return self._composer.compose(scope, call)
+
+    def offer(self, event: ComposedEvent) -> None:
+        self._stream.offer(event)
+
+
 class EventWriter:
     """Writes what no request did, such as a budget that is used up, where it was found."""
 
@@ -122,6 +143,6 @@ def _values(event: QueuedEvent) -> tuple[object, ...]:
         event.id,
         event.tenant_id,
         event.payload,
-        event.personal.to_json(),
+        event.personal_json,
         event.duration_ms,
     )

@@ -9,7 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 from redis.typing import EncodableT
 
-from maas.audit.application.events import QueuedEvent
+from maas.audit.public import ComposedEvent
 from maas.shared.infrastructure.redis import KEY_PREFIX, RedisGate, RedisUnavailableError
 
 STREAM: Final = f"{KEY_PREFIX}audit:events"
@@ -26,22 +26,22 @@ OFFER_SECONDS: Final = 0.005
 log = structlog.get_logger(__name__)
 
 Kick: TypeAlias = Callable[[], None]
-Waiting: TypeAlias = tuple[QueuedEvent, "asyncio.Future[None] | None"]
+Waiting: TypeAlias = tuple[ComposedEvent, "asyncio.Future[None] | None"]
 
 
-def entry_fields(event: QueuedEvent) -> dict[EncodableT, EncodableT]:
+def entry_fields(event: ComposedEvent) -> dict[EncodableT, EncodableT]:
     fields: dict[EncodableT, EncodableT] = {
         b"v": FORMAT,
         b"id": str(event.id).encode(),
         b"payload": event.payload,
-        b"personal": event.personal.to_json().encode(),
+        b"personal": event.personal_json.encode(),
     }
     if event.duration_ms is not None:
         fields[b"duration_ms"] = str(event.duration_ms).encode()
     return fields
 
 
-def _entry_command(event: QueuedEvent) -> list[EncodableT]:
+def _entry_command(event: ComposedEvent) -> list[EncodableT]:
     return [b"XADD", STREAM, b"*", *chain.from_iterable(entry_fields(event).items())]
 
 
@@ -64,7 +64,7 @@ class EventStream:
         self._sender: asyncio.Task[None] | None = None
         self._start: asyncio.TimerHandle | None = None
 
-    async def append(self, event: QueuedEvent) -> None:
+    async def append(self, event: ComposedEvent) -> None:
         """Return once Redis has it.
 
         Raises:
@@ -82,7 +82,7 @@ class EventStream:
         except TimeoutError as exc:
             raise RedisUnavailableError from exc
 
-    def offer(self, event: QueuedEvent) -> None:
+    def offer(self, event: ComposedEvent) -> None:
         """Append soon, and forget it if that fails: the outbox holds the event."""
         if self._redis.is_shut or len(self._waiting) >= MAX_WAITING:
             return
