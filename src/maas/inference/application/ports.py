@@ -15,7 +15,17 @@ from maas.shared.domain.ids import TenantId
 from maas.user.public import Hold, Payer
 
 UpstreamFault: TypeAlias = Literal[
-    "refused-target", "busy", "dns", "connect", "tls", "timeout", "protocol", "too-large"
+    "refused-target",
+    "busy",
+    "dns",
+    "connect",
+    "connect-timeout",
+    "tls",
+    "first-byte-timeout",
+    "idle-timeout",
+    "total-timeout",
+    "protocol",
+    "too-large",
 ]
 """What kept an upstream from answering: `busy` is this process itself, before anything was sent."""
 

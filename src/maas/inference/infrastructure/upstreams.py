@@ -4,10 +4,13 @@ The `Upstreams` port. Each reach has a client of its own, so that no address a t
 the operator's targets, and none of a supplier to the runtime.
 """
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+
+import aiohttp
 
 from maas.inference.application.ports import UpstreamError, UpstreamFault, UpstreamResponse
 from maas.inference.domain.route import Endpoint, TargetLimits
@@ -23,12 +26,15 @@ from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """Of one answer; embeddings of 2,048 texts have some 100 MB in the longest spelling."""
 
-_BEFORE_SENDING: Final = frozenset[UpstreamFault]({"refused-target", "busy", "dns", "connect"})
+_BEFORE_SENDING: Final = frozenset[UpstreamFault](
+    {"refused-target", "busy", "dns", "connect", "connect-timeout"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Response:
     opened: OutgoingResponse
+    ends_at: float
 
     @property
     def status(self) -> int:
@@ -44,7 +50,8 @@ class _Response:
                 async for chunk in chunks:
                     yield chunk
         except OutgoingError as exc:
-            raise UpstreamError(exc.fault, was_sent=True) from exc
+            fault = _fault(exc, "idle-timeout", ends_at=self.ends_at)
+            raise UpstreamError(fault, was_sent=True) from exc
 
 
 class OutgoingUpstreams:
@@ -64,6 +71,7 @@ class OutgoingUpstreams:
         self, endpoint: Endpoint, kind: CallKind, body: bytes, limits: TargetLimits
     ) -> AsyncIterator[UpstreamResponse]:
         client = self._reaching(endpoint)
+        ends_at = time.monotonic() + limits.total.total_seconds()
         opening = client.open(
             "POST",
             endpoint.urls[kind],
@@ -80,9 +88,10 @@ class OutgoingUpstreams:
         try:
             response = await opening.__aenter__()
         except OutgoingError as exc:
-            raise UpstreamError(exc.fault, was_sent=exc.fault not in _BEFORE_SENDING) from exc
+            fault = _fault(exc, "first-byte-timeout", ends_at=ends_at)
+            raise UpstreamError(fault, was_sent=fault not in _BEFORE_SENDING) from exc
         try:
-            yield _Response(response)
+            yield _Response(response, ends_at)
         finally:
             await opening.__aexit__(None, None, None)
 
@@ -92,3 +101,12 @@ class OutgoingUpstreams:
         if self._runtime is None:
             raise UpstreamError("connect", was_sent=False)
         return self._runtime
+
+
+def _fault(exc: OutgoingError, phase: UpstreamFault, *, ends_at: float) -> UpstreamFault:
+    """Tell which phase took too long, if that is the matter; `phase` is the one under way."""
+    if exc.fault != "timeout":
+        return exc.fault
+    if isinstance(exc.__cause__, aiohttp.ConnectionTimeoutError):
+        return "connect-timeout"
+    return "total-timeout" if time.monotonic() >= ends_at else phase
