@@ -1,5 +1,6 @@
 """What a call costs: exact, and rounded once."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -59,6 +60,16 @@ class TestCost:
     )
     def test_half_a_nano_unit_goes_up(self, price: str, tokens: int, nano: int) -> None:
         assert priced(input=price, output="0").cost_of(input_tokens=tokens).nano == nano
+
+    def test_a_request_costs_its_own_price_whatever_its_length(self) -> None:
+        prices = replace(priced(input="2.5", output="10"), request=Decimal("0.01"))
+
+        assert prices.cost_of(input_tokens=2, requests=1).nano == 10_005_000
+        assert prices.cost_of(input_tokens=2).nano == 5_000
+        with pytest.raises(InvalidUsageError):
+            prices.cost_of(requests=-1)
+        with pytest.raises(InvalidPriceError):
+            replace(prices, request=Decimal(-1))
 
     def test_it_is_rounded_once_and_not_for_each_meter(self) -> None:
         prices = priced(input="0.0004", cached="0.0004", output="0.0004", reasoning="0.0004")

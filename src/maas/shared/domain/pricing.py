@@ -58,7 +58,11 @@ class Prices:
     """What the units of a model cost, by meter.
 
     Cached units are part of the input, and cost what input costs unless they have a price of their
-    own; reasoning is beside the output, and likewise costs what output does.
+    own; reasoning is beside the output, and likewise costs what output does. `request` is for each
+    call, whatever its length, and not for a million of them.
+
+    Raises:
+        InvalidPriceError: `request` is none, as above.
     """
 
     currency: str
@@ -66,6 +70,11 @@ class Prices:
     output: Price
     cached: Price | None = None
     reasoning: Price | None = None
+    request: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.request is not None:
+            Price(self.request)
 
     def cost_of(
         self,
@@ -74,13 +83,15 @@ class Prices:
         cached_tokens: int = 0,
         output_tokens: int = 0,
         reasoning_tokens: int = 0,
+        requests: int = 0,
     ) -> Money:
         """Price all units of one call, exactly, and then round once, half up, to a nano-unit.
 
         Raises:
             InvalidUsageError: a negative count, more cached than put in, or past 64 bits.
         """
-        if min(cached_tokens, input_tokens - cached_tokens, output_tokens, reasoning_tokens) < 0:
+        counts = (cached_tokens, input_tokens - cached_tokens, output_tokens, reasoning_tokens)
+        if min(*counts, requests) < 0:
             message = "units are not negative, and cached ones are part of the input"
             raise InvalidUsageError(message)
         steps = (
@@ -89,6 +100,8 @@ class Prices:
             + output_tokens * self.output.steps
             + reasoning_tokens * (self.reasoning or self.output).steps
         )
+        if self.request is not None and requests:
+            steps += requests * Price(self.request).steps * UNITS_PER_PRICE
         nano = _divide_half_up(steps * NANO, UNITS_PER_PRICE * _STEPS)
         if nano > MAX_NANO:
             message = "the cost does not fit 64 bits of nano-units"
