@@ -48,8 +48,12 @@ from maas.model.infrastructure.provider_watch import open_watch
 from maas.model.infrastructure.queries import PostgresModelQueries
 from maas.model.infrastructure.repositories import SqlModelUnitOfWork
 from maas.model.infrastructure.search import PostgresRegistrySearch
+from maas.model.infrastructure.served_versions import PostgresServedVersions
+from maas.model.infrastructure.supplied_models import PostgresSuppliedModels
 from maas.model.infrastructure.upload_journal import PostgresUploadJournal
 from maas.model.infrastructure.verifying import PostgresVerifyingUploads
+from maas.model.infrastructure.weights import PostgresVersionWeights
+from maas.model.public import ServedVersions, SuppliedModels
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
@@ -79,6 +83,7 @@ class ModelContext:
     models: ModelService
     versions: VersionService
     files: FileService
+    served: ServedVersions
     state: Mapping[str, object]
 
 
@@ -86,6 +91,7 @@ class ModelContext:
 class ProviderContext:
     """The wired suppliers; `state` is what their routes find on `request.state`."""
 
+    supplied: SuppliedModels
     state: Mapping[str, object]
     close: Callable[[], Awaitable[None]]
 
@@ -166,6 +172,7 @@ def build_model(
         models=models,
         versions=versions,
         files=files,
+        served=PostgresServedVersions(database),
         state={
             "models": models,
             "model_search": PostgresRegistrySearch(database),
@@ -283,6 +290,7 @@ def build_providers(
         unit_of_work=unit_of_work,
     )
     return ProviderContext(
+        supplied=PostgresSuppliedModels(database, seals),
         state={
             "providers": providers,
             "provider_queries": PostgresProviderQueries(database),
@@ -292,6 +300,13 @@ def build_providers(
         },
         close=clients.close,
     )
+
+
+def build_weights(settings: Settings) -> PostgresVersionWeights:
+    """Build what a runtime reads versions with; nothing connects before the first one."""
+    objects = open_objects(settings.storage, settings.data_dir or DEFAULT_DATA_DIR)
+    artifacts = PartedArtifactStore(objects, part_bytes=settings.storage.part_bytes)
+    return PostgresVersionWeights(settings.database, artifacts)
 
 
 async def collect(settings: Settings, *, events: EventWriter, clock: Clock) -> Collected | None:

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-from maas.model.public import Protocol, ProviderKind
+from maas.model.public import Capability, Protocol, ProviderKind
 
 KeyHeader: TypeAlias = Literal["Authorization", "x-api-key", "api-key"]
 """How the key goes: as a bearer token, or as it is."""
+
+CALL_PATHS: Final[Mapping[Protocol, Mapping[Capability, str]]] = MappingProxyType(
+    {
+        "openai": {
+            "chat": "/chat/completions",
+            "completions": "/completions",
+            "embeddings": "/embeddings",
+        },
+        "anthropic": {"chat": "/v1/messages"},
+    }
+)
+"""Where each kind of call goes, after the base URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class OutgoingSupplierCalls:
         try:
             async with self._clients.reaching(account.reach).open(
                 "GET" if body is None else "POST",
-                _url(account, path),
+                url_of(account, path),
                 limits=_LIST if body is None else _CALL,
                 headers=headers,
                 body=None if body is None else json.dumps(body).encode(),
@@ -105,7 +105,8 @@ async def _read(response: OutgoingResponse) -> bytes:
     return bytes(body)
 
 
-def _url(account: SupplierAccount, path: str) -> str:
+def url_of(account: SupplierAccount, path: str) -> str:
+    """Spell where a call goes, the version of the API included."""
     url = account.base_url + path
     if account.api_version is None:
         return url

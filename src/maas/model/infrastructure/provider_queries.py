@@ -83,13 +83,16 @@ COUNT_GRANTS: Final = (
 
 # One statement: in two, a key could be read before the address was changed, and sent after. Nobody
 # acts in a tenant that is suspended or closed, so nothing is called for it either.
-GET_ACCOUNT: Final = f"""
+_ACCOUNTS: Final = f"""
 SELECT p.id, p.tenant_id, p.type, p.base_url, p.reach, p.api_version, p.status, c.sealed
 FROM providers p
 LEFT JOIN provider_credentials c ON c.provider_id = p.id AND c.tenant_id = p.tenant_id
-WHERE p.tenant_id = $1 AND p.id = $2 AND {_KNOWN}
+WHERE p.tenant_id = $1 AND {_KNOWN}
   AND NOT tenant_has_status(p.tenant_id, 'suspended', 'deleted')
 """  # noqa: S608  likewise
+
+GET_ACCOUNT: Final = f"{_ACCOUNTS} AND p.id = $2"
+LIST_ACCOUNTS: Final = f"{_ACCOUNTS} AND p.id = ANY ($2::uuid[])"
 
 
 class PostgresProviderQueries:
