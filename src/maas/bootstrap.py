@@ -135,6 +135,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         secret_key=secret_key,
         environment=settings.environment,
         rate_limits=rate_limits,
+        offer=audit.trail.offer,
     )
     model = build_model(
         database=database,

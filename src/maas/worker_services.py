@@ -20,6 +20,7 @@ from maas.audit.interface.tasks import (
 )
 from maas.audit.retention_wiring import retain
 from maas.audit.wiring import (
+    build_event_composer,
     build_event_writer,
     build_head_service,
     deliver_alerts,
@@ -115,7 +116,7 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
         MAIL_SERVICE: lambda: soon(send_due_mails(settings, data_dir=data_dir, clock=clock)),
         SIGN_IN_PURGE_SERVICE: lambda: soon(purge_sign_in(settings.database, clock=clock)),
         QUOTA_TELL_SERVICE: lambda: soon(tell_quotas(settings)),
-        QUOTA_EXPIRY_SERVICE: lambda: soon(expire_holds(settings.database)),
+        QUOTA_EXPIRY_SERVICE: lambda: soon(expire(settings)),
         USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=clock)),
     }
@@ -137,6 +138,11 @@ async def book_storage(settings: Settings, kept: TaskResources) -> int:
     """Tell the quotas of storage that was taken and given back."""
     await kept.database.open()
     return await book_due(settings.database, kept.budgets)
+
+
+async def expire(settings: Settings) -> int:
+    """Settle the calls of those who are gone, and tell the trail of them."""
+    return await expire_holds(settings.database, events=build_event_composer(SystemClock()))
 
 
 async def tell_quotas(settings: Settings) -> int:

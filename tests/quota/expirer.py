@@ -5,6 +5,8 @@ import sys
 
 import asyncpg
 
+from maas.audit.wiring import build_event_composer
+from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.settings import load_settings
 from maas.user.infrastructure.quota_expiry import expire_holds
@@ -14,10 +16,10 @@ EVERY_SECONDS = 0.5
 
 async def main() -> None:
     configure_logging(level="INFO", format="json")
-    settings = load_settings()
+    settings, events = load_settings(), build_event_composer(SystemClock())
     while True:
         try:
-            await expire_holds(settings.database)
+            await expire_holds(settings.database, events=events)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             # As the task's: the next tick does it.
             sys.stderr.write(f"not expired: {error!r}\n")

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
+from maas.audit.public import AuditedResource, ChangeValue, ComposedEvent
 from maas.shared.domain.errors import (
     PaymentRequiredError,
     TooManyRequestsError,
@@ -156,6 +157,19 @@ class Payer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedAs:
+    """What the trail is told of a call whose hold expires, beside what it was settled to.
+
+    `facts` are what is known before it is sent; those outside the resource's list are dropped.
+    """
+
+    action: str
+    resource: AuditedResource
+    resource_id: str
+    facts: Mapping[str, ChangeValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """What a call may use, set aside in every scope until it is settled, released or expires."""
 
@@ -287,12 +301,15 @@ class Budgets(Protocol):
         lease: timedelta,
         model: str,
         request_id: str,
+        audited_as: AuditedAs | None = None,
     ) -> Hold:
         """Hold `wanted`, or with `least` as much on the way from there to `wanted` as is left.
 
         All meters are cut in one proportion, so that a price per token stays what it was: hold the
         prompt in `least`, and the prompt with the longest answer in `wanted`. A cost is cut to two
         nano-units more than the tokens granted may cost, for rounding.
+
+        A hold that is `audited_as` something leaves an event of it when it expires.
 
         Raises:
             QuotaExceededError: a quota does not cover it.
@@ -314,8 +331,17 @@ class Budgets(Protocol):
         """
         ...
 
-    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> bool:
+    async def settle(
+        self,
+        hold: Hold,
+        used: UsageFigures,
+        *,
+        is_estimated: bool = False,
+        event: ComposedEvent | None = None,
+    ) -> bool:
         """Book what was used, give back the rest, and write the ledger's row: once, if repeated.
+
+        The event is committed with that row, or not at all.
 
         More than was held is booked as it is, and closes the quotas that the hold lay on. A hold
         that has expired was booked by then, which stays: then, and of one given back, it is False.

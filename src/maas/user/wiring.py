@@ -54,7 +54,7 @@ from maas.user.infrastructure.mail_queue import (
 from maas.user.infrastructure.members import PostgresMembers
 from maas.user.infrastructure.passwords import Argon2Hasher
 from maas.user.infrastructure.queries import PostgresUserQueries
-from maas.user.infrastructure.quota_budgets import PostgresBudgets
+from maas.user.infrastructure.quota_budgets import Offer, PostgresBudgets, leave_to_the_sweep
 from maas.user.infrastructure.quota_queries import PostgresQuotaQueries
 from maas.user.infrastructure.quota_repositories import SqlQuotaUnitOfWork
 from maas.user.infrastructure.repositories import SqlUserUnitOfWork
@@ -98,7 +98,10 @@ def build_user(
     secret_key: str,
     environment: str,
     rate_limits: RateLimits | None = None,
+    offer: Offer = leave_to_the_sweep,
 ) -> UserContext:
+    """Build it; `offer` is told the events of calls, once they are committed."""
+
     def unit_of_work() -> SqlUserUnitOfWork:
         return SqlUserUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
@@ -189,7 +192,7 @@ def build_user(
             lifetime=settings.invitation_lifetime,
         ),
     }
-    key_uses, budgets = KeyUses(database), PostgresBudgets(database)
+    key_uses, budgets = KeyUses(database), PostgresBudgets(database, offer=offer)
     return UserContext(
         authenticator=CredentialAuthenticator(
             sessions=SessionAuthenticator(

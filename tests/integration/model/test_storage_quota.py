@@ -32,7 +32,14 @@ from maas.worker_services import book_storage, open_resources
 from tests.integration.model.conftest import PART_BYTES, Registry, acting_as, make_principal
 from tests.integration.model.test_files import CONTENT, Draft, incoming, make_draft
 from tests.integration.model.test_uploads import Sending
-from tests.integration.user.charging import Superuser, balance, limit, make_tenant, miscounted
+from tests.integration.user.charging import (
+    EVENTS,
+    Superuser,
+    balance,
+    limit,
+    make_tenant,
+    miscounted,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -322,7 +329,7 @@ class TestDying:
         held = await balance(superuser, quota)
         await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 s'")
 
-        await expire_holds(settings.database)
+        await expire_holds(settings.database, events=EVENTS)
 
         assert held == (0, SIZE)
         assert await balance(superuser, quota) == (0, 0)
@@ -332,7 +339,7 @@ class TestDying:
     ) -> None:
         await take_and_die(draft)
         await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 s'")
-        await expire_holds(settings.database)
+        await expire_holds(settings.database, events=EVENTS)
         lost = await balance(superuser, quota)
 
         for _ in range(2):

@@ -9,12 +9,15 @@ from uuid import UUID
 
 import asyncpg
 
+from maas.audit.wiring import build_event_composer
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, ApiKeyId, TenantId, new_id
+from maas.shared.infrastructure.clock import SystemClock
 from maas.user.public import Amounts, Budgets, Hold, Payer
 
 Superuser: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE = timedelta(minutes=5)
 LOOK_SECONDS = 0.02
+EVENTS = build_event_composer(SystemClock())
 
 
 def make_payer(tenant_id: TenantId = DEFAULT_TENANT_ID) -> Payer:

@@ -24,6 +24,7 @@ from maas.user.public import (
     UsageFigures,
 )
 from tests.integration.user.charging import (
+    EVENTS,
     Superuser,
     balance,
     limit,
@@ -481,7 +482,7 @@ class TestMonths:
 class TestExpiry:
     async def expire(self, superuser: Superuser, settings: Settings) -> int:
         await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 second'")
-        return await expire_holds(settings.database)
+        return await expire_holds(settings.database, events=EVENTS)
 
     async def test_a_hold_nobody_settles_is_booked_in_full(
         self, budgets: PostgresBudgets, superuser: Superuser, settings: Settings
@@ -522,7 +523,7 @@ class TestExpiry:
 
         await budgets.progress(hold, Amounts(tokens=10))
 
-        assert await expire_holds(settings.database) == 0
+        assert await expire_holds(settings.database, events=EVENTS) == 0
         assert await superuser.fetchval("SELECT lease_until FROM quota_holds") >= hold.lease_until
 
     async def test_whoever_comes_first_books_and_nobody_else(
@@ -534,8 +535,8 @@ class TestExpiry:
         await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 second'")
 
         await asyncio.gather(
-            expire_holds(settings.database),
-            expire_holds(settings.database),
+            expire_holds(settings.database, events=EVENTS),
+            expire_holds(settings.database, events=EVENTS),
             *(budgets.settle(hold, UsageFigures(output_tokens=3)) for hold in holds),
         )
 

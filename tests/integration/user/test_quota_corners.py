@@ -21,6 +21,7 @@ from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.public import Amounts, Hold, HoldId, Payer, UsageFigures
 from tests.conftest import WorkerDatabase
 from tests.integration.user.charging import (
+    EVENTS,
     Superuser,
     balance,
     limit,
@@ -351,7 +352,7 @@ class TestClocks:
 
 async def expire_all(superuser: Superuser, settings: Settings) -> int:
     await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 second'")
-    return await expire_holds(settings.database)
+    return await expire_holds(settings.database, events=EVENTS)
 
 
 class TestExpiry:
@@ -400,7 +401,7 @@ class TestExpiry:
             "UPDATE quota_holds SET lease_until = now() - interval '1 second'"
             " WHERE lease_until > now()"
         )
-        expired = await expire_holds(settings.database)
+        expired = await expire_holds(settings.database, events=EVENTS)
 
         assert expired == 1
         assert await balance(superuser, tokens) == (60, 0)

@@ -11,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 from typing_extensions import override
 
+from maas.audit.public import AuditScope
+from maas.shared.domain.call import Call
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import Database, PooledConnection
 from maas.shared.infrastructure.settings import Settings
@@ -23,7 +25,9 @@ from maas.user.public import (
     UsageFigures,
 )
 from tests.conftest import MakeSettings
+from tests.fakes.recorder import FakeRecorder
 from tests.integration.user.charging import (
+    EVENTS,
     Superuser,
     balance,
     limit,
@@ -270,6 +274,21 @@ class TestLostAnswers:
         assert held == (0, 100)
         assert await balance(superuser, tokens) == (60, 0)
         assert await superuser.fetchval("SELECT count(*) FROM usage") == 1
+
+    async def test_what_was_told_of_is_told_of_once(
+        self, cut: CutDatabase, superuser: Superuser
+    ) -> None:
+        budgets = PostgresBudgets(cut)
+        call = Call(request_id="r1", recorder=FakeRecorder())
+        event = EVENTS.compose(AuditScope("inference.completed"), call)
+        hold = await reserve(budgets, make_payer(), Amounts(tokens=100))
+
+        cut.cuts = 2
+        await budgets.settle(hold, UsageFigures(output_tokens=60), event=event)
+        await budgets.close()
+
+        assert await superuser.fetchval("SELECT count(*) FROM usage") == 1
+        assert await superuser.fetchval("SELECT event_id FROM audit_outbox") == event.id
 
     async def test_what_nobody_waits_for_any_more_is_given_back(
         self, cut: CutDatabase, superuser: Superuser, monkeypatch: pytest.MonkeyPatch

@@ -4,13 +4,14 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import structlog
 from typing_extensions import override
 
+from maas.audit.public import ComposedEvent
 from maas.shared.domain.ids import new_id
 from maas.shared.infrastructure.database import Database
 from maas.user.domain.quota import resets_at
@@ -22,6 +23,7 @@ from maas.user.infrastructure.quota_batches import (
 )
 from maas.user.public import (
     Amounts,
+    AuditedAs,
     BudgetCurrencyError,
     BudgetExceededError,
     Budgets,
@@ -54,11 +56,22 @@ MAX_TEXT: Final = 512
 """Of a name in the ledger; what PostgreSQL cannot keep would be refused when it is settled."""
 
 
-class PostgresBudgets(Budgets):
-    """The port; `close` it, so that what was settled last is sent."""
+Offer: TypeAlias = Callable[[ComposedEvent], None]
 
-    def __init__(self, database: Database) -> None:
+
+def leave_to_the_sweep(_: ComposedEvent) -> None:
+    """Offer it to nobody: the sweep of the outbox finds it."""
+
+
+class PostgresBudgets(Budgets):
+    """The port; `close` it, so that what was settled last is sent.
+
+    `offer` is told each event whose settlement is known to be committed.
+    """
+
+    def __init__(self, database: Database, *, offer: Offer = leave_to_the_sweep) -> None:
         self._database = database
+        self._offer = offer
         self._batches = CallBatches(database)
         self._give_back_seconds = database.statement_timeout_seconds + MARGIN_SECONDS
         self._giving_back: dict[HoldId, tuple[Payer, asyncio.TimerHandle]] = {}
@@ -79,6 +92,7 @@ class PostgresBudgets(Budgets):
         lease: timedelta,
         model: str,
         request_id: str,
+        audited_as: AuditedAs | None = None,
     ) -> Hold:
         _check_text(model=model, request_id=request_id)
         if not timedelta() < lease <= LONGEST_LEASE:
@@ -101,6 +115,8 @@ class PostgresBudgets(Budgets):
         }
         if least is not None:
             body |= _floor(wanted, least)
+        if audited_as is not None:
+            body["audited"] = _spell(audited_as)
         try:
             ask = self._batches.ask(
                 payer.tenant_id, body, worth_seconds=PATIENCE_SECONDS, may_refuse=True
@@ -132,7 +148,14 @@ class PostgresBudgets(Budgets):
         )
 
     @override
-    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> bool:
+    async def settle(
+        self,
+        hold: Hold,
+        used: UsageFigures,
+        *,
+        is_estimated: bool = False,
+        event: ComposedEvent | None = None,
+    ) -> bool:
         if used.provider is not None:
             _check_text(provider=used.provider)
         row = await self._insist(
@@ -148,7 +171,9 @@ class PostgresBudgets(Budgets):
                 "storage": used.storage_bytes,
                 "provider": used.provider,
                 "estimated": is_estimated,
+                **spell_event(event),
             },
+            event=event,
         )
         if row is not None and row["outcome"] in {"late", "gone"}:
             # Booked as an estimate when it expired, or given back: the figures come too late.
@@ -189,6 +214,7 @@ class PostgresBudgets(Budgets):
         body: Mapping[str, object],
         *,
         worth_seconds: float = INSISTENCE_SECONDS,
+        event: ComposedEvent | None = None,
     ) -> asyncpg.Record | None:
         """Have it done, also when whoever asked leaves; wait for it as long as a caller may."""
         ask = self._batches.ask(
@@ -197,7 +223,22 @@ class PostgresBudgets(Budgets):
             worth_seconds=worth_seconds,
             made=hold.created_at,
         )
+        if event is not None:
+            ask.future.add_done_callback(self._offerer(event))
         return await _answer_of(ask)
+
+    def _offerer(
+        self, event: ComposedEvent
+    ) -> "Callable[[asyncio.Future[asyncpg.Record | None]], None]":
+        """Offer an event once its settlement is known to be the one that counts."""
+
+        def offer(future: "asyncio.Future[asyncpg.Record | None]") -> None:
+            if future.exception() is None:
+                row = future.result()
+                if row is not None and row["outcome"] == "done":
+                    self._offer(event)
+
+        return offer
 
     def _giver_back(
         self, ask: Ask, payer: Payer, hold_id: HoldId
@@ -232,6 +273,30 @@ def _check_text(**texts: str) -> None:
         if not 0 < len(text) <= MAX_TEXT or not is_kept:
             message = f"{name} is text of 1 to {MAX_TEXT} characters, as PostgreSQL keeps it"
             raise ValueError(message)
+
+
+def spell_event(event: ComposedEvent | None) -> dict[str, object]:
+    """Spell an event for `quota_apply`, whose row is written with the settlement."""
+    if event is None:
+        return {}
+    return {
+        "event": {
+            "id": str(event.id),
+            "payload": event.payload.decode(),
+            "personal": event.personal_json,
+            "duration_ms": event.duration_ms,
+        }
+    }
+
+
+def _spell(audited_as: AuditedAs) -> dict[str, object]:
+    kept = audited_as.resource.fields
+    return {
+        "action": audited_as.action,
+        "kind": audited_as.resource.kind,
+        "id": audited_as.resource_id,
+        "facts": {name: value for name, value in audited_as.facts.items() if name in kept},
+    }
 
 
 def _whose(payer: Payer) -> dict[str, object]:

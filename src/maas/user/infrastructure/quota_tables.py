@@ -1,4 +1,4 @@
-"""The tables of quotas, all under row-level security; functions and triggers: migration 0018.
+"""The tables of quotas, all under row-level security; their functions: migrations 0018 and 0032.
 
 `quota_balances` and `quota_holds` are written by the functions alone. What a hold lies on is not
 kept: it is every quota of its payer, in the period of its making.
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from maas.shared.infrastructure.database import mapper_registry
 from maas.user.domain.quota import Quota
@@ -89,6 +90,8 @@ quota_holds = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("lease", Interval, nullable=False),
     Column("lease_until", DateTime(timezone=True), nullable=False),
+    # What an event says of it if it expires; without it, it leaves none.
+    Column("audited_as", JSONB),
     Index("ix_quota_holds_lease_until", "lease_until"),
     # Asked when a quota is made while calls are under way.
     Index("ix_quota_holds_tenant_id", "tenant_id"),
