@@ -161,3 +161,40 @@ class TestKeys:
         key = RingKey.derived(NEW)
 
         assert repr(key.secret)[2:10] not in f"{key!r} {FixedKeys([key]).ring()!r}"
+
+
+class TestApart:
+    """Something large, whose key lies in a column of its own."""
+
+    def test_it_opens_again(self, sealer: Sealer) -> None:
+        sealed = sealer.seal_apart(PLAIN * 1000, PLACE, content="content")
+
+        assert sealer.open_apart(sealed, PLACE, content="content") == PLAIN * 1000
+        assert PLAIN not in sealed.key + sealed.content
+
+    def test_its_key_is_handed_over_without_it(self) -> None:
+        sealed = sealer_of(OLD).seal_apart(PLAIN, PLACE, content="content")
+
+        rewrapped = replace(sealed, key=sealer_of(NEW, OLD).rewrap(sealed.key, PLACE))
+
+        assert sealer_of(NEW).open_apart(rewrapped, PLACE, content="content") == PLAIN
+
+    @pytest.mark.parametrize("change", [{"row": "2"}, {"tenant": "u"}, {"column": "previous"}])
+    def test_it_opens_nowhere_else(self, sealer: Sealer, change: dict[str, Any]) -> None:
+        sealed = sealer.seal_apart(PLAIN, PLACE, content="content")
+
+        with pytest.raises(SecretUnreadableError):
+            sealer.open_apart(sealed, replace(PLACE, **change), content="content")
+
+    def test_the_content_of_another_does_not_open(self, sealer: Sealer) -> None:
+        ours = sealer.seal_apart(PLAIN, PLACE, content="content")
+        theirs = sealer.seal_apart(PLAIN, replace(PLACE, row="2"), content="content")
+
+        for mixed in (
+            replace(ours, content=theirs.content),
+            replace(ours, content=b""),
+            replace(ours, content=b"\x02" + ours.content[1:]),
+            replace(ours, content=ours.content[:1] + b"\x09" + ours.content[2:]),
+        ):
+            with pytest.raises(SecretUnreadableError):
+                sealer.open_apart(mixed, PLACE, content="content")

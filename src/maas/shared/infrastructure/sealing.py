@@ -6,7 +6,7 @@ A sealed value is bound to its place: moved to another row, column or tenant it 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
@@ -59,6 +59,14 @@ class _Opened:
     rest: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedApart:
+    """Something large, sealed under a key that lies beside it, which is itself sealed."""
+
+    key: bytes
+    content: bytes
+
+
 class Sealer:
     """Seals under the current key of its ring and opens with any of them.
 
@@ -96,6 +104,33 @@ class Sealer:
             with suppress(SecretUnreadableError):
                 return self.open(sealed, place)
         raise SecretUnreadableError
+
+    def seal_apart(self, plain: bytes, place: Place, *, content: str) -> SealedApart:
+        """Seal something large for two columns, of which `place` names the key's.
+
+        Whoever hands over to another key of the ring, or looks for what does not open, reads and
+        writes the small one alone.
+        """
+        cipher = self._cipher
+        key, nonce = os.urandom(cipher.key_bytes), os.urandom(NONCE_BYTES)
+        bound = replace(place, column=content).to_bytes()
+        sealed = nonce + cipher.encrypt(key, nonce, plain, bound)
+        return SealedApart(
+            key=self.seal(key, place), content=bytes((VERSION, cipher.number)) + sealed
+        )
+
+    def open_apart(self, sealed: SealedApart, place: Place, *, content: str) -> bytes:
+        """Read back what `seal_apart` sealed.
+
+        Raises:
+            SecretUnreadableError: as `open` does.
+        """
+        key = self.open(sealed.key, place)
+        version, number = sealed.content[:1], sealed.content[1:2]
+        cipher = CIPHERS_BY_NUMBER.get(int.from_bytes(number, "big"))
+        if version != bytes((VERSION,)) or cipher is None:
+            raise SecretUnreadableError
+        return _decrypt(cipher, key, sealed.content[2:], replace(place, column=content).to_bytes())
 
     def older_keys(self) -> Sequence[bytes]:
         """List the ids of the keys that came before the current one."""
