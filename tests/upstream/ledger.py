@@ -13,6 +13,7 @@ class Call:
     """What came and what was sent. Keys are kept as a digest, and bodies not at all.
 
     `completion_tokens` are those generated until the call ended, `told_*` what the answer claimed.
+    `user` is what the request says of its sender: a test may tell by it what came of which call.
     """
 
     id: str
@@ -21,6 +22,7 @@ class Call:
     under: str | None
     model: str | None = None
     client_request_id: str | None = None
+    user: Any = None
     key_style: KeyStyle = "none"
     key_digest: str | None = None
     status: int = 0
