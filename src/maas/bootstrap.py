@@ -16,6 +16,8 @@ from maas.audit.infrastructure import (
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
+from maas.inference.infrastructure import deployment_tables
+from maas.inference.wiring import build_inference
 from maas.model.application.digesting import DigestService
 from maas.model.infrastructure import (
     alias_tables,
@@ -63,6 +65,7 @@ TABLES = (
     audit_tables,
     checkpoint_tables,
     collection_tables,
+    deployment_tables,
     erasure_table,
     fact_tables,
     idempotency_tables,
@@ -155,6 +158,15 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         sealer=build_sealer(settings),
         outgoing=settings.outgoing,
     )
+    inference = build_inference(
+        settings,
+        database=database,
+        audit=audit.port,
+        idempotency=idempotency,
+        clock=clock,
+        supplied=providers.supplied,
+        served=model.served,
+    )
     await database.open()
     audit.upkeep.start()
     user.start()
@@ -169,9 +181,17 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
-            state={**audit.state, **alerting.state, **user.state, **model.state, **providers.state},
+            state={
+                **audit.state,
+                **alerting.state,
+                **user.state,
+                **model.state,
+                **providers.state,
+                **inference.state,
+            },
         )
     finally:
+        await inference.close()
         await alerting.close()
         await providers.close()
         await audit.close()

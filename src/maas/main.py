@@ -23,6 +23,7 @@ from maas.audit.interface import rules as audit_rules
 from maas.audit.interface import statistics as audit_statistics
 from maas.audit.interface import webhooks as audit_webhooks
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
+from maas.inference.interface import router as serving
 from maas.model.interface import router as models
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
@@ -68,6 +69,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     usage.router,
     *admin_router.routers,
     *models.routers,
+    *serving.routers,
     audit_evidence.router,
     audit_export.router,
     audit_logs.router,
@@ -89,6 +91,7 @@ TAGS = [
     {"name": "usage", "description": "What was used, and what it cost."},
     {"name": "models", "description": "What can be called: models, versions and their files."},
     {"name": "suppliers", "description": "Other people's models, and how they are called."},
+    {"name": "serving", "description": "Names that calls go by, and what answers them."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},
 ]

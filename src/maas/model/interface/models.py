@@ -17,13 +17,13 @@ from maas.model.domain.model import (
     OwnerNotMemberError,
     TooManyTagsError,
 )
-from maas.model.interface.answers import API, created_with_etag
+from maas.model.interface.answers import API
 from maas.model.interface.dependencies import ModelIdPath, Models, TagPath, models_of, queries_of
 from maas.model.interface.schemas import ModelCreate, ModelRead, ModelUpdate
 from maas.model.public import ModelId
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
-from maas.shared.interface.idempotency import idempotent
+from maas.shared.interface.idempotency import created_with_etag, idempotent
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, known_caller, requires
 

@@ -14,7 +14,7 @@ from maas.model.domain.provider_model import (
     ProviderModelTakenError,
     TooManyProviderModelsError,
 )
-from maas.model.interface.answers import API, created_with_etag
+from maas.model.interface.answers import API
 from maas.model.interface.provider_dependencies import (
     ProviderIdPath,
     ProviderModelIdPath,
@@ -28,7 +28,7 @@ from maas.model.interface.provider_model_schemas import (
 )
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
-from maas.shared.interface.idempotency import idempotent
+from maas.shared.interface.idempotency import created_with_etag, idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires

@@ -18,7 +18,7 @@ from maas.model.domain.provider import (
     TooManyProvidersError,
 )
 from maas.model.domain.provider_types import PROVIDER_TYPES
-from maas.model.interface.answers import API, created_with_etag
+from maas.model.interface.answers import API
 from maas.model.interface.provider_dependencies import ProviderIdPath, ProviderReads, Providers
 from maas.model.interface.provider_schemas import (
     ProviderCreate,
@@ -29,7 +29,7 @@ from maas.model.interface.provider_schemas import (
 from maas.model.public import ProviderKind, ProviderStatus
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import RequiredIfMatch, etag_of
-from maas.shared.interface.idempotency import idempotent
+from maas.shared.interface.idempotency import created_with_etag, idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires

@@ -20,7 +20,7 @@ from maas.model.domain.version import (
     VersionNotFoundError,
     VersionTakenError,
 )
-from maas.model.interface.answers import API, BYTES_STAY, created_with_etag
+from maas.model.interface.answers import API, BYTES_STAY
 from maas.model.interface.dependencies import ModelIdPath, Queries, VersionNamePath, Versions
 from maas.model.interface.schemas import (
     TransitionRead,
@@ -31,7 +31,7 @@ from maas.model.interface.schemas import (
 )
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.etags import IfMatch, etag_of
-from maas.shared.interface.idempotency import idempotent
+from maas.shared.interface.idempotency import created_with_etag, idempotent
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires

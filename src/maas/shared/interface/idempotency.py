@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -61,6 +62,22 @@ def created(model: type[BaseModel], *, location: Callable[[Any], str], status: i
         return Answer(status=status, headers=headers, body=body.encode())
 
     return render
+
+
+class Revised(Protocol):
+    @property
+    def revision(self) -> int: ...
+
+
+def created_with_etag(model: type[BaseModel], *, location: Callable[[Any], str]) -> Render:
+    """Render a created resource as `created` does, with the ETag of its revision."""
+    render = created(model, location=location)
+
+    def with_etag(result: Revised) -> Answer:
+        answer = render(result)
+        return replace(answer, headers={**answer.headers, "ETag": etag_of(result.revision)})
+
+    return with_etag
 
 
 def claim_of(

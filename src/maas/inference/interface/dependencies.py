@@ -1,0 +1,29 @@
+"""What the routes of deployments ask for."""
+
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import Depends, Path, Request
+
+from maas.inference.application.deployment_queries import DeploymentQueries
+from maas.inference.application.deployments import DeploymentService
+from maas.inference.public import DeploymentId
+
+
+async def _deployments(request: Request) -> DeploymentService:
+    return cast("DeploymentService", request.scope["state"]["deployments"])
+
+
+async def _deployment_queries(request: Request) -> DeploymentQueries:
+    return cast("DeploymentQueries", request.scope["state"]["deployment_queries"])
+
+
+async def _deployment_id(
+    deployment_id: Annotated[UUID, Path(description="The deployment's id, not its name.")],
+) -> DeploymentId:
+    return DeploymentId(deployment_id)
+
+
+Deployments = Annotated[DeploymentService, Depends(_deployments)]
+DeploymentReads = Annotated[DeploymentQueries, Depends(_deployment_queries)]
+DeploymentIdPath = Annotated[DeploymentId, Depends(_deployment_id)]

@@ -1,0 +1,7 @@
+"""The routers of deployments, to be served under `/api/v1`."""
+
+from typing import Final
+
+from maas.inference.interface import deployment_grants, deployments
+
+routers: Final = (deployments.router, deployment_grants.router)
