@@ -140,7 +140,7 @@ def refuse(status: int, body: bytes) -> tuple[int, Json]:
     is_too_long = kind == "exceed_context_size_error" or _TOO_LARGE in message
     if is_too_long:
         kind, code = "invalid_request_error", "context_length_exceeded"
-        return 400, spell_error(message, kind=kind, code=code, param="messages")
+        return 400, spell_error(message, kind=kind, code=code)
     if status in {400, 422}:
         return 400, spell_error(message, kind="invalid_request_error", code=None)
     return 502, spell_error(message, kind="server_error", code="model-process-failed")
