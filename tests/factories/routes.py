@@ -1,11 +1,10 @@
-"""Routes and asks as calls have them, stating only what a test is about."""
+"""Routes and their targets, stating only what a test is about."""
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from random import Random
+from typing import Any
 from uuid import UUID
 
-from maas.inference.domain.call import Ask
 from maas.inference.domain.route import (
     Endpoint,
     Origin,
@@ -14,81 +13,56 @@ from maas.inference.domain.route import (
     RouteTarget,
     TargetLimits,
 )
-from maas.inference.public import CallKind, DeploymentId, TargetId
-from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId
+from maas.inference.public import DeploymentId, TargetId
+from maas.shared.domain.ids import TenantId
 
-DEPLOYMENT: Final = DeploymentId(UUID(int=0xDE))
-TARGET: Final = TargetId(UUID(int=0x7A))
-HELLO: Final[Mapping[str, object]] = {
-    "model": "gemma",
-    "messages": [{"role": "user", "content": "Hello"}],
-}
+DEPLOYMENT = DeploymentId(UUID(int=1))
 
 
-def make_target(
-    target_id: TargetId = TARGET,
-    *,
-    model: str = "gemma-3",
-    origin: Origin | None = None,
-    context_length: int | None = None,
-) -> RouteTarget:
-    endpoint = Endpoint(
-        protocol="openai",
-        reach="public",
-        provider_kind="openai",
-        urls={"chat": "https://models.test/v1/chat/completions"},
-        model=model,
-        headers={},
-    )
+def make_target(number: int = 1, **values: Any) -> RouteTarget:
+    """Make one; `url` is what it is called by, and further values of its limits go there."""
+    url = values.pop("url", f"https://supplier-{number}.test/v1/chat/completions")
+    kinds = values.pop("kinds", ("chat",))
+    limits = {key: values.pop(key) for key in list(values) if key in TargetLimits.__slots__}
     return RouteTarget(
-        id=target_id,
-        priority=0,
-        weight=1,
-        endpoint=endpoint,
-        origin=origin or Origin(),
-        price=None,
-        limits=TargetLimits(),
-        context_length=context_length,
+        **{
+            "id": TargetId(UUID(int=number)),
+            "priority": 0,
+            "weight": 1,
+            "endpoint": Endpoint(
+                protocol="openai",
+                reach=values.pop("reach", "public"),
+                provider_kind="openai",
+                urls=dict.fromkeys(kinds, url),
+                model=values.pop("model", "gpt-4o-mini"),
+                headers={"Authorization": "Bearer sk-canary"},
+            ),
+            "origin": Origin(),
+            "price": None,
+            "limits": TargetLimits(**limits),
+            **values,
+        }
     )
 
 
-def make_route(
-    *targets: RouteTarget,
-    deployment_id: DeploymentId = DEPLOYMENT,
-    tenant_id: TenantId = DEFAULT_TENANT_ID,
-    revision: int = 1,
-    limits: RouteLimits | None = None,
-    cache_for: timedelta | None = None,
-    keeps_captures: timedelta | None = None,
-) -> Route:
+def make_route(*targets: RouteTarget, **values: Any) -> Route:
     return Route(
-        deployment_id=deployment_id,
-        tenant_id=tenant_id,
-        name="gemma",
-        revision=revision,
-        targets=targets or (make_target(),),
-        unfit={},
-        limits=limits or RouteLimits(),
-        cache_for=cache_for,
-        captures=keeps_captures is not None,
-        keeps_captures=keeps_captures,
+        **{
+            "deployment_id": DEPLOYMENT,
+            "tenant_id": TenantId(UUID(int=2)),
+            "name": "gemma",
+            "revision": 1,
+            "targets": targets,
+            "unfit": {},
+            "limits": RouteLimits(),
+            **values,
+        }
     )
 
 
-def make_ask(
-    body: Mapping[str, Any] = HELLO,
-    *,
-    kind: CallKind = "chat",
-    most_output: int | None = None,
-    choices: int = 1,
-    is_stream: bool = False,
-) -> Ask:
-    return Ask(
-        kind=kind,
-        model="gemma",
-        body=dict(body),
-        most_input=100,
-        most_output=most_output,
-        choices=choices,
-        is_stream=is_stream,
-    )
+def seeded(seed: int = 1) -> Random:
+    return Random(seed)  # noqa: S311  tests are to find the same each time
+
+
+def ids(targets: Sequence[RouteTarget]) -> list[int]:
+    return [target.id.int for target in targets]

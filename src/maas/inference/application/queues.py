@@ -26,6 +26,10 @@ class Places:
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     @property
+    def limit(self) -> int | None:
+        return self._limit
+
+    @property
     def taken(self) -> int:
         return self._taken
 

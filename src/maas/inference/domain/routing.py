@@ -87,8 +87,10 @@ def choose(options: Sequence[Option], *, now: float, random: Random) -> Choice |
     it is drawn twice for, its share squared, and stays measured.
     """
     group = _first_in_line(options, now)
-    if len(group) < 2:
-        return Choice(group[0], "only one") if group else None
+    if not group:
+        return None
+    if len(group) == 1:
+        return Choice(group[0], "only one")
     first, second = _draw(options, group, random), _draw(options, group, random)
     if first != second:
         mine = options[first].health.first_byte.believed(now)

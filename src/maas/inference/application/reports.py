@@ -1,0 +1,51 @@
+"""What routing tells of its work as it goes, for whoever watches the platform.
+
+None of it names a tenant, a deployment or a target: there may be any number of those.
+"""
+
+from typing import Literal, Protocol, TypeAlias
+
+from maas.model.public import ProviderKind
+
+AnswererKind: TypeAlias = ProviderKind | Literal["local"]
+"""Whose API answered, or that it was our own runtime."""
+
+TryOutcome: TypeAlias = Literal[
+    "answered",
+    "request-refused",
+    "rate-limited",
+    "refused",
+    "failed",
+    "unreachable",
+    "connect-timeout",
+    "first-byte-timeout",
+    "idle-timeout",
+    "total-timeout",
+    "broke-off",
+    "left",
+]
+"""What came of asking a target; `left` is the caller."""
+
+WaitOutcome: TypeAlias = Literal["placed", "full", "late", "left"]
+
+
+class RoutingReports(Protocol):
+    """Called on the way of each call, so an implementation must be fast and never fail."""
+
+    def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None:
+        """Note the end of a try."""
+        ...
+
+    def answer_began(self, kind: AnswererKind, seconds: float) -> None:
+        """Note the time from a try's start to the first byte of its answer."""
+        ...
+
+    def retried(self, *, is_granted: bool) -> None:
+        """Note that another target was to be asked, and whether the retry budget had it."""
+        ...
+
+    def circuit_opened(self, kind: AnswererKind) -> None: ...
+
+    def waited(self, outcome: WaitOutcome, seconds: float) -> None:
+        """Note the end of a wait for a place."""
+        ...
