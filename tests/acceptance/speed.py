@@ -43,6 +43,6 @@ def judge(*arguments: str) -> Verdict:
 def _figure(row: list[str]) -> str:
     """Pick the cell that the goal is about: a ratio, a share, or seconds."""
     for cell in row[1:]:
-        if re.fullmatch(r"[\d.]+x|\d+%", cell):
+        if re.fullmatch(r"[\d.]+x|-?[\d.]+%", cell):
             return cell
     return row[1] if " " in row[1] else f"{row[1]} s"

@@ -4,6 +4,8 @@ CHAOS_FAIL_AT   a point at which the process kills itself with SIGKILL
 CHAOS_FAIL_ODDS how likely it does at each passing, from 0 to 1
 CHAOS_OUTBOX    `off` commits changes without their events: what a harness that works must find
 CHAOS_CLOCK     seconds this process's clock is ahead, or behind
+CHAOS_LEASE     seconds until a call of a dead process is booked
+CHAOS_FORGETS   how likely the charge of a call is not settled, from 0 to 1
 
 The product knows nothing of this: what is not set here runs exactly as it ships.
 """
@@ -21,6 +23,8 @@ from typing_extensions import override
 
 import maas.audit.wiring
 import maas.bootstrap
+import maas.inference.application.metering
+import maas.user.wiring
 import maas.worker_services
 from maas import cli
 from maas.audit.flush_wiring import build_flush
@@ -28,10 +32,13 @@ from maas.audit.infrastructure.outbox import OutboxAudit
 from maas.audit.public import current_scope
 from maas.shared.domain.call import Call
 from maas.shared.infrastructure.clock import SystemClock
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 
 FAIL_AT = os.environ.get("CHAOS_FAIL_AT", "")
 ODDS = float(os.environ.get("CHAOS_FAIL_ODDS", "0"))
 OFFSET = timedelta(seconds=float(os.environ.get("CHAOS_CLOCK", "0")))
+LEASE_SECONDS = float(os.environ.get("CHAOS_LEASE", "0"))
+FORGETS = float(os.environ.get("CHAOS_FORGETS", "0"))
 
 
 def pass_point(name: str) -> None:
@@ -79,6 +86,16 @@ class ShiftedClock(SystemClock):
         return super().now() + OFFSET
 
 
+class ForgetfulBudgets(PostgresBudgets):
+    """Says that a charge is settled, and now and then has not done it."""
+
+    @override
+    async def settle(self, *arguments: Any, **more: Any) -> bool:
+        if random.random() < FORGETS:  # noqa: S311  a dice, not a secret
+            return True
+        return await super().settle(*arguments, **more)
+
+
 def _pass_point_of_flush(name: str) -> None:
     pass_point("after_flush" if name == "after_commit" else name)
 
@@ -93,6 +110,14 @@ def plant() -> None:
     if FAIL_AT in {"after_read", "after_insert", "after_flush"}:
         services: Any = maas.worker_services
         services.build_flush = partial(build_flush, checkpoint=_pass_point_of_flush)
+    if FORGETS:
+        users: Any = maas.user.wiring
+        users.PostgresBudgets = ForgetfulBudgets
+    if LEASE_SECONDS:
+        metering: Any = maas.inference.application.metering
+        metering.LEASE = timedelta(seconds=LEASE_SECONDS)
+        metering.RENEW_AFTER = timedelta(seconds=LEASE_SECONDS / 4)
+        metering.LOOK_SECONDS = LEASE_SECONDS / 8
     if OFFSET:
         for module in (maas.bootstrap, maas.worker_services):
             patched: Any = module
