@@ -5,7 +5,6 @@ told with each round: the generator must not be what is measured.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -140,7 +139,3 @@ def share(values: Sequence[float], part: float) -> float:
     """Tell what so large a part of the values stays under; the middle is 0.5."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
-
-
-def joined(rounds: Sequence[Round]) -> list[Timing]:
-    return list(itertools.chain.from_iterable(each.timings for each in rounds))

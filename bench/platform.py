@@ -69,6 +69,16 @@ def cpu_ms_of(supervisor: psutil.Process) -> float:
     return total * 1000
 
 
+def spent_ms(root: psutil.Process) -> float:
+    """Add up what a process and all below it used, those that ended included."""
+    total = 0.0
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total * 1000
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,7 +21,7 @@ import psutil
 from bench.load import Target, send_each
 from bench.mlflow_server import API as MLFLOW_API
 from bench.mlflow_server import VERSION, MlflowServer, run_mlflow
-from bench.platform import RunningPlatform
+from bench.platform import RunningPlatform, spent_ms
 from maas.embedded.endpoints import find_running
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 
@@ -139,7 +138,7 @@ class _Meter:
         """Count until the trail has taken the last event in: that is a part of the call."""
         before, began = self._spent(self._supervisor), time.monotonic()
         asyncio.run(send_each(self._requests(call, requests), connections=CONNECTIONS))
-        asyncio.run(_wait_for_trail(self._platform.data_dir))
+        asyncio.run(wait_for_trail(self._platform.data_dir))
         after, seconds = self._spent(self._supervisor), time.monotonic() - began
         return _per_call(before, after, requests, idle=idle.of(seconds))
 
@@ -165,20 +164,10 @@ class _Meter:
         )
 
     def _spent(self, server: psutil.Process) -> Cpu:
-        postgres = _spent_by(self._postgres)
-        whole = _spent_by(server)
+        postgres = spent_ms(self._postgres)
+        whole = spent_ms(server)
         has_postgres = server is self._supervisor
         return Cpu(server=whole - postgres if has_postgres else whole, postgres=postgres)
-
-
-def _spent_by(root: psutil.Process) -> float:
-    """Add up what a process and all below it used, those that ended included."""
-    total = 0.0
-    for process in (root, *root.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total * 1000
 
 
 def _per_call(before: Cpu, after: Cpu, calls: int, *, idle: Cpu) -> Cpu:
@@ -275,7 +264,7 @@ async def _fill_theirs(mlflow: MlflowServer) -> None:
     await connection.close()
 
 
-async def _wait_for_trail(data_dir: Path) -> None:
+async def wait_for_trail(data_dir: Path) -> None:
     connection = await _connect(data_dir, "MAAS_DATABASE__SYSTEM_URL")
     try:
         for _ in range(LOOKS):
