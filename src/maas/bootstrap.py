@@ -16,7 +16,7 @@ from maas.audit.infrastructure import (
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
-from maas.inference.infrastructure import deployment_tables
+from maas.inference.infrastructure import captures_tables, deployment_tables
 from maas.inference.wiring import build_inference
 from maas.model.application.digesting import DigestService
 from maas.model.infrastructure import (
@@ -63,6 +63,7 @@ from maas.user.wiring import build_user
 TABLES = (
     alias_tables,
     audit_tables,
+    captures_tables,
     checkpoint_tables,
     collection_tables,
     deployment_tables,

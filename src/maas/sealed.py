@@ -14,6 +14,7 @@ from maas.audit.infrastructure.outbox import EventWriter
 from maas.audit.infrastructure.webhooks_sender import SEALED as SEALED_OF_AUDIT
 from maas.audit.public import Actor, AuditedResource, AuditScope
 from maas.audit.wiring import build_event_writer
+from maas.inference.infrastructure.captures import SEALED as SEALED_OF_INFERENCE
 from maas.model.infrastructure.provider_credentials import SEALED as SEALED_OF_MODEL
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
@@ -44,7 +45,11 @@ from maas.shared.infrastructure.sealing_upkeep import (
 )
 from maas.shared.infrastructure.settings import Settings
 
-SEALED_COLUMNS: Final[Sequence[SealedColumn]] = (*SEALED_OF_AUDIT, SEALED_OF_MODEL)
+SEALED_COLUMNS: Final[Sequence[SealedColumn]] = (
+    *SEALED_OF_AUDIT,
+    SEALED_OF_MODEL,
+    SEALED_OF_INFERENCE,
+)
 
 UNREADABLE_ACTION = "secret.unreadable"
 ADDED_ACTION = "sealing_key.added"

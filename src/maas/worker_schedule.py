@@ -67,6 +67,7 @@ def configuration(
         "timezone": "UTC",
         "include": [
             "maas.audit.interface.tasks",
+            "maas.inference.interface.tasks",
             "maas.model.interface.tasks",
             "maas.shared.interface.tasks",
             "maas.user.interface.tasks",
@@ -155,6 +156,11 @@ def configuration(
                 "task": "sealing.check",
                 "schedule": SEALING_CHECK_INTERVAL,
                 "options": {"expires": SEALING_CHECK_INTERVAL.total_seconds()},
+            },
+            "capture.prune": {
+                "task": "capture.prune",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
             },
             "idempotency.purge": {
                 "task": "idempotency.purge",

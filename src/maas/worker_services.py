@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.flush_wiring import FlushContext, build_flush
@@ -29,10 +30,13 @@ from maas.audit.wiring import (
     spool_folder,
     watch_trail,
 )
+from maas.inference.infrastructure.captures_upkeep import erase_captures, prune_captures
+from maas.inference.interface.tasks import CAPTURE_PRUNE_SERVICE
 from maas.model.infrastructure.bookings import book_due
 from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE, WATCH_PROVIDERS_SERVICE
 from maas.model.wiring import collect, watch_providers
 from maas.sealed import check_sealed, rewrap_sealed
+from maas.shared.domain.ids import AccountId
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.idempotency import purge_expired
@@ -118,6 +122,7 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
         QUOTA_TELL_SERVICE: lambda: soon(tell_quotas(settings)),
         QUOTA_EXPIRY_SERVICE: lambda: soon(expire(settings)),
         USAGE_PREPARE_SERVICE: lambda: soon(prepare_usage(settings.database)),
+        CAPTURE_PRUNE_SERVICE: lambda: soon(prune_captures(settings.database, clock=clock)),
         WATCH_SERVICE: lambda: soon(watch_trail(settings, clock=clock)),
     }
 
@@ -151,15 +156,16 @@ async def tell_quotas(settings: Settings) -> int:
 
 
 async def erase_people(settings: Settings, redis: RedisGate) -> int:
-    """Erase who is gone from the trail, and from the mails and invitations beside it."""
-    data_dir = settings.data_dir or DEFAULT_DATA_DIR
+    """Erase who is gone from the trail, and from mails, invitations and captures beside it."""
+    data_dir, clock = settings.data_dir or DEFAULT_DATA_DIR, SystemClock()
 
-    async def elsewhere(_names: Sequence[str], emails: Sequence[str]) -> None:
+    async def elsewhere(person: UUID, _names: Sequence[str], emails: Sequence[str]) -> None:
+        await erase_captures(settings.database, AccountId(person), clock=clock)
         await forget_people(settings, data_dir=data_dir, emails=emails)
 
     return await erase_personal_fields(
         settings.database,
-        clock=SystemClock(),
+        clock=clock,
         redis=redis,
         folder=spool_folder(data_dir),
         elsewhere=elsewhere,

@@ -38,6 +38,7 @@ TASKS: Final = {
     "sign_in.purge": "forgets what has expired",
     "idempotency.purge": "forgets what has expired",
     "usage.prepare": "makes empty tables",
+    "capture.prune": "forgets what has expired",
     "sealing.rewrap": "seals the same secrets under the key that an event names",
     "sealing.check": "secret.unreadable",
 }
@@ -83,6 +84,8 @@ SQL_BY_HAND: Final = {
     "audit/infrastructure/watch_memory.py": "audit.alert",
     "audit/infrastructure/retention.py": "audit.partition_dropped",
     "audit/infrastructure/terms.py": "the trail itself",
+    "inference/infrastructure/captures.py": "beside the event of the call they are of",
+    "inference/infrastructure/captures_upkeep.py": "the task above; audit.personal_erased",
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",
     "model/infrastructure/bookings.py": "in the unit of work; and the task above",
     "model/infrastructure/collection.py": "model.purged",

@@ -259,7 +259,7 @@ async def erase_personal_fields(
     """Erase what the trail knows of those who are gone, over a connection of its own.
 
     With Redis, it is over only once the stream has nothing that is older; with a folder, torn
-    spools in it are seen to; `elsewhere` is told the names and e-mails that are to be forgotten.
+    spools in it are seen to; `elsewhere` is told the person, names and e-mails to be forgotten.
 
     Raises:
         LogUnavailableError: PostgreSQL does not answer.
@@ -268,10 +268,10 @@ async def erase_personal_fields(
     async def settled(since: datetime) -> bool:
         return redis is None or await is_stream_past(redis, since)
 
-    async def forget(names: Sequence[str], emails: Sequence[str]) -> None:
-        if folder is not None:
+    async def forget(person: UUID, names: Sequence[str], emails: Sequence[str]) -> None:
+        if folder is not None and (names or emails):
             await asyncio.to_thread(blacken_torn_spools, folder, [*names, *emails])
-        await elsewhere(names, emails)
+        await elsewhere(person, names, emails)
 
     async with open_personal_fields(
         settings, composer=EventComposer(clock), elsewhere=forget, settled=settled

@@ -15,7 +15,7 @@ from maas.inference.domain.route import Origin, Route
 from maas.inference.public import CallKind, DeploymentId, TargetId
 from maas.model.public import VersionId
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, TenantId
-from tests.factories.routes import HELLO, make_ask, make_route, make_target
+from tests.factories.calls import HELLO, make_ask, make_route, make_target
 
 ROUTE: Final = make_route(cache_for=timedelta(minutes=1))
 OTHER: Final = UUID(int=0x07)

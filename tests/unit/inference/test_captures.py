@@ -22,7 +22,7 @@ from maas.inference.application.captures import (
 )
 from maas.shared.domain.errors import UnavailableError
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, TenantId
-from tests.factories.routes import DEPLOYMENT, make_route
+from tests.factories.calls import DEPLOYMENT, make_route
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 OTHER = TenantId(UUID(int=7))

@@ -18,7 +18,7 @@ from maas.inference.domain.limits import (
 from maas.inference.domain.route import RouteLimits
 from maas.inference.public import CallKind
 from maas.shared.domain.principal import KeyLimits
-from tests.factories.routes import make_ask, make_route, make_target
+from tests.factories.calls import make_ask, make_route, make_target
 
 
 def ask_of(text: str, *, most_output: int | None = None) -> Ask:

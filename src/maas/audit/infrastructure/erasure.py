@@ -67,14 +67,14 @@ _IS_WAITING: Final = "SELECT EXISTS (SELECT FROM audit_outbox WHERE created_at <
 # No event is of the last of all ids, so that this tenant has none left to look at.
 _NO_TENANT: Final = UUID(int=2**128 - 1)
 
-Elsewhere: TypeAlias = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
-"""Forgets names and e-mails where others keep them; may be called again."""
+Elsewhere: TypeAlias = Callable[[UUID, Sequence[str], Sequence[str]], Awaitable[None]]
+"""Forgets a person, by id, names and e-mails, where others keep them; may be called again."""
 
 Settled: TypeAlias = Callable[[datetime], Awaitable[bool]]
 """Tells whether nothing is on its way to the log that is older."""
 
 
-async def forget_nowhere_else(_names: Sequence[str], _emails: Sequence[str]) -> None:
+async def forget_nowhere_else(_person: UUID, _names: Sequence[str], _emails: Sequence[str]) -> None:
     """Leave it at the trail."""
 
 
@@ -156,7 +156,7 @@ class PostgresPersonalFields:
                 self._waiting.append(erasure["actor_id"])
                 return 0
             await blacken_dead_letters(self._connection, [*(names or ()), *(emails or ())])
-            await self._elsewhere(names or (), emails or ())
+        await self._elsewhere(erasure["actor_id"], names or (), emails or ())
         # A flush that has seen the names is over before they are gone.
         await self._connection.execute(_WAIT_FOR_FLUSHES)
         await self._connection.execute(_FINISH, erasure["actor_id"])

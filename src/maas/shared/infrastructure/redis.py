@@ -104,7 +104,9 @@ class RedisGate:
             self._shut_after(exc)
             raise RedisUnavailableError from exc
 
-    async def evaluate(self, script: Script, *, keys: list[str], args: list[str | int]) -> Any:
+    async def evaluate(
+        self, script: Script, *, keys: Sequence[str], args: Sequence[EncodableT]
+    ) -> Any:
         """Run a script in one round trip (two where the server does not know it yet).
 
         Raises:
