@@ -3,14 +3,16 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tests.upstream import text
+from tests.upstream import anthropic_request, text
 from tests.upstream.replies import EVENTS, UNKNOWN, Event, RefusedError, Reply, Spent, answer, dump
 from tests.upstream.scripts import Script
 
 PAGE: Final = 20
 MAX_PAGE: Final = 1_000
+SIGNATURE: Final = "c2lnbmVk"
 MADE_AT: Final = "2025-10-01T00:00:00Z"
 
 _TYPES: Final[Mapping[int, str]] = {
@@ -65,20 +67,21 @@ def model(name: str) -> dict[str, object]:
 
 
 def messages(body: Mapping[str, Any], script: Script) -> Reply:
-    given, limit = body.get("messages"), body.get("max_tokens")
-    if not isinstance(limit, int) or limit < 1:
-        raise RefusedError(400, "max_tokens: Field required")
-    if not isinstance(given, list) or not given:
-        raise RefusedError(400, "messages: Field required")
-    block, tokens = _block(body, script)
-    tokens, stop = text.cut_at(tokens, body.get("stop_sequences") or [])
-    reason = "tool_use" if block["type"] == "tool_use" else "end_turn"
+    anthropic_request.check(body)
+    said = _say(body, script)
+    limit = body["max_tokens"]
+    reason, stop = "end_turn", None
+    if said[-1].block["type"] == "tool_use":
+        reason = "tool_use"
+    else:
+        tokens, stop = text.cut_at(said[-1].tokens, body.get("stop_sequences") or [])
+        said[-1] = replace(said[-1], tokens=tokens)
     if stop is not None:
         reason = "stop_sequence"
-    elif len(tokens) > limit:
-        reason, tokens = "max_tokens", tokens[:limit]
-    prompt = text.count_messages([*given, {"content": body.get("system")}])
-    spent = Spent.of(prompt, len(tokens), script)
+    if sum(len(each.tokens) for each in said) > limit:
+        reason, said = "max_tokens", _cut(said, limit)
+    prompt = text.count_messages([*body["messages"], {"content": body.get("system")}])
+    spent = Spent.of(prompt, sum(len(each.tokens) for each in said), script)
     head = {
         "id": f"msg_{next(_serial):024d}",
         "type": "message",
@@ -86,37 +89,81 @@ def messages(body: Mapping[str, Any], script: Script) -> Reply:
         "model": body["model"],
         **(UNKNOWN if script.unknown_fields else {}),
     }
-    end = {"stop_reason": reason, "stop_sequence": stop}
-    usage = _usage(spent, script)
+    end = {"stop_reason": reason, "stop_sequence": stop, "stop_details": None}
+    usage = _usage(spent, said, script)
     if body.get("stream"):
-        events = list(_events(head, block, tokens, end, usage))
+        events = list(_events(head, said, end, usage))
         return Reply(events=events, content_type=EVENTS, spent=spent)
     told = {"usage": usage} if usage else {}
-    return answer({**head, "content": [_filled(block, tokens)], **end, **told}, spent=spent)
+    return answer({**head, "content": [_filled(each) for each in said], **end, **told}, spent=spent)
 
 
-def _block(body: Mapping[str, Any], script: Script) -> tuple[dict[str, Any], Sequence[str]]:
-    """Make up what is said: words, or the call of the first tool unless one has answered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One block: as it begins, and the tokens it is filled with."""
+
+    block: Mapping[str, Any]
+    tokens: Sequence[str]
+
+
+def _say(body: Mapping[str, Any], script: Script) -> list[Said]:
+    """Make up what is said: thoughts, then words, or calls of tools unless they have answered."""
     last = body["messages"][-1].get("content")
-    is_answered = isinstance(last, list) and any(
-        isinstance(part, dict) and part.get("type") == "tool_result" for part in last
+    seed = text.text_of(last)
+    thought = text.words(seed + "?", script.reasoning_tokens)
+    block = {"type": "thinking", "thinking": "", "signature": ""}
+    said = [Said(block=block, tokens=thought)] if thought else []
+    for tool in _called(body, script):
+        arguments = json.dumps(text.sample(tool.get("input_schema") or {}))
+        call = {"type": "tool_use", "id": f"toolu_{next(_serial):020d}", "name": tool["name"]}
+        said.append(Said(block={**call, "input": {}}, tokens=text.pieces(arguments)))
+    if said and said[-1].block["type"] == "tool_use":
+        return said
+    wanted = (body.get("output_config") or {}).get("format")
+    words = (
+        text.words(seed, script.tokens)
+        if wanted is None
+        else text.pieces(json.dumps(text.sample(wanted["schema"])))
     )
+    return [*said, Said(block={"type": "text", "text": ""}, tokens=words)]
+
+
+def _called(body: Mapping[str, Any], script: Script) -> Sequence[Mapping[str, Any]]:
     tools = body.get("tools") or []
-    if tools and not is_answered and (body.get("tool_choice") or {}).get("type") != "none":
-        arguments = json.dumps(text.sample(tools[0].get("input_schema") or {}))
-        call = {"type": "tool_use", "id": f"toolu_{next(_serial):020d}", "name": tools[0]["name"]}
-        return {**call, "input": {}}, text.pieces(arguments)
-    return {"type": "text", "text": ""}, text.words(text.text_of(last), script.tokens)
+    choice = body.get("tool_choice") or {"type": "auto"}
+    last = body["messages"][-1].get("content")
+    is_answered = isinstance(last, list) and any(part["type"] == "tool_result" for part in last)
+    if not tools or choice["type"] == "none" or (is_answered and choice["type"] == "auto"):
+        return []
+    if choice["type"] == "tool":
+        return [tool for tool in tools if tool["name"] == choice["name"]]
+    is_alone = choice.get("disable_parallel_tool_use") is True
+    return tools[: 1 if is_alone else script.calls_at_once]
 
 
-def _filled(block: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
-    said = "".join(tokens)
-    if block["type"] == "text":
-        return {**block, "text": said}
-    return {**block, "input": json.loads(said)}
+def _cut(said: Sequence[Said], limit: int) -> list[Said]:
+    """Keep so many tokens; a call that is cut is never one that can be read."""
+    kept: list[Said] = []
+    for each in said:
+        tokens = each.tokens[:limit]
+        limit -= len(tokens)
+        if len(tokens) == len(each.tokens) or each.block["type"] != "tool_use":
+            kept.append(replace(each, tokens=tokens))
+    return kept
 
 
-def _usage(spent: Spent, script: Script) -> dict[str, Any]:
+def _filled(each: Said) -> dict[str, Any]:
+    said = "".join(each.tokens)
+    match each.block["type"]:
+        case "text":
+            return {**each.block, "text": said}
+        case "thinking":
+            return {**each.block, "thinking": said, "signature": SIGNATURE}
+        case _:
+            return {**each.block, "input": json.loads(said)}
+
+
+def _usage(spent: Spent, said: Sequence[Said], script: Script) -> dict[str, Any]:
     if script.usage == "none":
         return {}
     cached = min(script.cached_tokens, spent.prompt)
@@ -125,6 +172,11 @@ def _usage(spent: Spent, script: Script) -> dict[str, Any]:
         # Anthropic counts what came from its cache apart.
         "input_tokens": spent.told_prompt - cached if is_number else spent.told_prompt,
         "output_tokens": spent.told_completion,
+        "output_tokens_details": {
+            "thinking_tokens": sum(
+                len(each.tokens) for each in said if each.block["type"] == "thinking"
+            )
+        },
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
@@ -139,24 +191,42 @@ def _event(kind: str, fields: Mapping[str, object], *, tokens: int = 0) -> Event
 
 def _events(
     head: Mapping[str, Any],
-    block: Mapping[str, Any],
-    tokens: Sequence[str],
+    said: Sequence[Said],
     end: Mapping[str, Any],
     usage: Mapping[str, Any],
 ) -> Iterator[Event]:
-    first = {"usage": {**usage, "output_tokens": min(1, len(tokens))}} if usage else {}
+    first = {"usage": {**usage, "output_tokens": 1}} if usage else {}
     nothing = {"stop_reason": None, "stop_sequence": None}
     yield _event("message_start", {"message": {**head, "content": [], **nothing, **first}})
-    yield _event("content_block_start", {"index": 0, "content_block": block})
-    yield _event("ping", {})
-    for token in tokens:
-        delta = (
-            {"type": "text_delta", "text": token}
-            if block["type"] == "text"
-            else {"type": "input_json_delta", "partial_json": token}
-        )
-        yield _event("content_block_delta", {"index": 0, "delta": delta}, tokens=1)
-    yield _event("content_block_stop", {"index": 0})
-    told = {"usage": {"output_tokens": usage["output_tokens"]}} if usage else {}
-    yield _event("message_delta", {"delta": end, **told})
+    for index, each in enumerate(said):
+        yield _event("content_block_start", {"index": index, "content_block": each.block})
+        yield _event("ping", {})
+        for token in each.tokens:
+            delta = {"index": index, "delta": _delta(each, token)}
+            yield _event("content_block_delta", delta, tokens=1)
+        if each.block["type"] == "thinking":
+            signed = {"type": "signature_delta", "signature": SIGNATURE}
+            yield _event("content_block_delta", {"index": index, "delta": signed})
+        yield _event("content_block_stop", {"index": index})
+    told = {"output_tokens", "output_tokens_details"} & usage.keys()
+    yield _event(
+        "message_delta",
+        {"delta": end, **({"usage": {name: usage[name] for name in told}} if told else {})},
+    )
     yield _event("message_stop", {})
+
+
+def _delta(each: Said, token: str) -> dict[str, str]:
+    match each.block["type"]:
+        case "text":
+            return {"type": "text_delta", "text": token}
+        case "thinking":
+            return {"type": "thinking_delta", "thinking": token}
+        case _:
+            return {"type": "input_json_delta", "partial_json": token}
+
+
+def failure() -> Event:
+    """Say in the middle of a stream that it goes no further."""
+    told = {"type": "overloaded_error", "message": "Overloaded"}
+    return _event("error", {"error": told})

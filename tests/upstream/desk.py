@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -88,10 +88,11 @@ class Desk:
                 body, ask = self._find(
                     request, path, dict(parse_qsl(query)), is_anthropic=is_anthropic
                 )
-                call.model = body.get("model")
+                call.model, call.user = body.get("model"), body.get("user")
                 if under is None:
                     script = self.scripts.take(*([call.model] if call.model else []))
                 reply = _commanded(script) or ask(body, script)
+                reply = _failing(reply, script, is_anthropic=is_anthropic)
         except RefusedError as refused:
             reply = _refusal(refused, request, script, call, is_anthropic=is_anthropic)
         return Exchange(reply=_dressed(reply, script, call), script=script, call=call)
@@ -230,6 +231,21 @@ def _commanded(script: Script) -> Reply | None:
     if script.status is not None:
         raise RefusedError(script.status, f"Commanded to say {script.status}.", code=script.code)
     return None
+
+
+def _failing(reply: Reply, script: Script, *, is_anthropic: bool) -> Reply:
+    """End a stream with an error where it was commanded to; nothing is told of its cost."""
+    if script.fail_after is None or reply.events is None or reply.spent is None:
+        return reply
+    kept = reply.events[: script.fail_after]
+    failure = anthropic_wire.failure() if is_anthropic else openai_wire.failure()
+    spent = replace(
+        reply.spent,
+        completion=sum(event.tokens for event in kept),
+        told_prompt=None,
+        told_completion=None,
+    )
+    return replace(reply, events=[*kept, failure], spent=spent)
 
 
 def _odd(script: Script) -> Reply:

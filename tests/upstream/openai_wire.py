@@ -314,6 +314,11 @@ def _chat_events(
     yield DONE
 
 
+def failure() -> Event:
+    """Say in the middle of a stream that it goes no further."""
+    return Event(b"data: " + error(503, "The server is overloaded.") + b"\n\n")
+
+
 def _in_turn(rows: Sequence[Sequence[str]]) -> Iterator[tuple[int, str]]:
     """List a token of each choice, then the next of each, as a real one interleaves them."""
     for column in itertools.zip_longest(*rows):

@@ -17,8 +17,9 @@ class Script(BaseModel):
     """One way to answer. Times are seconds; chunks are events of a stream, or parts of a body.
 
     `status` fails in the form of the API that was called. `cut_after=0` cuts before the head, with
-    an end of the stream or a reset. `stall_after=0` never sends a head. `echo_key` quotes the key
-    whole, in the message and in a header, which is worse than any supplier does.
+    an end of the stream or a reset. `stall_after=0` never sends a head. `fail_after` tells an error
+    in a stream, in the words of the API, and ends it there. `echo_key` quotes the key whole, in the
+    message and in a header, which is worse than any supplier does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Script(BaseModel):
     chunk_delay: float = 0
     stall_after: int | None = None
     cut_after: int | None = None
+    fail_after: int | None = Field(None, ge=1)
     cut: Cut = "close"
     piece_bytes: int | None = Field(None, ge=1)
     usage: Usage = "honest"
@@ -41,6 +43,7 @@ class Script(BaseModel):
     tokens: int = Field(16, ge=0)
     reasoning_tokens: int = Field(0, ge=0)
     cached_tokens: int = Field(0, ge=0)
+    calls_at_once: int = Field(1, ge=1)
     times: int | None = Field(None, ge=1)
     """For so many calls; then it is forgotten."""
 
@@ -95,6 +98,8 @@ PRESETS: Final[Mapping[str, Script]] = {
     "bills-nothing": Script(usage="none"),
     "bills-nonsense": Script(usage="nonsense"),
     "knows-more-fields": Script(unknown_fields=True),
+    "fails-midway": Script(fail_after=5),
+    "calls-two-at-once": Script(calls_at_once=2),
     "thinks": Script(reasoning_tokens=5),
 }
 """Known by name from the start, as a model or under `/as/{name}`."""
