@@ -331,6 +331,14 @@ class Budgets(Protocol):
         """
         ...
 
+    async def renew(self, hold: Hold) -> None:
+        """Begin the lease anew; what was used so far is as unknown as before.
+
+        Raises:
+            QuotaUnavailableError: it could not be noted.
+        """
+        ...
+
     async def settle(
         self,
         hold: Hold,

@@ -526,6 +526,22 @@ class TestExpiry:
         assert await expire_holds(settings.database, events=EVENTS) == 0
         assert await superuser.fetchval("SELECT lease_until FROM quota_holds") >= hold.lease_until
 
+    async def test_a_lease_renewed_of_a_call_nothing_is_known_of_is_booked_in_full(
+        self, budgets: PostgresBudgets, superuser: Superuser, settings: Settings
+    ) -> None:
+        wanted = Amounts(tokens=60, cost_nanos=600, currency="USD")
+        hold = await reserve(budgets, make_payer(), wanted)
+        await superuser.execute("UPDATE quota_holds SET lease_until = now() - interval '1 second'")
+
+        await budgets.renew(hold)
+        left = await expire_holds(settings.database, events=EVENTS)
+        await self.expire(superuser, settings)
+
+        row = await superuser.fetchrow("SELECT output_tokens, cost_nanos FROM usage")
+        assert left == 0
+        assert row is not None
+        assert tuple(row) == (60, 600)
+
     async def test_whoever_comes_first_books_and_nobody_else(
         self, budgets: PostgresBudgets, superuser: Superuser, settings: Settings
     ) -> None:

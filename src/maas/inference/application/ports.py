@@ -172,7 +172,10 @@ class Metering(Protocol):
     async def begin(self, *, payer: Payer, route: Route, ask: Ask, request_id: str) -> Charge:
         """Set aside what the call may cost.
 
+        The call's event is written where it is settled, whatever scope is open.
+
         Raises:
+            CallTooLargeError: no ledger could book it.
             QuotaExceededError: a quota does not cover even the shortest answer.
             BudgetExceededError: a budget does not.
             BudgetCurrencyError: the call has no price in the currency of a budget.
@@ -181,7 +184,7 @@ class Metering(Protocol):
         ...
 
     async def progress(self, charge: Charge, seen: TokenCounts) -> None:
-        """Note what came so far, and renew the lease if that is due: cheap to call often."""
+        """Note what came so far; the lease is renewed by itself until the call is ended."""
         ...
 
     async def settle(
@@ -193,7 +196,6 @@ class Metering(Protocol):
         seen: TokenCounts,
         outcome: Outcome,
         reason: str | None = None,
-        is_hit: bool = False,
     ) -> None:
         """Book a call that was sent, with its event: the upstream's own counts, else what was seen.
 
@@ -204,4 +206,14 @@ class Metering(Protocol):
 
     async def release(self, charge: Charge) -> None:
         """Give everything back: nothing was sent."""
+        ...
+
+    async def book_hit(
+        self, *, payer: Payer, route: Route, ask: Ask, request_id: str, answer_of: str
+    ) -> None:
+        """Book a call whose answer was kept: a request, no tokens; `answer_of` is who paid for it.
+
+        Raises:
+            QuotaExceededError, BudgetCurrencyError, QuotaUnavailableError: as `begin`.
+        """
         ...

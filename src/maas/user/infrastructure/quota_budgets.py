@@ -148,6 +148,10 @@ class PostgresBudgets(Budgets):
         )
 
     @override
+    async def renew(self, hold: Hold) -> None:
+        await self._insist(hold, {"op": "progress"}, worth_seconds=PATIENCE_SECONDS)
+
+    @override
     async def settle(
         self,
         hold: Hold,
