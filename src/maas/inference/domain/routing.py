@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from maas.inference.domain.circuit import Circuit
 
-AVERAGE_SECONDS: Final = 10.0
+AVERAGE_SECONDS: Final = 5.0
 """What came so long ago has a third of its weight left in the average."""
 
 BELIEVED_SECONDS: Final = 60.0
