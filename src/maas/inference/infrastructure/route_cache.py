@@ -38,6 +38,9 @@ class SharedReads(Generic[K, V]):
         self._now = now
         self._readings: dict[K, _Reading[V]] = {}
 
+    def __len__(self) -> int:
+        return len(self._readings)
+
     async def get(self, key: K) -> V:
         reading = self._readings.get(key)
         if reading is None or self._now() - reading.begun >= self._seconds:
