@@ -20,13 +20,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from maas.audit_commands import audit
-from maas.embedded.address import check_free
+from maas.embedded.address import check_free, find_free_port
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
 from maas.embedded.platform import Prepared, UpOptions, run_platform
 from maas.keys_commands import keys, refuse_lost_keys
 from maas.login_commands import login, logout
 from maas.model_commands import model
+from maas.runtime_commands import is_runtime_installed, runtime
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.setting_sources import GivenSettings, explain_settings
@@ -53,6 +54,7 @@ app.add_typer(model, name="model")
 app.add_typer(keys, name="keys")
 app.command("login")(login)
 app.command("logout")(logout)
+app.command("runtime")(runtime)
 
 EMBEDDED_DRAIN_SECONDS = "4"
 
@@ -98,7 +100,7 @@ def up(
         int, typer.Option(min=1, help="Celery worker processes.")
     ] = WORKER_PROCESSES,
 ) -> None:
-    """Run everything on this machine: PostgreSQL, Valkey, API, worker and beat.
+    """Run everything on this machine: PostgreSQL, Valkey, API, worker, beat, and the runtime.
 
     Needs no settings. With MAAS_DATABASE__URL or MAAS_REDIS__URL set, that server is used instead
     of a private one.
@@ -119,6 +121,7 @@ def up(
         start_valkey=given.find("MAAS_REDIS__URL") is None,
         make_signing_key=_wants_signing_key(given),
         make_audit_key=_wants_audit_key(given),
+        runtime_port=find_free_port() if _wants_runtime(given) else None,
         api_workers=workers or _number(given, "MAAS_SERVER__WORKERS", 1),
         worker_concurrency=concurrency,
     )
@@ -134,6 +137,12 @@ def _wants_signing_key(given: GivenSettings) -> bool:
 def _wants_audit_key(given: GivenSettings) -> bool:
     variables = ("MAAS_AUDIT__SIGNING_KEY", "MAAS_AUDIT__SIGNING_KEY_FILE")
     return all(given.find(variable) is None for variable in variables)
+
+
+def _wants_runtime(given: GivenSettings) -> bool:
+    """Tell whether weights can be run here, and nobody said that they are run elsewhere or not."""
+    is_off = (given.find("MAAS_RUNTIME__ENABLED") or "true").lower() in {"false", "0", "no", "off"}
+    return not is_off and given.find("MAAS_RUNTIME__URL") is None and is_runtime_installed()
 
 
 def _number(given: GivenSettings, variable: str, default: int) -> int:

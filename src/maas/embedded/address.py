@@ -26,6 +26,14 @@ def check_free(host: str, port: int) -> None:
         raise _explain(exc, host, port) from exc
 
 
+def find_free_port() -> int:
+    """Find a port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def url_of(host: str, port: int) -> str:
     """Return where a person on this machine opens the API."""
     target = _ANY_ADDRESS.get(host, host)

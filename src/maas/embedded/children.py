@@ -35,11 +35,16 @@ class ChildCommand:
 
 
 def default_children(
-    *, host: str, port: int, api_workers: int, worker_concurrency: int
+    *,
+    host: str,
+    port: int,
+    api_workers: int,
+    worker_concurrency: int,
+    runtime_port: int | None = None,
 ) -> list[ChildCommand]:
     maas = (sys.executable, "-P", "-m", "maas.cli")
     serve = ("serve", "--host", host, "--port", str(port), "--workers", str(api_workers))
-    return [
+    children = [
         ChildCommand(name="api", title="API", arguments=(*maas, *serve), answers_http=True),
         ChildCommand(
             name="worker",
@@ -48,6 +53,10 @@ def default_children(
         ),
         ChildCommand(name="beat", title="Scheduler", arguments=(*maas, "beat")),
     ]
+    if runtime_port is not None:
+        arguments = (*maas, "runtime", "--port", str(runtime_port))
+        children.append(ChildCommand(name="runtime", title="Runtime", arguments=arguments))
+    return children
 
 
 @dataclass(slots=True, kw_only=True)

@@ -43,6 +43,8 @@ class UpOptions:
     make_audit_key: bool = False
     api_workers: int = 1
     worker_concurrency: int = 2
+    runtime_port: int | None = None
+    """Where the runtime of own weights listens; none: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ def _default_commands(options: UpOptions) -> Sequence[ChildCommand]:
         port=options.port,
         api_workers=options.api_workers,
         worker_concurrency=options.worker_concurrency,
+        runtime_port=options.runtime_port,
     )
 
 
@@ -210,6 +213,8 @@ class _Platform:
         if "MAAS_SECRET_KEY" in os.environ:
             # The operator's own key counts: tokens signed elsewhere with it stay good.
             del settings["MAAS_SECRET_KEY"]
+        if self._options.runtime_port is not None:
+            settings["MAAS_RUNTIME__URL"] = f"http://127.0.0.1:{self._options.runtime_port}"
         return settings
 
     def _prepare(self, settings: Mapping[str, str], prepare: Prepare) -> None:

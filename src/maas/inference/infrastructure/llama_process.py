@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
-from importlib import import_module
 from typing import Any, Final
+
+import xllamacpp  # type: ignore[import-untyped]  # it tells no types
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -36,8 +37,6 @@ def main() -> None:
 
 
 def _load(wanted: dict[str, Any]) -> Any:
-    # An extra, without types.
-    xllamacpp = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = wanted["path"]
     params.model_alias = {wanted["name"]}
