@@ -16,7 +16,9 @@ from maas.audit.infrastructure import (
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
+from maas.inference.application.captures import CaptureQueue
 from maas.inference.infrastructure import captures_tables, deployment_tables
+from maas.inference.keeping_wiring import build_keeping
 from maas.inference.wiring import build_inference
 from maas.model.application.digesting import DigestService
 from maas.model.infrastructure import (
@@ -110,6 +112,7 @@ class Platform:
     rate_limits: RateLimits | None
     audit: AuditContext
     accounts: AccountService
+    captures: CaptureQueue
     state: Mapping[str, object]
 
 
@@ -159,6 +162,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         sealer=build_sealer(settings),
         outgoing=settings.outgoing,
     )
+    keeping = build_keeping(settings, database=database)
     inference = build_inference(
         settings,
         database=database,
@@ -167,6 +171,8 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         clock=clock,
         supplied=providers.supplied,
         served=model.served,
+        budgets=user.budgets,
+        trail=audit.trail,
     )
     await database.open()
     audit.upkeep.start()
@@ -182,17 +188,21 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
+            captures=keeping.captures,
             state={
                 **audit.state,
                 **alerting.state,
                 **user.state,
                 **model.state,
                 **providers.state,
+                **keeping.state,
                 **inference.state,
             },
         )
     finally:
         await inference.close()
+        # After the calls, whose ends it keeps.
+        await keeping.close()
         await alerting.close()
         await providers.close()
         await audit.close()

@@ -23,7 +23,9 @@ from maas.audit.interface import rules as audit_rules
 from maas.audit.interface import statistics as audit_statistics
 from maas.audit.interface import webhooks as audit_webhooks
 from maas.bootstrap import Platform, ensure_configured_admin, open_platform
+from maas.inference.interface import openai
 from maas.inference.interface import router as serving
+from maas.inference.interface.openai_errors import render_openai_error
 from maas.model.interface import router as models
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
@@ -80,7 +82,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 """The routers of all contexts, served under `/api/v1`; their routes are `StrictRoute`s."""
 
-FACES: Mapping[str, Renderer] = {}
+FACES: Mapping[str, Renderer] = {"/v1": render_openai_error}
 """Path prefixes that write errors in another product's form, and how."""
 
 TAGS = [
@@ -92,6 +94,7 @@ TAGS = [
     {"name": "models", "description": "What can be called: models, versions and their files."},
     {"name": "suppliers", "description": "Other people's models, and how they are called."},
     {"name": "serving", "description": "Names that calls go by, and what answers them."},
+    {"name": "inference", "description": "Calling models, in OpenAI's wire format."},
     {"name": "audit", "description": "The trail: who did what, when, from where."},
     {"name": "operations", "description": "Health and versions."},
 ]
@@ -171,6 +174,7 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
     install_handlers(app, faces)
     app.router.routes += under("", (health.router, jwks.router))
     app.router.routes += under("/api/v1", ROUTERS)
+    app.router.routes += under("/v1", (openai.router,))
     return app
 
 
@@ -202,6 +206,7 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
             opened.audit.gap.on_unrecorded = metrics.event_unrecorded
+            opened.captures.on_dropped = metrics.capture_dropped
             if opened.rate_limits is not None:
                 opened.rate_limits.on_refused = metrics.request_limited
             yield {

@@ -1,24 +1,45 @@
 """Builds inference from resources."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
 
+from maas.audit.public import Trail
+from maas.inference.application.bills import Bills
+from maas.inference.application.calls import CallService
 from maas.inference.application.deployment_ports import DeploymentUnitOfWork
 from maas.inference.application.deployments import DeploymentService
+from maas.inference.application.dispatch import Dispatcher
+from maas.inference.application.health_watch import HealthWatch
+from maas.inference.application.metering import Meter
 from maas.inference.application.ports import Routes
+from maas.inference.application.reports import AnswererKind, TryOutcome, WaitOutcome
+from maas.inference.application.target_states import TargetStates
+from maas.inference.application.tries import TryPorts
+from maas.inference.domain.anthropic_wire import AnthropicWire
+from maas.inference.domain.openai_wire import OpenAIWire
 from maas.inference.domain.route import Endpoint
 from maas.inference.domain.routes import FindLocal
+from maas.inference.domain.wire import Wire
 from maas.inference.infrastructure.deployment_queries import PostgresDeploymentQueries
 from maas.inference.infrastructure.deployment_repository import SqlDeploymentUnitOfWork
 from maas.inference.infrastructure.routes import PostgresRoutes
 from maas.inference.infrastructure.runtime_endpoint import derive_token, endpoint_of
 from maas.inference.infrastructure.upstreams import OutgoingUpstreams
-from maas.model.public import ServedVersion, ServedVersions, SuppliedModels
+from maas.model.public import Protocol, ServedVersion, ServedVersions, SuppliedModels
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.outgoing import OutgoingClient
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
+from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
+from maas.user.public import Budgets
+
+WATCH_SECONDS: Final = 5.0
+"""Between two looks at a target whose circuit is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,29 +60,71 @@ def build_inference(
     clock: Clock,
     supplied: SuppliedModels,
     served: ServedVersions,
+    budgets: Budgets,
+    trail: Trail,
 ) -> InferenceContext:
     """Build inference; nothing connects before the first call."""
 
     def unit_of_work() -> DeploymentUnitOfWork:
         return SqlDeploymentUnitOfWork(database.engine, audit=audit, idempotency=idempotency)
 
-    clients = ClientsByReach.of(settings.outgoing)
-    upstreams = OutgoingUpstreams(clients)
+    upstreams = _upstreams(settings)
     routes = PostgresRoutes(
         database, supplied=supplied, served=served, find_local=_find_local(settings)
     )
+    meter = Meter(
+        budgets=budgets, trail=trail, default_output=settings.inference.default_max_tokens
+    )
+    wires: Mapping[Protocol, Wire] = {
+        "openai": OpenAIWire(),
+        "anthropic": AnthropicWire(now=lambda: int(clock.now().timestamp())),
+    }
+    bills = Bills(meter, wires, most=settings.inference.max_calls)
+    watch = HealthWatch(upstreams, every_seconds=WATCH_SECONDS, seconds=time.monotonic)
+    dispatcher = Dispatcher(
+        upstreams=upstreams,
+        states=TargetStates(processes=settings.server.workers),
+        ports=TryPorts(
+            reports=_Unreported(), clock=clock, seconds=time.monotonic, on_failing=watch.follow
+        ),
+    )
+    calls = CallService(routes=routes, meter=meter, dispatch=dispatcher, wires=wires, bills=bills)
+
+    async def close() -> None:
+        await watch.close()
+        await bills.close()
+        await meter.close()
+        await upstreams.close()
+
     return InferenceContext(
         routes=routes,
         state={
-            "upstreams": upstreams,
-            "routes": routes,
+            "calls": calls,
+            "max_call_bytes": settings.inference.max_body_bytes,
             "deployments": DeploymentService(
                 unit_of_work=unit_of_work, supplied=supplied, served=served, clock=clock
             ),
             "deployment_queries": PostgresDeploymentQueries(database),
         },
-        close=upstreams.close,
+        close=close,
     )
+
+
+def _upstreams(settings: Settings) -> OutgoingUpstreams:
+    """Make clients that have room for as many streams as there may be calls."""
+    most = settings.inference.max_calls
+    clients = ClientsByReach.of(
+        settings.outgoing, max_connections=most, max_connections_a_host=most
+    )
+    url = settings.runtime.url
+    if url is None:
+        return OutgoingUpstreams(clients)
+    parts = urlsplit(url)
+    target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    runtime = OutgoingClient(
+        Targets(private=frozenset({target})), max_connections=most, max_connections_a_host=most
+    )
+    return OutgoingUpstreams(clients, runtime)
 
 
 def _find_local(settings: Settings) -> FindLocal:
@@ -73,3 +136,13 @@ def _find_local(settings: Settings) -> FindLocal:
         return endpoint_of(url, token=token, version_id=version.id, model=version.model_name)
 
     return find
+
+
+class _Unreported:
+    """The `RoutingReports` port, for nobody."""
+
+    def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None: ...
+    def answer_began(self, kind: AnswererKind, seconds: float) -> None: ...
+    def retried(self, *, is_granted: bool) -> None: ...
+    def circuit_opened(self, kind: AnswererKind) -> None: ...
+    def waited(self, outcome: WaitOutcome, seconds: float) -> None: ...

@@ -30,6 +30,7 @@ from typing_extensions import override
 from yaml import YAMLError
 
 from maas.shared.infrastructure.auth_settings import AuthSettings
+from maas.shared.infrastructure.inference_settings import InferenceSettings
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
 from maas.shared.infrastructure.runtime_settings import RuntimeSettings
 from maas.shared.infrastructure.sealing_settings import SealingSettings
@@ -312,6 +313,7 @@ class Settings(_Sources):
     storage: StorageSettings = StorageSettings()
     outgoing: OutgoingSettings = OutgoingSettings()
     suppliers: SupplierSettings = SupplierSettings()
+    inference: InferenceSettings = InferenceSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     sealing: SealingSettings = SealingSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()

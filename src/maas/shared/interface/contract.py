@@ -33,11 +33,12 @@ from maas.shared.interface.outages import OUTAGES, WRITE_FAILURES
 from maas.shared.interface.problems import (
     INTERNAL,
     PROBLEM_MEDIA_TYPE,
+    FaceContract,
     Problem,
     problem_document,
     status_of,
 )
-from maas.shared.interface.readers import StrictRoute
+from maas.shared.interface.readers import JSON_MEDIA_TYPE, StrictRoute
 from maas.shared.interface.routes import RouteFacts
 from maas.shared.interface.strict_form import InvalidFormError
 from maas.shared.interface.strict_json import (
@@ -109,6 +110,8 @@ _IDEMPOTENCY_PARAMETER = {
 }
 
 _MEANINGS: Mapping[int, str] = {
+    400: "Something sent is wrong in itself; `code` and `param` say what.",
+    402: "A budget of money does not cover this.",
     401: "No credential, or not a good one; `code` says which.",
     403: "You may not do this, or not to this one; `code` says which.",
     404: "Not there, or another tenant's: both are answered alike.",
@@ -154,9 +157,14 @@ def complete(document: dict[str, Any], routes: Iterable[RouteFacts]) -> None:
         for method, operation in item.items():
             route = by_key[path, method.upper()]
             problems = list(problems_of(route))
-            examples |= {problem.code: _example(problem) for problem in problems}
+            face = _face_of(route)
             _complete(operation, route)
-            _refer(operation, problems, responses)
+            if face is None:
+                examples |= {problem.code: _example(problem) for problem in problems}
+                _refer(operation, problems, responses)
+            else:
+                schemas[face.name] = dict(face.schema)
+                _refer_to_face(operation, problems, responses, face)
             _show_nulls(schemas, route)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -199,6 +207,36 @@ def _refer(operation: dict[str, Any], problems: Iterable[Problem], shared: dict[
         shared[name] = _response(status, sorted(known))
         responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
     responses["4XX"] = responses["5XX"] = {"$ref": "#/components/responses/edge"}
+
+
+def _face_of(route: RouteFacts) -> FaceContract | None:
+    original = route.context.original_route
+    return original.face if isinstance(original, StrictRoute) else None
+
+
+def _refer_to_face(
+    operation: dict[str, Any],
+    problems: Iterable[Problem],
+    shared: dict[str, Any],
+    face: FaceContract,
+) -> None:
+    """Point to the responses for these problems, as another product's clients are told them."""
+    responses = operation.setdefault("responses", {})
+    responses.pop("422", None)
+    schema = {"$ref": f"#/components/schemas/{face.name}"}
+    spelled: dict[int, dict[str, Any]] = {}
+    for problem in problems:
+        status, document = face.spell(problem)
+        example = {"summary": problem.title, "value": document}
+        spelled.setdefault(status, {})[problem.code] = example
+    for status, examples in sorted(spelled.items()):
+        name = f"{face.name}-{status}-{crc32(','.join(sorted(examples)).encode()):08x}"
+        content = {"schema": schema, "examples": dict(sorted(examples.items()))}
+        shared[name] = {
+            "description": _MEANINGS[status],
+            "content": {JSON_MEDIA_TYPE: content},
+        }
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
 
 
 def _response(status: int, codes: Iterable[str]) -> dict[str, Any]:

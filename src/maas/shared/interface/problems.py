@@ -96,6 +96,16 @@ INTERNAL = Problem(
     detail="The error is logged under the request id; quote it when you ask for help.",
 )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceContract:
+    """How a face spells problems, for OpenAPI: the status and the document of each."""
+
+    name: str
+    schema: Mapping[str, object]
+    spell: Callable[[Problem], tuple[int, Mapping[str, object]]]
+
+
 Renderer: TypeAlias = Callable[[Problem, str, str], Response]
 """Turns a problem, its path and its request id into an answer."""
 

@@ -26,6 +26,7 @@ from maas.shared.domain.errors import (
 )
 from maas.shared.interface.etags import is_none_match
 from maas.shared.interface.idempotency import RENDER_ATTRIBUTE, Render, claim_of
+from maas.shared.interface.problems import FaceContract
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.security import Requirement, authenticate
 from maas.shared.interface.strict_form import check_form
@@ -60,6 +61,8 @@ class StrictRoute(APIRoute):
     """
 
     limits: ClassVar[BodyLimits] = BodyLimits()
+    face: ClassVar[FaceContract | None] = None
+    """How problems are spelled, if not as problem documents."""
     spares_unchanged: ClassVar[bool] = True
     """Whether a copy with the same `ETag` is answered with 304; not where it is of a part alone."""
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -62,6 +63,30 @@ def parse_json(body: bytes, *, max_depth: int) -> Any:
             would tell of each.
         InvalidTextError: a NUL or a lone surrogate in a string or key.
     """
+    value = _decode(body, _DECODER, max_depth)
+    if body.count(b",") >= MAX_ELEMENTS:
+        _check_widths(value)
+    if _RISKY_ESCAPE.search(body) is not None:
+        _check_texts(value, check_text)
+    return value
+
+
+def parse_passing_json(body: bytes, *, max_depth: int) -> Any:
+    """Parse a document that is passed on: strict like the rest, but of any width, and with NULs.
+
+    Raises:
+        InvalidJsonError: not UTF-8 or not JSON; a byte-order mark, a duplicate key, NaN, Infinity,
+            a number past 64 bits.
+        NestedTooDeepError: more than `max_depth` arrays and objects inside one another.
+        InvalidTextError: a lone surrogate in a string or key.
+    """
+    value = _decode(body, _PASSING_DECODER, max_depth)
+    if _RISKY_ESCAPE.search(body) is not None:
+        _check_texts(value, _check_encodable)
+    return value
+
+
+def _decode(body: bytes, decoder: json.JSONDecoder, max_depth: int) -> Any:
     if body.startswith(_BOM):
         raise InvalidJsonError("Send it without a byte-order mark.")
     _check_depth(body, max_depth)
@@ -70,14 +95,9 @@ def parse_json(body: bytes, *, max_depth: int) -> Any:
     except UnicodeDecodeError:
         raise InvalidJsonError("It is not UTF-8.") from None
     try:
-        value = _DECODER.decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as exc:
         raise InvalidJsonError(f"Line {exc.lineno}, column {exc.colno}: {exc.msg}.") from None
-    if body.count(b",") >= MAX_ELEMENTS:
-        _check_widths(value)
-    if _RISKY_ESCAPE.search(body) is not None:
-        _check_texts(value)
-    return value
 
 
 def _check_depth(body: bytes, max_depth: int) -> None:
@@ -100,12 +120,12 @@ def _check_widths(value: Any) -> None:
         waiting.extend(inner for inner in values if isinstance(inner, dict | list))
 
 
-def _check_texts(value: Any) -> None:
+def _check_texts(value: Any, check: Callable[[str], None]) -> None:
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            check_text(item)
+            check(item)
         elif isinstance(item, dict):
             waiting.extend(item.keys())
             waiting.extend(item.values())
@@ -121,6 +141,10 @@ def check_text(text: str) -> None:
     """
     if "\0" in text:
         raise InvalidTextError("Leave out NUL characters.")
+    _check_encodable(text)
+
+
+def _check_encodable(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -130,6 +154,10 @@ def check_text(text: str) -> None:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_MEMBERS:
         raise TooWideError(f"An object may have {MAX_MEMBERS} members.")
+    return _distinct_of_any_number(pairs)
+
+
+def _distinct_of_any_number(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise InvalidJsonError("An object has the same key twice.")
@@ -155,6 +183,12 @@ def _no_constant(_name: str) -> float:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_distinct,
+    parse_int=_bounded_int,
+    parse_float=_finite_float,
+    parse_constant=_no_constant,
+)
+_PASSING_DECODER = json.JSONDecoder(
+    object_pairs_hook=_distinct_of_any_number,
     parse_int=_bounded_int,
     parse_float=_finite_float,
     parse_constant=_no_constant,

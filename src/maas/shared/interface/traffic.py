@@ -1,6 +1,7 @@
 """How much a process serves at once: what it works on counts, what it waits for does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.types import Message, Receive
@@ -78,6 +79,15 @@ class IncomingBody:
         """
         if self._traffic.in_flight > self._traffic.max_in_flight:
             raise self._shed()
+
+    @contextmanager
+    def waiting_elsewhere(self) -> Iterator[None]:
+        """Give the place to others while another server works on the request."""
+        self._traffic.in_flight -= 1
+        try:
+            yield
+        finally:
+            self._traffic.in_flight += 1
 
     def _shed(self) -> UnavailableError:
         self._on_shed()

@@ -22,6 +22,8 @@ DESCRIPTIONS = {
     "audit:export": "Export the tenant's audit trail, with proof.",
     "audit:read": "Read the tenant's audit trail.",
     "audit:verify": "See what was signed over the whole trail: checkpoints, no events.",
+    "capture:read": "Read kept prompts and answers of the tenant's calls.",
+    "inference:call": "Call models through `/v1`, and read the receipts of one's own calls.",
     "metrics:read": "Read the platform's metrics from another machine.",
     "model:read": "See models, versions and files, and download them.",
     "model:write": "Register models, upload and promote versions.",

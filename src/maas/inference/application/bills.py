@@ -1,0 +1,180 @@
+"""A call under way, and what is owed for it: settled or given back, whatever becomes of it."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from maas.inference.application.ports import AttemptFacts, Charge, Metering
+from maas.inference.domain.call import TokenCounts
+from maas.inference.domain.prompts import count_prompt
+from maas.inference.domain.route import RouteTarget
+from maas.inference.domain.wire import Told, Wire, WireStream
+from maas.model.public import Protocol
+from maas.shared.domain.call import Outcome
+from maas.shared.domain.errors import MaasError, UnavailableError
+
+TELL_SECONDS: Final = 5.0
+"""So often the meter is told what has come: what a lease that runs out is booked by."""
+
+CLOSE_SECONDS: Final = 5.0
+
+CLIENT_LEFT: Final = "client-left"
+BROKEN_HERE: Final = "internal-error"
+
+log = structlog.get_logger(__name__)
+
+
+class TooManyCallsError(UnavailableError):
+    code = "too-many-calls"
+    title = "Too many calls are under way here at this moment"
+
+
+class Bill:
+    """One call's charge until it is settled or released; nothing of it is done twice."""
+
+    __slots__ = ("_ending", "_meter", "_wires", "charge", "facts", "sent_to", "stream", "told")
+
+    def __init__(self, charge: Charge, meter: Metering, wires: Mapping[Protocol, Wire]) -> None:
+        self.charge = charge
+        self.sent_to: RouteTarget | None = None
+        self.facts: AttemptFacts | None = None
+        self.stream: WireStream | None = None
+        self.told: Told | None = None
+        self._meter = meter
+        self._wires = wires
+        self._ending: tuple[Outcome, str | None] | None = None
+
+    def spell(self, target: RouteTarget) -> bytes:
+        """Write the request for a target; from then on it counts as sent to it."""
+        charge = self.charge
+        spelled = self._wires[target.endpoint.protocol].spell(
+            charge.ask, target.endpoint, most_output=charge.most_output
+        )
+        self.sent_to = target
+        return spelled
+
+    @property
+    def counts(self) -> TokenCounts | None:
+        source = self.stream or self.told
+        return None if source is None else source.counts
+
+    @property
+    def seen(self) -> TokenCounts:
+        """Estimate what came: without an answer the prompt, which was read at least."""
+        source = self.stream or self.told
+        if source is not None:
+            return source.seen
+        return TokenCounts(input=count_prompt(self.charge.ask))
+
+    async def progress(self) -> None:
+        await self._meter.progress(self.charge, self.seen)
+
+    async def settle(self, outcome: Outcome, reason: str | None = None) -> None:
+        """Book it, under the upstream's own counts if it told any."""
+        facts, counts = self.facts, self.counts
+        if facts is None:
+            await self._meter.release(self.charge)
+            return
+        self._ending = (outcome, reason)
+        await self._meter.settle(
+            self.charge,
+            facts=facts,
+            counts=counts,
+            seen=self.seen if counts is None else counts,
+            outcome=outcome,
+            reason=reason,
+        )
+
+    async def settle_unanswered(self, facts: AttemptFacts | None, reason: str) -> None:
+        """Book a call that nobody answered: nothing but that it was made, if it was sent."""
+        if facts is None:
+            await self._meter.release(self.charge)
+            return
+        self.facts = facts
+        self._ending = ("failure", reason)
+        await self._meter.settle(
+            self.charge,
+            facts=facts,
+            counts=None,
+            seen=TokenCounts(),
+            outcome="failure",
+            reason=reason,
+        )
+
+    async def abandon(self, reason: str) -> None:
+        """Book what came of a call that was cut short on our side, or by the caller.
+
+        One that was being settled is settled as it was.
+        """
+        if self.facts is None and self.sent_to is not None:
+            self.facts = AttemptFacts(
+                target=self.sent_to, tries=(), decision="", status=None, first_byte=None
+            )
+        await self.settle(*(self._ending or ("failure", reason)))
+
+
+class Bills:
+    """All calls under way in this process; `close` it, so that none is left to its lease."""
+
+    def __init__(self, meter: Metering, wires: Mapping[Protocol, Wire], *, most: int) -> None:
+        self._meter = meter
+        self._wires = wires
+        self._most = most
+        self._open = set[Bill]()
+        self._endings = set[asyncio.Task[None]]()
+        self._telling: asyncio.Task[None] | None = None
+
+    def expect_room(self) -> None:
+        """Refuse a call while as many are under way as this process may have.
+
+        Raises:
+            TooManyCallsError: they are.
+        """
+        if len(self._open) >= self._most:
+            raise TooManyCallsError(retry_after=timedelta(seconds=1))
+
+    def open(self, charge: Charge) -> Bill:
+        """Keep the meter told of a call from now on, until `close_bill`."""
+        bill = Bill(charge, self._meter, self._wires)
+        self._open.add(bill)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell_for_ever(), name="bills")
+        return bill
+
+    def close_bill(self, bill: Bill) -> None:
+        self._open.discard(bill)
+
+    def abandon(self, bill: Bill, reason: str) -> None:
+        """Settle in the background what nobody waits for any more."""
+        self._run(bill.abandon(reason))
+
+    async def close(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=CLOSE_SECONDS)
+
+    def _run(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_quietly(ending))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _tell_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            for bill in [bill for bill in self._open if bill.stream is not None]:
+                await bill.progress()
+
+
+async def _quietly(ending: Coroutine[Any, Any, None]) -> None:
+    """Leave to the lease what could not be booked; the meter goes on trying until then."""
+    try:
+        await ending
+    except MaasError as exc:
+        log.warning("call_not_settled_yet", code=exc.code)
+    except Exception:
+        log.exception("call_not_settled")

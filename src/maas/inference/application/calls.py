@@ -1,0 +1,249 @@
+"""Calling a deployment: from a request that was read to an answer that is paid for."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+from typing_extensions import override
+
+from maas.inference.application.bills import BROKEN_HERE, CLIENT_LEFT, Bill, Bills
+from maas.inference.application.ports import (
+    Attempt,
+    Charge,
+    Dispatch,
+    Metering,
+    NamedModel,
+    NoAnswerError,
+    Routes,
+    UpstreamError,
+)
+from maas.inference.domain.call import Ask
+from maas.inference.domain.failures import BrokenAnswerError, UnknownModelError
+from maas.inference.domain.limits import expect_allowed, expect_within
+from maas.inference.domain.route import Route
+from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
+from maas.inference.public import DeploymentId
+from maas.model.public import Protocol
+from maas.shared.domain.errors import InvalidInputError, MaasError
+from maas.shared.domain.principal import Principal
+from maas.user.public import Payer
+
+MAX_REFUSAL_BYTES: Final = 64 * 1024
+MIN_SECRET_CHARS: Final = 8
+
+
+class RefusedRequestError(InvalidInputError):
+    """What answers says that the request itself is wrong; its words are for the caller."""
+
+    code = "refused-by-upstream"
+    title = "What answers for this model refuses the request"
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+    @property
+    @override
+    def extensions(self) -> Mapping[str, object]:
+        told = self.refusal
+        return {"upstream": {"status": told.status, "param": told.param, "code": told.code}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, under which request id, and how many bytes the request has."""
+
+    principal: Principal
+    request_id: str
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    body: bytes
+    deployment_id: DeploymentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedAnswer:
+    """An answer on its way: `first` has come, `rest` is to be closed whatever happens.
+
+    `rest` raises a `MaasError` where the answer breaks off.
+    """
+
+    first: bytes
+    rest: AsyncGenerator[bytes, None]
+    deployment_id: DeploymentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallService:
+    routes: Routes
+    meter: Metering
+    dispatch: Dispatch
+    wires: Mapping[Protocol, Wire]
+    bills: Bills = field(repr=False)
+
+    async def list_names(self, principal: Principal) -> Sequence[NamedModel]:
+        """List what this caller can call, by name."""
+        limits = principal.key_limits
+        return [
+            each
+            for each in await self.routes.list_names(principal.tenant_id)
+            if limits is None or limits.allows_model(each.name)
+        ]
+
+    async def get_name(self, principal: Principal, name: str) -> NamedModel:
+        """Tell of one of them.
+
+        Raises:
+            UnknownModelError: the caller can call nothing of this name.
+        """
+        for each in await self.list_names(principal):
+            if each.name == name:
+                return each
+        raise UnknownModelError
+
+    async def answer(self, ask: Ask, caller: Caller) -> Answer:
+        """Have a plain answer made, and paid for.
+
+        A call that was sent goes on when its caller leaves: only its end tells what it cost.
+
+        Raises:
+            MaasError: there is none; what was used all the same is booked.
+        """
+        route = await self._route(ask, caller)
+        async with self._charged(route, ask, caller) as bill:
+            async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
+                bill.facts = attempt.facts
+                wire = self._wire_of(attempt)
+                body = await _read(attempt, wire)
+            bill.told = wire.read(ask, body)
+            await bill.settle("success")
+            return Answer(body=bill.told.body, deployment_id=route.deployment_id)
+
+    async def stream(self, ask: Ask, caller: Caller) -> StreamedAnswer:
+        """Have an answer streamed, which is paid for before its last piece.
+
+        Raises:
+            MaasError: there is none; what was used all the same is booked.
+        """
+        route = await self._route(ask, caller)
+        pieces = self._pieces(route, ask, caller)
+        return StreamedAnswer(
+            first=await anext(pieces), rest=pieces, deployment_id=route.deployment_id
+        )
+
+    async def _pieces(self, route: Route, ask: Ask, caller: Caller) -> AsyncGenerator[bytes, None]:
+        async with self._charged(route, ask, caller) as bill:
+            async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
+                bill.facts = attempt.facts
+                wire = self._wire_of(attempt)
+                if attempt.response.status >= HTTPStatus.BAD_REQUEST:
+                    await _read(attempt, wire)
+                stream = bill.stream = wire.stream(ask)
+                async with aclosing(_fed(attempt, bill)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                last = stream.end()
+            await bill.settle("success")
+            yield last
+
+    async def _route(self, ask: Ask, caller: Caller) -> Route:
+        expect_allowed(caller.principal.key_limits, ask.model)
+        route = await self.routes.get(caller.principal.tenant_id, ask.model)
+        expect_within(route, ask, body_bytes=caller.body_bytes)
+        return route
+
+    def _wire_of(self, attempt: Attempt) -> Wire:
+        return self.wires[attempt.facts.target.endpoint.protocol]
+
+    @asynccontextmanager
+    async def _charged(self, route: Route, ask: Ask, caller: Caller) -> AsyncIterator[Bill]:
+        """Set aside what the call may cost, and see that it is booked, however the block ends."""
+        self.bills.expect_room()
+        charge = await self._begin(route, ask, caller)
+        bill = self.bills.open(charge)
+        try:
+            yield bill
+        except NoAnswerError as exc:
+            await bill.settle_unanswered(exc.facts, exc.refusal.code)
+            raise exc.refusal from exc
+        except (UpstreamError, BrokenStreamError) as exc:
+            await bill.settle("failure", BrokenAnswerError.code)
+            raise BrokenAnswerError from exc
+        except NotTakenError:
+            await bill.settle_unanswered(None, NotTakenError.code)
+            raise
+        except RefusedRequestError as exc:
+            await bill.settle_unanswered(bill.facts, exc.code)
+            raise
+        except MaasError:
+            # The meter could not book it, and goes on trying.
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self.bills.abandon(bill, CLIENT_LEFT)
+            raise
+        except Exception:
+            self.bills.abandon(bill, BROKEN_HERE)
+            raise
+        finally:
+            self.bills.close_bill(bill)
+
+    async def _begin(self, route: Route, ask: Ask, caller: Caller) -> Charge:
+        return await self.meter.begin(
+            payer=Payer.of(caller.principal), route=route, ask=ask, request_id=caller.request_id
+        )
+
+
+async def _fed(attempt: Attempt, bill: Bill) -> AsyncGenerator[bytes, None]:
+    """Pass on what comes, until the answer is whole: what breaks off after that is no loss."""
+    stream = bill.stream
+    assert stream is not None  # noqa: S101  it was made a moment ago
+    try:
+        async with aclosing(attempt.response.chunks()) as chunks:
+            async for chunk in chunks:
+                piece = stream.feed(chunk)
+                if piece:
+                    yield piece
+    except UpstreamError:
+        if not stream.is_whole:
+            raise
+
+
+async def _read(attempt: Attempt, wire: Wire) -> bytes:
+    """Read a whole answer.
+
+    Raises:
+        RefusedRequestError: it says that the request is wrong.
+        UpstreamError: it breaks off.
+    """
+    response = attempt.response
+    is_refusal = response.status >= HTTPStatus.BAD_REQUEST
+    parts, size = list[bytes](), 0
+    async with aclosing(response.chunks()) as chunks:
+        async for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if is_refusal and size >= MAX_REFUSAL_BYTES:
+                break
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if is_refusal:
+        told = wire.refusal(response.status, body)
+        raise RefusedRequestError(_without_secrets(attempt, response.status, told))
+    return body
+
+
+def _without_secrets(attempt: Attempt, status: int, told: Refusal | None) -> Refusal:
+    """Take an upstream's words as they are, unless it quotes what only it and we may know."""
+    unsaid = Refusal(status=status, message="It does not say what is wrong with it.")
+    if told is None:
+        return unsaid
+    said = f"{told.message} {told.param} {told.code}"
+    for value in attempt.facts.target.endpoint.headers.values():
+        if any(len(word) >= MIN_SECRET_CHARS and word in said for word in value.split()):
+            return unsaid
+    return told

@@ -1,0 +1,267 @@
+"""OpenAI's wire format, which callers speak too: most of it passes through untouched."""
+
+import json
+import re
+from typing import Final
+
+from maas.inference.domain.call import Ask, TokenCounts
+from maas.inference.domain.estimates import count_text
+from maas.inference.domain.openai_usage import read_usage
+from maas.inference.domain.prompts import count_prompt
+from maas.inference.domain.route import Endpoint
+from maas.inference.domain.sse import EventCutter, data_of, split_events
+from maas.inference.domain.wire import BrokenStreamError, Refusal, Told, WireStream
+
+DONE: Final = b"data: [DONE]\n\n"
+MAX_MESSAGE_CHARS: Final = 2_000
+
+OUTPUT_FIELDS: Final = ("max_completion_tokens", "max_tokens")
+"""Both say how long an answer may be; the second is the older name, and most suppliers' own."""
+
+_KNOW_THE_NEWER: Final = frozenset({"openai", "azure"})
+
+PARSED_WHOLE_BYTES: Final = 256 * 1024
+"""Of longer lists of vectors only what they used is read."""
+
+MAX_USAGE_BYTES: Final = 4_096
+
+UNREAD_BYTES: Final = 64 * 1024
+"""So much of a stream waits to be counted, which is only done if the upstream does not."""
+
+_TELLING: Final = re.compile(
+    rb'\[DONE\]|"(?:usage|error)"\s*+:\s*+[^n\s]|"finish_reason"\s*+:\s*+"'
+)
+_USAGE: Final = b'"usage"'
+_TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
+_LISTS: Final = {"chat": "choices", "completions": "choices", "embeddings": "data"}
+_decode: Final = json.JSONDecoder().raw_decode
+
+
+class OpenAIWire:
+    def spell(self, ask: Ask, endpoint: Endpoint, *, most_output: int | None) -> bytes:
+        body = {**ask.body, "model": endpoint.model}
+        if ask.kind != "embeddings" and most_output is not None:
+            _limit_output(body, ask, endpoint, most_output)
+        if ask.is_stream:
+            options = body.get("stream_options")
+            body["stream_options"] = {
+                **(options if isinstance(options, dict) else {}),
+                "include_usage": True,
+            }
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def read(self, ask: Ask, body: bytes) -> Told:
+        if ask.kind == "embeddings" and len(body) > PARSED_WHOLE_BYTES:
+            return _read_vectors(ask, body)
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            raise BrokenStreamError from exc
+        if not isinstance(answer, dict) or not isinstance(answer.get(_LISTS[ask.kind]), list):
+            raise BrokenStreamError
+        counts = read_usage(answer.get("usage"))
+        seen = counts or TokenCounts(input=count_prompt(ask), output=_count_answers(answer))
+        return Told(body=body, counts=counts, seen=seen)
+
+    def stream(self, ask: Ask) -> WireStream:
+        return OpenAIStream(ask)
+
+    def refusal(self, status: int, body: bytes) -> Refusal | None:
+        try:
+            told = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        error = told.get("error", told) if isinstance(told, dict) else None
+        if isinstance(error, str):
+            error = {"message": error}
+        message = error.get("message") if isinstance(error, dict) else None
+        if not isinstance(error, dict) or not isinstance(message, str) or not message:
+            return None
+        return Refusal(
+            status=status,
+            message=message[:MAX_MESSAGE_CHARS],
+            param=_short(error.get("param")),
+            code=_short(error.get("code")),
+        )
+
+
+def _limit_output(body: dict[str, object], ask: Ask, endpoint: Endpoint, most: int) -> None:
+    given = [name for name in OUTPUT_FIELDS if body.get(name) is not None]
+    for name in given:
+        value = body[name]
+        if isinstance(value, int) and value > most:
+            body[name] = most
+    if not given:
+        is_newer = ask.kind == "chat" and endpoint.provider_kind in _KNOW_THE_NEWER
+        body[OUTPUT_FIELDS[0 if is_newer else 1]] = most
+
+
+def _short(value: object) -> str | None:
+    return value[:100] if isinstance(value, str) and value else None
+
+
+def _read_vectors(ask: Ask, body: bytes) -> Told:
+    """Read no more of a long list of vectors than what it used, wherever that stands."""
+    if not (body.lstrip()[:1] == b"{" and body.rstrip()[-1:] == b"}"):
+        raise BrokenStreamError
+    counts = None
+    at = body.rfind(_USAGE)
+    if at >= 0:
+        text = body[at + len(_USAGE) : at + MAX_USAGE_BYTES].decode("utf-8", "replace")
+        try:
+            counts = read_usage(_decode(text.lstrip(" \t\r\n:"))[0])
+        except (ValueError, RecursionError):
+            counts = None
+    return Told(body=body, counts=counts, seen=counts or TokenCounts(input=count_prompt(ask)))
+
+
+def _count_answers(answer: dict[str, object]) -> int:
+    choices = answer.get("choices")
+    return sum(map(_count_choice, choices)) if isinstance(choices, list) else 0
+
+
+def _count_choice(choice: object) -> int:
+    """Estimate one answer, or one piece of it: all texts in it but names and ids."""
+    if not isinstance(choice, dict):
+        return 0
+    told = choice.get("delta") or choice.get("message")
+    if not isinstance(told, dict):
+        text = choice.get("text")
+        return count_text(text) if isinstance(text, str) else 0
+    counted = sum(count_text(text) for name in _TEXTS if isinstance(text := told.get(name), str))
+    calls = told.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        counted += count_text(arguments) if isinstance(arguments, str) else 0
+    return counted
+
+
+class OpenAIStream:
+    """The `WireStream` of a streamed answer: looks only at events that may tell something."""
+
+    __slots__ = (
+        "_ask",
+        "_begun",
+        "_counts",
+        "_cutter",
+        "_deltas",
+        "_ended",
+        "_has_done",
+        "_texts",
+        "_unread",
+        "_unread_bytes",
+    )
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._cutter = EventCutter()
+        self._counts: TokenCounts | None = None
+        self._begun = self._has_done = False
+        self._ended = self._deltas = self._texts = self._unread_bytes = 0
+        self._unread: list[bytes] = []
+
+    @property
+    def counts(self) -> TokenCounts | None:
+        return self._counts
+
+    @property
+    def seen(self) -> TokenCounts:
+        self._read_on()
+        output = max(self._deltas, self._texts)
+        return TokenCounts(input=count_prompt(self._ask), output=output)
+
+    @property
+    def is_whole(self) -> bool:
+        return self._has_done or self._ended >= self._ask.choices
+
+    def feed(self, chunk: bytes) -> bytes:
+        if not self._begun:
+            self._expect_events(chunk)
+        whole = self._cutter.cut(chunk)
+        if not whole:
+            return b""
+        if _TELLING.search(whole) is None:
+            self._leave_unread(whole)
+            return whole
+        return b"".join(event for event in split_events(whole) if self._passes(event))
+
+    def end(self) -> bytes:
+        rest = self._cutter.rest
+        if rest.strip():
+            # The last event need not have its blank line.
+            last = rest.rstrip(b"\r\n") + b"\n\n" if self._passes(rest) else b""
+        else:
+            last = b""
+        if not self.is_whole:
+            raise BrokenStreamError
+        return last + DONE
+
+    def _expect_events(self, chunk: bytes) -> None:
+        """Refuse what is no stream of events, a page or a plain answer say."""
+        text = chunk.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if text[:1] in {b"{", b"<", b"["}:
+            raise BrokenStreamError
+        self._begun = bool(text)
+
+    def _passes(self, event: bytes) -> bool:
+        """Take in one event, and tell whether the caller gets it.
+
+        Raises:
+            BrokenStreamError: it is an error.
+        """
+        if _TELLING.search(event) is None:
+            self._leave_unread(event)
+            return True
+        data = data_of(event)
+        if data is None:
+            return True
+        if data.strip() == b"[DONE]":
+            self._has_done = True
+            return False
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise BrokenStreamError from exc
+        return self._takes(chunk) if isinstance(chunk, dict) else True
+
+    def _takes(self, chunk: dict[str, object]) -> bool:
+        if chunk.get("error"):
+            raise BrokenStreamError
+        counts = read_usage(chunk.get("usage"))
+        self._counts = counts or self._counts
+        choices = chunk.get("choices")
+        if not choices:
+            # It came because we asked for it; a caller who asked gets it too.
+            return chunk.get("usage") is None or self._ask.wants_usage
+        if isinstance(choices, list):
+            self._count(choices)
+        return True
+
+    def _count(self, choices: list[object]) -> None:
+        for choice in choices:
+            counted = _count_choice(choice)
+            self._texts += counted
+            self._deltas += counted > 0
+            if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
+                self._ended += 1
+
+    def _leave_unread(self, whole: bytes) -> None:
+        self._unread.append(whole)
+        self._unread_bytes += len(whole)
+        if self._unread_bytes > UNREAD_BYTES:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Count what waits; what cannot be read is none of the answer."""
+        unread, self._unread, self._unread_bytes = self._unread, [], 0
+        for whole in unread:
+            for event in split_events(whole):
+                data = data_of(event)
+                try:
+                    chunk = json.loads(data) if data else None
+                except (ValueError, RecursionError):
+                    continue
+                choices = chunk.get("choices") if isinstance(chunk, dict) else None
+                if isinstance(choices, list):
+                    self._count(choices)

@@ -1,0 +1,84 @@
+"""Sending a streamed answer: piece by piece as it comes, until it ends or its reader leaves."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import override
+
+from maas.inference.application.calls import StreamedAnswer
+from maas.inference.interface.openai_errors import error_document
+from maas.shared.domain.errors import MaasError
+from maas.shared.interface.problems import problem_of
+
+PATIENCE_SECONDS: Final = 60.0
+"""A reader who takes nothing for that long has left."""
+
+EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+
+_log = structlog.get_logger(__name__)
+
+
+class EventStreamResponse(Response):
+    """Passes on the pieces of an answer; what follows a break is an error event, and no `[DONE]`.
+
+    Starlette's own streams start three tasks each; this one starts one, which waits for the reader
+    to leave.
+    """
+
+    def __init__(self, answer: StreamedAnswer, *, headers: Mapping[str, str]) -> None:
+        self._answer = answer
+        self.status_code = 200
+        self.background = None
+        self.init_headers({**headers, "content-type": EVENT_STREAM, "x-accel-buffering": "no"})
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.current_task()
+        assert sending is not None  # noqa: S101  a coroutine that runs has a task
+        watching = asyncio.create_task(_cancel_when_left(receive, sending))
+        try:
+            async with aclosing(self._answer.rest):
+                await self._send_all(send)
+        except TimeoutError:
+            _log.info("stream_reader_stalled")
+        except asyncio.CancelledError:
+            if not watching.done() or sending.uncancel() > 0:
+                raise
+        finally:
+            watching.cancel()
+
+    async def _send_all(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        await _send_piece(send, self._answer.first)
+        try:
+            async for piece in self._answer.rest:
+                await _send_piece(send, piece)
+        except MaasError as exc:
+            _log.info("stream_broke_off", code=exc.code)
+            told = to_json(error_document(problem_of(exc)))
+            await _send_piece(send, b"data: " + told + b"\n\n")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_piece(send: Send, piece: bytes) -> None:
+    message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await send(message)
+
+
+async def _cancel_when_left(receive: Receive, sending: asyncio.Task[object]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    sending.cancel()
