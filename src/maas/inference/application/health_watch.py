@@ -37,10 +37,12 @@ class HealthWatch:
         *,
         every_seconds: float,
         seconds: Callable[[], float],
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Prepare; with 0 seconds between looks there is never one."""
         self._lookout = lookout
         self._every_seconds = every_seconds
+        self._look_seconds = look_seconds
         self._seconds = seconds
         self._at_a_time = asyncio.Semaphore(LOOKS_AT_A_TIME)
         self._tasks: dict[TargetId, asyncio.Task[None]] = {}
@@ -69,8 +71,8 @@ class HealthWatch:
             if circuit.state(self._seconds()) != "open":
                 return
             async with self._at_a_time:
-                is_there = await self._lookout.is_there(endpoint, seconds=LOOK_SECONDS)
+                is_there = await self._lookout.is_there(endpoint, seconds=self._look_seconds)
             if not is_there:
-                again = self._every_seconds + LOOK_SECONDS
+                again = self._every_seconds + self._look_seconds
                 circuit.found_down(self._seconds(), again_seconds=again)
             await asyncio.sleep(self._every_seconds)

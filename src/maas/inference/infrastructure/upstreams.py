@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -94,6 +96,25 @@ class OutgoingUpstreams:
             yield _Response(response, ends_at)
         finally:
             await opening.__aexit__(None, None, None)
+
+    async def is_there(self, endpoint: Endpoint, *, seconds: float) -> bool:
+        """Ask without a call: any word will do, also that this is no way to ask.
+
+        The `Lookout` port.
+        """
+        limit = timedelta(seconds=seconds)
+        try:
+            async with self._reaching(endpoint).open(
+                "GET",
+                next(iter(endpoint.urls.values())),
+                limits=OutgoingLimits(
+                    connect=limit, first_byte=limit, idle=limit, total=limit, max_bytes=0
+                ),
+                headers=endpoint.headers,
+            ) as response:
+                return response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        except (OutgoingError, UpstreamError):
+            return False
 
     def _reaching(self, endpoint: Endpoint) -> OutgoingClient:
         if endpoint.reach != "runtime":
