@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -37,6 +38,7 @@ from maas.user.public import (
     Budgets,
     HoldId,
     Payer,
+    QuotaUnavailableError,
     UsageFigures,
 )
 
@@ -94,7 +96,9 @@ class Meter(Metering):
 
     @override
     async def progress(self, charge: Charge, seen: TokenCounts) -> None:
-        if (opened := self._open.get(charge.hold.id)) is not None:
+        opened = self._open.get(charge.hold.id)
+        # As long as nothing came, all of the answer may be under way, and may have to be paid.
+        if opened is not None and (seen.output or seen.reasoning):
             opened.seen = seen
 
     @override
@@ -128,7 +132,8 @@ class Meter(Metering):
         if opened.refusals is not None:
             # What kept it from being sent is for the route's scope to tell.
             opened.refusals.is_written = False
-        await self._budgets.release(charge.hold)
+        with _going_on("release", charge):
+            await self._budgets.release(charge.hold)
 
     @override
     async def book_hit(
@@ -240,12 +245,11 @@ class Meter(Metering):
         is_estimated: bool,
     ) -> None:
         opened.facts |= facts_of_figures(figures, is_estimated=is_estimated)
-        await self._budgets.settle(
-            opened.charge.hold,
-            figures,
-            is_estimated=is_estimated,
-            event=self._compose(opened, outcome, reason),
-        )
+        event = self._compose(opened, outcome, reason)
+        with _going_on("settle", opened.charge):
+            await self._budgets.settle(
+                opened.charge.hold, figures, is_estimated=is_estimated, event=event
+            )
 
     def _compose(
         self, opened: _OpenCall, outcome: Outcome, reason: str | None
@@ -257,6 +261,15 @@ class Meter(Metering):
         opened.facts["duration_ms"] = scope.duration_ms
         scope.change(CALL, opened.charge.route.deployment_id, after=opened.facts)
         return self._trail.compose(scope, opened.call)
+
+
+@contextmanager
+def _going_on(act: str, charge: Charge) -> Iterator[None]:
+    """Let the answer end: PostgreSQL is told once it is back, else the lease ends the call."""
+    try:
+        yield
+    except QuotaUnavailableError:
+        log.warning("call_booked_later", act=act, request_id=charge.request_id)
 
 
 def _longest(route: Route) -> timedelta:

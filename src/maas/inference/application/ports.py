@@ -199,8 +199,7 @@ class Metering(Protocol):
     ) -> None:
         """Book a call that was sent, with its event: the upstream's own counts, else what was seen.
 
-        Raises:
-            QuotaUnavailableError: not known to be booked; it is tried further in the background.
+        It returns after two seconds at the latest, and goes on in the background if it has to.
         """
         ...
 
