@@ -6,6 +6,7 @@ from typing import Any
 
 from maas.shared.domain.ids import new_id
 from tests.e2e.conftest import Person
+from tests.e2e.routes.capture_cases import CAPTURE_ROWS
 from tests.e2e.routes.making import Make, plain
 from tests.e2e.routes.model_cases import MODEL_ROWS
 from tests.e2e.routes.provider_cases import PROVIDER_ROWS
@@ -460,6 +461,7 @@ ROWS: dict[str, Make] = {
     "GET /admin/tenants/{tenant_id}/members": on_tenant(),
     "PUT /admin/tenants/{tenant_id}/members/{user_id}": put_member,
     "DELETE /admin/tenants/{tenant_id}/members/{user_id}": remove_member,
+    **CAPTURE_ROWS,
     **MODEL_ROWS,
     **PROVIDER_ROWS,
     "GET /audit/logs": plain(),

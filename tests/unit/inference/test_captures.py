@@ -77,7 +77,8 @@ class Line:
     drops: Counter[DropReason] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.queue = CaptureQueue(self.store, count_drop=self._count)
+        self.queue = CaptureQueue(self.store)
+        self.queue.on_dropped = self._count
 
     def _count(self, reason: DropReason, count: int) -> None:
         self.drops[reason] += count
@@ -90,7 +91,6 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 
 
 async def test_what_is_offered_is_written_before_the_end(line: Line) -> None:
-    line.queue.start()
     capture = make_capture()
 
     line.queue.offer(capture)
@@ -113,7 +113,6 @@ async def test_tenants_are_written_apart_and_in_slices(line: Line) -> None:
 
 async def test_without_room_it_is_dropped_and_counted(line: Line) -> None:
     line.store.gate.clear()
-    line.queue.start()
     large = MAX_WAITING_BYTES // 8 - 2
 
     for _ in range(10):
@@ -144,7 +143,6 @@ async def test_what_is_too_large_is_dropped_and_counted(line: Line, answer: byte
 
 async def test_an_outage_is_waited_out(line: Line) -> None:
     line.store.is_down = True
-    line.queue.start()
     capture = make_capture()
 
     line.queue.offer(capture)

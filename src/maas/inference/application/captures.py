@@ -15,12 +15,15 @@ from uuid import UUID
 
 import structlog
 
+from maas.audit.public import AuditedResource, current_scope
 from maas.inference.domain.route import Route
 from maas.inference.public import CallKind, DeploymentId
 from maas.shared.domain.errors import NotFoundError, UnavailableError
 from maas.shared.domain.ids import AccountId, TenantId, new_id
 from maas.shared.domain.page import Page, PageRequest
 from maas.shared.domain.principal import Principal
+
+CAPTURE: Final = AuditedResource("capture", frozenset())
 
 CaptureId = NewType("CaptureId", UUID)
 
@@ -112,6 +115,23 @@ class CaptureQueries(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureService:
+    queries: CaptureQueries
+
+    async def read(
+        self, caller: Principal, request_id: str, page: PageRequest
+    ) -> Page[CaptureDetails]:
+        """Read what is kept; the trail tells whose call somebody looked at.
+
+        Raises:
+            CaptureNotFoundError: nothing is.
+            SecretUnreadableError: it does not open any more.
+        """
+        current_scope().resource(CAPTURE, request_id)
+        return await self.queries.list_captures(caller, request_id, page)
+
+
 class CaptureStore(Protocol):
     async def keep(self, captures: Sequence[Capture]) -> None:
         """Write captures of one tenant, but for those of people who were erased.
@@ -158,23 +178,21 @@ class AnswerTape:
 class CaptureQueue:
     """The `Captures` port: written by a task of its own, a few of one tenant at a time."""
 
-    def __init__(self, store: CaptureStore, *, count_drop: DropCounter) -> None:
+    def __init__(self, store: CaptureStore) -> None:
+        self.on_dropped: DropCounter = _count_nowhere
         self._store = store
-        self._count_drop = count_drop
         self._waiting: dict[TenantId, list[Capture]] = {}
         self._waiting_bytes = 0
         self._is_filled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._dropped: Counter[DropReason] = Counter()
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._write_on())
-
     async def close(self) -> None:
         """Write what waits, for three seconds at most."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._waiting:
@@ -191,11 +209,13 @@ class CaptureQueue:
         else:
             self._waiting.setdefault(capture.tenant_id, []).append(capture)
             self._waiting_bytes += capture.size_bytes
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._write_on())
         self._is_filled.set()
 
     def _drop(self, reason: DropReason, count: int = 1) -> None:
         self._dropped[reason] += count
-        self._count_drop(reason, count)
+        self.on_dropped(reason, count)
 
     async def _write_on(self) -> None:
         while True:
@@ -232,6 +252,10 @@ class CaptureQueue:
         if self._dropped:
             log.warning("captures_dropped", reasons=dict(self._dropped))
             self._dropped.clear()
+
+
+def _count_nowhere(_reason: DropReason, _count: int) -> None:
+    """Stand in for the metrics."""
 
 
 def _size(captures: Sequence[Capture]) -> int:

@@ -2,6 +2,6 @@
 
 from typing import Final
 
-from maas.inference.interface import deployment_grants, deployments
+from maas.inference.interface import captures, deployment_grants, deployments
 
-routers: Final = (deployments.router, deployment_grants.router)
+routers: Final = (deployments.router, deployment_grants.router, captures.router)

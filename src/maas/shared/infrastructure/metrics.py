@@ -67,6 +67,12 @@ class Metrics:
             "Ordinary reads answered while nothing could record them.",
             registry=self.registry,
         )
+        self._uncaptured = Counter(
+            "maas_inference_captures_dropped",
+            "Prompts and answers that were to be kept, and were not.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._readers: dict[str, GaugeReader] = {}
 
@@ -90,6 +96,9 @@ class Metrics:
 
     def event_unrecorded(self, count: int) -> None:
         self._unrecorded.inc(count)
+
+    def capture_dropped(self, reason: str, count: int) -> None:
+        self._uncaptured.labels(reason).inc(count)
 
     def _make_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         known = method if method in METHODS else "OTHER"
