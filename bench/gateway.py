@@ -24,7 +24,16 @@ from bench.load import Target
 from bench.platform import RunningPlatform, run_platform, spent_ms
 from bench.registry import wait_for_trail
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
-from tests.deployed import CALLS, Supplier, deploy, make_key, set_quotas
+from tests.deployed import (
+    CALLS,
+    Supplier,
+    deploy,
+    make_key,
+    make_person,
+    set_quotas,
+    sign_in,
+)
+from tests.stage import PASSWORD
 from tests.upstream.process import RunningUpstream, running_upstream
 from tests.upstream.scripts import Script
 
@@ -32,6 +41,7 @@ Mode: TypeAlias = Literal["plain", "streamed"]
 Name: TypeAlias = Literal["direct", "LiteLLM", "ours"]
 MODES: Final[tuple[Mode, ...]] = ("plain", "streamed")
 
+CALLER: Final = "bench-caller"
 MODEL: Final = "bench-chat"
 SUPPLIER_KEY: Final = "sk-bench-upstream"
 CHUNKS: Final = 20
@@ -50,8 +60,7 @@ CALLS_OF: Final[Mapping[Name, Mapping[Mode, Mapping[int, int]]]] = {
 WARM_UP: Final = 2_000
 GROWTH_CALLS: Final = 20_000
 GROWTH_CALLERS: Final = 16
-LIMIT: Final = 10**15
-METERS: Final = ("requests", "tokens", "cost")
+LIMITS: Final = dict.fromkeys(("requests", "tokens", "cost"), 10**15)
 IDLE_SECONDS: Final = 5.0
 MIB: Final = 2**20
 
@@ -251,12 +260,10 @@ def _prepare(platform: RunningPlatform, upstream: RunningUpstream) -> str:
     with httpx.Client(base_url=platform.url, headers=headers, trust_env=False) as client:
         supplier = Supplier.connect(client, upstream, key=SUPPLIER_KEY)
         deploy(client, MODEL, [supplier.add_model(MODEL)])
-        key_id, key = make_key(client, "gateway", ["inference:call"])
-        account_id = client.get("/api/v1/users/profile").raise_for_status().json()["id"]
-        for path in (
-            f"admin/tenants/{DEFAULT_TENANT_ID}",
-            f"admin/users/{account_id}",
-            f"users/api-keys/{key_id}",
-        ):
-            set_quotas(client, path, dict.fromkeys(METERS, LIMIT))
+        account_id = make_person(client, CALLER)
+        with sign_in(platform.url, CALLER, PASSWORD) as caller:
+            key_id, key = make_key(caller, "gateway", ["inference:call"])
+            set_quotas(caller, f"users/api-keys/{key_id}", LIMITS)
+        set_quotas(client, f"admin/tenants/{DEFAULT_TENANT_ID}", LIMITS)
+        set_quotas(client, f"admin/users/{account_id}", LIMITS)
     return key

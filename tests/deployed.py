@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 
+from tests.stage import LOGIN, PASSWORD, USERS
 from tests.upstream.process import RunningUpstream
 
 API: Final = "/api/v1"
@@ -68,7 +69,21 @@ def set_quotas(client: httpx.Client, path: str, limits: Mapping[str, int]) -> No
         }
         for meter, limit in limits.items()
     ]
-    client.put(f"{API}/{path}/quota", json={"quotas": quotas}).raise_for_status()
+    sent = client.put(f"{API}/{path}/quota", json={"quotas": quotas}, headers=ANY_VERSION)
+    sent.raise_for_status()
+
+
+def make_person(client: httpx.Client, name: str) -> str:
+    """Make somebody who may call models, and tell their id."""
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    return str(_made(client.post(USERS, json={**body, "roles": ["user"]}))["id"])
+
+
+def sign_in(url: str, name: str, password: str) -> httpx.Client:
+    body = {"username": name, "password": password}
+    answer = httpx.post(f"{url}{LOGIN}", json=body, trust_env=False)
+    headers = {"Authorization": f"Bearer {_made(answer)['access_token']}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
 
 
 def make_key(client: httpx.Client, name: str, scopes: Iterable[str]) -> tuple[str, str]:

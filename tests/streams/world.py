@@ -10,8 +10,17 @@ from typing import Final
 import httpx
 
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
-from tests.deployed import CURRENCY, PRICES, Supplier, deploy, make_key, set_quotas
-from tests.stage import LOGIN, PASSWORD, USERS
+from tests.deployed import (
+    CURRENCY,
+    PRICES,
+    Supplier,
+    deploy,
+    make_key,
+    make_person,
+    set_quotas,
+    sign_in,
+)
+from tests.stage import PASSWORD
 from tests.upstream.process import RunningUpstream
 from tests.upstream.scripts import Script
 
@@ -63,7 +72,7 @@ def make_world(url: str, password: str, upstream: RunningUpstream) -> World:
     upstream.put("keys", {"keys": [SUPPLIER_KEY]})
     upstream.put("models", {"models": list(MODELS)})
     upstream.script("*", STEADY)
-    with _signed_in(url, "root", password) as root:
+    with sign_in(url, "root", password) as root:
         supplier = Supplier.connect(root, upstream, key=SUPPLIER_KEY)
         for name, (prices, models) in DEPLOYMENTS.items():
             deploy(root, name, [supplier.add_model(model, prices) for model in models])
@@ -74,21 +83,11 @@ def make_world(url: str, password: str, upstream: RunningUpstream) -> World:
 
 def _make_keys(root: httpx.Client, name: str) -> list[str]:
     """Make a person, bind them, and give them keys that are bound as well."""
-    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-    made = root.post(USERS, json={**body, "roles": ["user"]}).raise_for_status().json()
-    set_quotas(root, f"admin/users/{made['id']}", PEOPLE[name])
+    set_quotas(root, f"admin/users/{make_person(root, name)}", PEOPLE[name])
     keys = []
-    with _signed_in(str(root.base_url), name, PASSWORD) as person:
+    with sign_in(str(root.base_url), name, PASSWORD) as person:
         for number, limits in enumerate(KEYS[name]):
             key_id, key = make_key(person, f"{name}-{number}", ["inference:call"])
             set_quotas(person, f"users/api-keys/{key_id}", limits)
             keys.append(key)
     return keys
-
-
-def _signed_in(url: str, name: str, password: str) -> httpx.Client:
-    body = {"username": name, "password": password}
-    answer = httpx.post(f"{url}{LOGIN}", json=body, trust_env=False)
-    token = answer.raise_for_status().json()["access_token"]
-    headers = {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
