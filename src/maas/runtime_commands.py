@@ -22,11 +22,13 @@ def is_runtime_installed() -> bool:
 def runtime(
     *,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on [that of MAAS_RUNTIME__URL].")
+        str | None, typer.Option(help="Address to listen on, else that of MAAS_RUNTIME__URL.")
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help=f"Port [that of MAAS_RUNTIME__URL, {DEFAULT_PORT}]."),
+        typer.Option(
+            min=1, max=65535, help=f"Port, else that of MAAS_RUNTIME__URL, else {DEFAULT_PORT}."
+        ),
     ] = None,
 ) -> None:
     """Answer calls from versions of the registry, for the API. `maas up` runs it by itself.

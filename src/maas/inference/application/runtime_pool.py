@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import copy
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -179,9 +178,8 @@ class RuntimePool:
         now = self._now()
         fault = self._faults.get(key)
         if fault is not None and now < fault.until:
-            error = copy.copy(fault.error)
-            error.retry_after = timedelta(seconds=fault.until - now)
-            raise error
+            fault.error.retry_after = timedelta(seconds=fault.until - now)
+            raise fault.error.with_traceback(None)
         loaded = _Loaded(key=key, used_at=now, began_at=now)
         loaded.starting = asyncio.create_task(self._start(loaded))
         loaded.starting.add_done_callback(lambda task: self._settle(loaded, task))

@@ -1,42 +1,23 @@
-"""The process of one model: llama.cpp's own server, for the runtime host alone.
+"""The process of one GGUF file: llama.cpp's own server, for the runtime host alone.
 
-Run as `python -m`. It reads what to load from its standard input, tells on its standard output
-where it listens, and ends as soon as its input does: a host that is killed leaves nothing behind.
+Run as `python -m`.
 """
 
-import ctypes
-import json
-import os
-import signal
-import sys
 from typing import Any, Final
 
 import xllamacpp  # type: ignore[import-untyped]  # it tells no types
 
-_PR_SET_PDEATHSIG: Final = 1
+from maas.inference.infrastructure.runtime_child import run
 
 HEADER_BYTES: Final = 256 * 1024
 
 WARNINGS: Final = 2
 """How much llama.cpp tells: of what is asked and answered, nothing."""
 
-
-def main() -> None:
-    wanted = json.loads(sys.stdin.buffer.readline())
-    _follow(wanted["parent"])
-    # llama.cpp writes to where it likes; the host reads one line, and it is ours.
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    server = _load(wanted)
-    told.write(json.dumps({"address": server.listening_address}) + "\n")
-    told.close()
-    # Nothing comes any more but the end.
-    sys.stdin.buffer.read()
-    # Ending in order would wait for answers that nobody is there to read.
-    os._exit(0)
+_servers: list[Any] = []
 
 
-def _load(wanted: dict[str, Any]) -> Any:
+def load(wanted: dict[str, Any]) -> str:
     params = xllamacpp.CommonParams()
     params.model.path = wanted["path"]
     params.model_alias = {wanted["name"]}
@@ -62,7 +43,11 @@ def _load(wanted: dict[str, Any]) -> Any:
         params.n_ubatch = wanted["context_length"]
         if not _says_how_to_pool(wanted["path"]):
             params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    return xllamacpp.Server(params)
+    server = xllamacpp.Server(params)
+    # It ends with the last reference to it.
+    _servers.append(server)
+    address: str = server.listening_address
+    return address
 
 
 def _says_how_to_pool(path: str) -> bool:
@@ -72,13 +57,5 @@ def _says_how_to_pool(path: str) -> bool:
         return b".pooling_type" in file.read(HEADER_BYTES)
 
 
-def _follow(parent: int) -> None:
-    """Have the kernel end this process with its host, also while a model is being loaded."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != parent:
-            os._exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run(load)

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +23,7 @@ from maas.inference.application.runtime_ports import (
     ModelStart,
 )
 
-MODULE: Final = "maas.inference.infrastructure.llama_process"
+COMMAND: Final = (sys.executable, "-P", "-m", "maas.inference.infrastructure.llama_process")
 
 STOP_SECONDS: Final = 3.0
 KEPT_LINES: Final = 8
@@ -128,15 +128,13 @@ class LlamaProcess:
 class LlamaProcesses:
     """Starts llama.cpp's server in processes of their own."""
 
-    def __init__(self, *, load_within: timedelta) -> None:
+    def __init__(self, *, load_within: timedelta, command: Sequence[str] = COMMAND) -> None:
         self._load_within = load_within
+        self._command = command
 
     async def start(self, wanted: ModelStart) -> LlamaProcess:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            MODULE,
+            *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
