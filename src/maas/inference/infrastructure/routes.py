@@ -5,7 +5,8 @@ each shared for a moment by whoever asks for the same. What one of them tells, t
 so that their ages do not add up.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,16 +102,17 @@ class PostgresRoutes:
         supplied: SuppliedModels,
         served: ServedVersions,
         find_local: FindLocal,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._supplied = supplied
         self._served = served
         self._find_local = find_local
         self._names: SharedReads[_Name, _Place] = SharedReads(
-            self._find_name, seconds=ROUTE_SECONDS, max_entries=MAX_ENTRIES
+            self._find_name, seconds=ROUTE_SECONDS, max_entries=MAX_ENTRIES, now=now
         )
         self._routes: SharedReads[_Place, Route] = SharedReads(
-            self._read_route, seconds=ROUTE_SECONDS, max_entries=MAX_ENTRIES
+            self._read_route, seconds=ROUTE_SECONDS, max_entries=MAX_ENTRIES, now=now
         )
 
     async def get(self, tenant_id: TenantId, name: str) -> Route:
