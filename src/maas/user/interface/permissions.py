@@ -23,6 +23,8 @@ DESCRIPTIONS = {
     "audit:read": "Read the tenant's audit trail.",
     "audit:verify": "See what was signed over the whole trail: checkpoints, no events.",
     "capture:read": "Read kept prompts and answers of the tenant's calls.",
+    "deployment:read": "See what the tenant may call, and what answers for its own names.",
+    "deployment:write": "Give names to what answers calls, change and delete them.",
     "inference:call": "Call models through `/v1`, and read the receipts of one's own calls.",
     "metrics:read": "Read the platform's metrics from another machine.",
     "model:read": "See models, versions and files, and download them.",
@@ -31,6 +33,7 @@ DESCRIPTIONS = {
     "model:configure": "Say what the tenant lets into its versions, pickles for one.",
     "model:manage": "See private models, hand models over, and say who sees them.",
     "platform:account-write": "Change accounts that belong to several tenants.",
+    "platform:deployments": "Offer deployments to other tenants: grant them, or make them public.",
     "platform:member-read": "See who belongs to any tenant.",
     "platform:member-write": "Join accounts to any tenant, and take them out.",
     "platform:quota-read": "See what any tenant may use, and uses.",
@@ -57,7 +60,9 @@ DESCRIPTIONS = {
 }
 """What each permission lets one do; a test finds those that are missing here."""
 
-BESIDE_ROUTES = frozenset({"model:manage", "platform:account-write", "platform:suppliers"})
+BESIDE_ROUTES = frozenset(
+    {"model:manage", "platform:account-write", "platform:deployments", "platform:suppliers"}
+)
 """Asked for within a use case, whatever the route asks."""
 
 
