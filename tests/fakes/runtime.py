@@ -37,6 +37,7 @@ class FakeWeights:
     contents: dict[str, bytes] = field(default_factory=dict)
     reads: int = 0
     may_read: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
     def __post_init__(self) -> None:
         self.may_read.set()
@@ -59,6 +60,7 @@ class FakeWeights:
 
     async def read(self, file: WeightFile) -> AsyncGenerator[bytes, None]:
         self.reads += 1
+        self.begun.release()
         await self.may_read.wait()
         content = self.contents[file.sha256]
         for start in range(0, len(content), 1024):
