@@ -1,11 +1,12 @@
-"""What routing tells of its work as it goes, for whoever watches the platform.
+"""What is told of calls as they go, for whoever watches the platform."""
 
-None of it names a tenant, a deployment or a target: there may be any number of those.
-"""
-
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from maas.inference.public import DeploymentId
 from maas.model.public import ProviderKind
+from maas.shared.domain.call import Outcome
+from maas.user.public import UsageFigures
 
 AnswererKind: TypeAlias = ProviderKind | Literal["local"]
 """Whose API answered, or that it was our own runtime."""
@@ -30,7 +31,10 @@ WaitOutcome: TypeAlias = Literal["placed", "full", "late", "left"]
 
 
 class RoutingReports(Protocol):
-    """Called on the way of each call, so an implementation must be fast and never fail."""
+    """Called on the way of each call, so an implementation must be fast and never fail.
+
+    None of it names a tenant, a deployment or a target: there may be any number of those.
+    """
 
     def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None:
         """Note the end of a try."""
@@ -49,3 +53,21 @@ class RoutingReports(Protocol):
     def waited(self, outcome: WaitOutcome, seconds: float) -> None:
         """Note the end of a wait for a place."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnd:
+    """A call that was booked; `seconds` are from its hold on."""
+
+    deployment_id: DeploymentId
+    outcome: Outcome
+    seconds: float
+    first_byte_seconds: float | None
+    figures: UsageFigures
+    is_hit: bool = False
+
+
+class CallReports(Protocol):
+    """Called at the end of each call, so it must be fast and never fail, as above."""
+
+    def call_ended(self, end: CallEnd) -> None: ...

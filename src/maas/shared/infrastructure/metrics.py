@@ -100,6 +100,10 @@ class Metrics:
     def capture_dropped(self, reason: str, count: int) -> None:
         self._uncaptured.labels(reason).inc(count)
 
+    def include(self, registry: CollectorRegistry) -> None:
+        """Show what a context counts in a registry of its own, too."""
+        self.registry.register(registry)
+
     def _make_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         known = method if method in METHODS else "OTHER"
         children = (

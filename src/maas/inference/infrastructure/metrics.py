@@ -1,0 +1,113 @@
+"""What Prometheus is told of calls: by kinds of suppliers and outcomes, and never by name or id."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from typing_extensions import override
+
+from maas.inference.application.reports import (
+    AnswererKind,
+    CallEnd,
+    CallReports,
+    RoutingReports,
+    TryOutcome,
+    WaitOutcome,
+)
+from maas.shared.domain.money import NANO
+
+SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+
+MOST_CURRENCIES: Final = 20
+"""Which there are, tenants say: those that come later are counted as one, and mean nothing."""
+
+OTHER_CURRENCIES: Final = "other"
+
+
+class CallMetrics(RoutingReports, CallReports):
+    """In a registry of its own, to be shown with the process's."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._tries = self._counter(
+            "upstream_calls", "Calls to what answers, by what came of each.", "provider", "outcome"
+        )
+        self._first_byte = self._histogram(
+            "first_byte_seconds", "From a call to an upstream until its answer begins.", "provider"
+        )
+        self._retries = self._counter(
+            "retries", "Further targets asked, or not for want of a retry budget.", "granted"
+        )
+        self._opened = self._counter(
+            "circuits_opened", "Targets that failed and are left alone for a while.", "provider"
+        )
+        self._waits = self._histogram("queue_wait_seconds", "Waits for a place.", "outcome")
+        self._ended = self._histogram(
+            "call_seconds", "Calls from their hold to their end.", "outcome"
+        )
+        self._hits = self._counter("cache_hits", "Calls answered by an answer that was kept.")
+        self._tokens = self._counter("tokens", "Tokens booked.", "meter")
+        self._cost = self._counter(
+            "cost", "What booked calls cost, in units of their currency.", "currency"
+        )
+        self._currencies: set[str] = set()
+        # Looking labels up costs more than counting does.
+        self._try_children: dict[tuple[AnswererKind, TryOutcome], Counter] = {}
+        self._first_byte_children: dict[AnswererKind, Histogram] = {}
+
+    @override
+    def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None:
+        child = self._try_children.get((kind, outcome))
+        if child is None:
+            child = self._try_children[kind, outcome] = self._tries.labels(kind, outcome)
+        child.inc()
+
+    @override
+    def answer_began(self, kind: AnswererKind, seconds: float) -> None:
+        child = self._first_byte_children.get(kind)
+        if child is None:
+            child = self._first_byte_children[kind] = self._first_byte.labels(kind)
+        child.observe(seconds)
+
+    @override
+    def retried(self, *, is_granted: bool) -> None:
+        self._retries.labels("true" if is_granted else "false").inc()
+
+    @override
+    def circuit_opened(self, kind: AnswererKind) -> None:
+        self._opened.labels(kind).inc()
+
+    @override
+    def waited(self, outcome: WaitOutcome, seconds: float) -> None:
+        self._waits.labels(outcome).observe(seconds)
+
+    @override
+    def call_ended(self, end: CallEnd) -> None:
+        figures = end.figures
+        self._ended.labels(end.outcome).observe(end.seconds)
+        if end.is_hit:
+            self._hits.inc()
+        for meter, tokens in (
+            ("input", figures.input_tokens),
+            ("cached", figures.cached_tokens),
+            ("output", figures.output_tokens),
+            ("reasoning", figures.reasoning_tokens),
+        ):
+            if tokens:
+                self._tokens.labels(meter).inc(tokens)
+        if figures.currency is not None and figures.cost_nanos:
+            self._cost.labels(self._label_of(figures.currency)).inc(figures.cost_nanos / NANO)
+
+    def _label_of(self, currency: str) -> str:
+        if currency not in self._currencies:
+            if len(self._currencies) >= MOST_CURRENCIES:
+                return OTHER_CURRENCIES
+            self._currencies.add(currency)
+        return currency
+
+    def _counter(self, name: str, told: str, *labels: str) -> Counter:
+        return Counter(f"maas_inference_{name}", told, labels, registry=self.registry)
+
+    def _histogram(self, name: str, told: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"maas_inference_{name}", told, labels, buckets=SECONDS, registry=self.registry
+        )
