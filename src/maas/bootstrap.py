@@ -17,7 +17,7 @@ from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
 from maas.inference.application.captures import CaptureQueue
-from maas.inference.infrastructure import captures_tables, deployment_tables
+from maas.inference.infrastructure import captures_tables, deployment_tables, replay_tables
 from maas.inference.keeping_wiring import build_keeping
 from maas.inference.wiring import build_inference
 from maas.model.application.digesting import DigestService
@@ -79,6 +79,7 @@ TABLES = (
     provider_model_tables,
     provider_tables,
     quota_tables,
+    replay_tables,
     rollup_tables,
     sealing_tables,
     search_tables,
@@ -173,6 +174,8 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         served=model.served,
         budgets=user.budgets,
         trail=audit.trail,
+        kept=keeping.answers,
+        captures=keeping.captures,
     )
     await database.open()
     audit.upkeep.start()

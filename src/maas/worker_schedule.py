@@ -162,6 +162,11 @@ def configuration(
                 "schedule": timedelta(hours=1),
                 "options": {"expires": timedelta(hours=1).total_seconds()},
             },
+            "replay.prune": {
+                "task": "replay.prune",
+                "schedule": timedelta(hours=1),
+                "options": {"expires": timedelta(hours=1).total_seconds()},
+            },
             "idempotency.purge": {
                 "task": "idempotency.purge",
                 "schedule": timedelta(hours=1),

@@ -31,7 +31,8 @@ from maas.audit.wiring import (
     watch_trail,
 )
 from maas.inference.infrastructure.captures_upkeep import erase_captures, prune_captures
-from maas.inference.interface.tasks import CAPTURE_PRUNE_SERVICE
+from maas.inference.infrastructure.replays import prune_replays
+from maas.inference.interface.tasks import CAPTURE_PRUNE_SERVICE, REPLAY_PRUNE_SERVICE
 from maas.model.infrastructure.bookings import book_due
 from maas.model.interface.tasks import COLLECT_SERVICE, STORAGE_SERVICE, WATCH_PROVIDERS_SERVICE
 from maas.model.wiring import collect, watch_providers
@@ -111,6 +112,7 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
         HEAD_SERVICE: lambda: soon(heads.export()),
         PRUNE_SERVICE: lambda: soon(prune(settings.database)),
         RETENTION_SERVICE: lambda: soon(retain(settings, clock=clock)).has_more,
+        REPLAY_PRUNE_SERVICE: lambda: soon(prune_replays(settings.database, clock=clock)),
         PURGE_SERVICE: lambda: soon(purge_expired(settings.database, clock=clock)),
         REWRAP_SERVICE: lambda: soon(rewrap_sealed(settings)),
         SEALING_CHECK_SERVICE: lambda *start: soon(check_sealed(settings, *start)),

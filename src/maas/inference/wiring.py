@@ -7,8 +7,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from maas.audit.public import Trail
+from maas.inference.application.answer_cache import AnswerCache
 from maas.inference.application.bills import Bills
 from maas.inference.application.calls import CallService
+from maas.inference.application.captures import Captures
 from maas.inference.application.deployment_ports import DeploymentUnitOfWork
 from maas.inference.application.deployments import DeploymentService
 from maas.inference.application.dispatch import Dispatcher
@@ -25,6 +27,7 @@ from maas.inference.domain.routes import FindLocal
 from maas.inference.domain.wire import Wire
 from maas.inference.infrastructure.deployment_queries import PostgresDeploymentQueries
 from maas.inference.infrastructure.deployment_repository import SqlDeploymentUnitOfWork
+from maas.inference.infrastructure.replays import PostgresReplays
 from maas.inference.infrastructure.routes import PostgresRoutes
 from maas.inference.infrastructure.runtime_endpoint import derive_token, endpoint_of
 from maas.inference.infrastructure.upstreams import OutgoingUpstreams
@@ -62,6 +65,8 @@ def build_inference(
     served: ServedVersions,
     budgets: Budgets,
     trail: Trail,
+    kept: AnswerCache,
+    captures: Captures,
 ) -> InferenceContext:
     """Build inference; nothing connects before the first call."""
 
@@ -72,8 +77,12 @@ def build_inference(
     routes = PostgresRoutes(
         database, supplied=supplied, served=served, find_local=_find_local(settings)
     )
+    replays = PostgresReplays(database, secret_key=settings.secret_key.get_secret_value())
     meter = Meter(
-        budgets=budgets, trail=trail, default_output=settings.inference.default_max_tokens
+        budgets=budgets,
+        trail=trail,
+        replays=replays,
+        default_output=settings.inference.default_max_tokens,
     )
     wires: Mapping[Protocol, Wire] = {
         "openai": OpenAIWire(),
@@ -88,7 +97,16 @@ def build_inference(
             reports=_Unreported(), clock=clock, seconds=time.monotonic, on_failing=watch.follow
         ),
     )
-    calls = CallService(routes=routes, meter=meter, dispatch=dispatcher, wires=wires, bills=bills)
+    calls = CallService(
+        routes=routes,
+        meter=meter,
+        dispatch=dispatcher,
+        wires=wires,
+        bills=bills,
+        kept=kept,
+        captures=captures,
+        clock=clock,
+    )
 
     async def close() -> None:
         await watch.close()

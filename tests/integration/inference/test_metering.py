@@ -17,6 +17,7 @@ from maas.inference.application.metering import Meter
 from maas.inference.application.ports import AttemptFacts, Charge, Try
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.route import Origin, Route, TargetPrice
+from maas.inference.infrastructure.replays import PostgresReplays
 from maas.model.public import PriceId, ProviderId
 from maas.shared.domain.call import Call, serving
 from maas.shared.domain.errors import TooManyRequestsError
@@ -105,9 +106,16 @@ async def away(settings: Settings, clean: None) -> AsyncIterator[Away]:
 
 
 @pytest.fixture
-async def meter(away: Away, trail: FakeTrail, clock: Minutes) -> AsyncIterator[Meter]:
+def replays(away: Away) -> PostgresReplays:
+    return PostgresReplays(away, secret_key="s" * 64)
+
+
+@pytest.fixture
+async def meter(
+    away: Away, trail: FakeTrail, clock: Minutes, replays: PostgresReplays
+) -> AsyncIterator[Meter]:
     budgets = PostgresBudgets(away, offer=trail.offer)
-    meter = Meter(budgets=budgets, trail=trail, now=clock)
+    meter = Meter(budgets=budgets, trail=trail, replays=replays, now=clock)
     yield meter
     await meter.close()
     await budgets.close()
@@ -493,8 +501,8 @@ class TestEnds:
     async def test_shutting_down_awaits_what_is_not_booked_yet(
         self, away: Away, trail: FakeTrail, payer: Payer, superuser: Superuser
     ) -> None:
-        budgets = PostgresBudgets(away)
-        meter = Meter(budgets=budgets, trail=trail)
+        budgets, replays = PostgresBudgets(away), PostgresReplays(away, secret_key="s" * 64)
+        meter = Meter(budgets=budgets, trail=trail, replays=replays)
         charge = await begin(meter, payer)
         away.is_away = True
         await settle(meter, charge)

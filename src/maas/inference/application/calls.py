@@ -9,7 +9,9 @@ from typing import Final
 
 from typing_extensions import override
 
+from maas.inference.application.answer_cache import AnswerCache, KeptAnswer
 from maas.inference.application.bills import BROKEN_HERE, CLIENT_LEFT, Bill, Bills
+from maas.inference.application.captures import AnswerTape, Capture, Captures, keep_for
 from maas.inference.application.ports import (
     Attempt,
     Charge,
@@ -20,6 +22,8 @@ from maas.inference.application.ports import (
     Routes,
     UpstreamError,
 )
+from maas.inference.application.replays import ReplayKey
+from maas.inference.domain.answer_key import answer_key, may_keep
 from maas.inference.domain.call import Ask
 from maas.inference.domain.failures import BrokenAnswerError, UnknownModelError
 from maas.inference.domain.limits import expect_allowed, expect_within
@@ -27,6 +31,7 @@ from maas.inference.domain.route import Route
 from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
 from maas.inference.public import DeploymentId
 from maas.model.public import Protocol
+from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import InvalidInputError, MaasError
 from maas.shared.domain.principal import Principal
 from maas.user.public import Payer
@@ -54,17 +59,21 @@ class RefusedRequestError(InvalidInputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, under which request id, and how many bytes the request has."""
+    """Who calls, under which request id and Idempotency-Key, and the request as it came."""
 
     principal: Principal
     request_id: str
-    body_bytes: int
+    body: bytes = field(repr=False)
+    replay: ReplayKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
+    """`is_hit` tells whether it was kept; it is null where the deployment keeps none."""
+
     body: bytes
     deployment_id: DeploymentId
+    is_hit: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +95,9 @@ class CallService:
     dispatch: Dispatch
     wires: Mapping[Protocol, Wire]
     bills: Bills = field(repr=False)
+    kept: AnswerCache
+    captures: Captures
+    clock: Clock
 
     async def list_names(self, principal: Principal) -> Sequence[NamedModel]:
         """List what this caller can call, by name."""
@@ -116,14 +128,28 @@ class CallService:
             MaasError: there is none; what was used all the same is booked.
         """
         route = await self._route(ask, caller)
+        key = answer_key(caller.principal.tenant_id, route, ask)
+        kept = None if key is None else await self.kept.find(key)
+        if kept is not None:
+            await self._book_hit(route, ask, caller, kept)
+            return Answer(body=kept.body, deployment_id=route.deployment_id, is_hit=True)
+        body = await self._ask(route, ask, caller)
+        if key is not None and route.cache_for is not None and may_keep(ask.kind, body):
+            answer = KeptAnswer(body=body, request_id=caller.request_id, made_at=self.clock.now())
+            self.kept.keep(key, answer, keep_for=route.cache_for)
+        self._capture(route, ask, caller, body)
+        is_hit = None if key is None else False
+        return Answer(body=body, deployment_id=route.deployment_id, is_hit=is_hit)
+
+    async def _ask(self, route: Route, ask: Ask, caller: Caller) -> bytes:
         async with self._charged(route, ask, caller) as bill:
             async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 body = await _read(attempt, wire)
-            bill.told = wire.read(ask, body)
+            bill.told = told = wire.read(ask, body)
             await bill.settle("success")
-            return Answer(body=bill.told.body, deployment_id=route.deployment_id)
+        return told.body
 
     async def stream(self, ask: Ask, caller: Caller) -> StreamedAnswer:
         """Have an answer streamed, which is paid for before its last piece.
@@ -133,6 +159,8 @@ class CallService:
         """
         route = await self._route(ask, caller)
         pieces = self._pieces(route, ask, caller)
+        if keep_for(route, caller.principal.tenant_id) is not None:
+            pieces = self._taped(pieces, route, ask, caller)
         return StreamedAnswer(
             first=await anext(pieces), rest=pieces, deployment_id=route.deployment_id
         )
@@ -152,10 +180,64 @@ class CallService:
             await bill.settle("success")
             yield last
 
+    async def _taped(
+        self, pieces: AsyncGenerator[bytes, None], route: Route, ask: Ask, caller: Caller
+    ) -> AsyncGenerator[bytes, None]:
+        """Take along what the client gets, and have it kept, whole or as far as it came."""
+        tape, is_whole = AnswerTape(len(caller.body)), False
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    tape.add(piece)
+                    yield piece
+            is_whole = True
+        finally:
+            self._capture(route, ask, caller, tape.answer, is_whole=is_whole)
+
+    def _capture(
+        self,
+        route: Route,
+        ask: Ask,
+        caller: Caller,
+        answer: bytes | None,
+        *,
+        is_whole: bool = True,
+    ) -> None:
+        principal = caller.principal
+        lasts = keep_for(route, principal.tenant_id)
+        if lasts is None:
+            return
+        now = self.clock.now()
+        self.captures.offer(
+            Capture(
+                tenant_id=principal.tenant_id,
+                account_id=principal.account_id,
+                request_id=caller.request_id,
+                deployment_id=route.deployment_id,
+                kind=ask.kind,
+                is_stream=ask.is_stream,
+                is_whole=is_whole,
+                captured_at=now,
+                keep_until=now + lasts,
+                request=caller.body,
+                answer=answer,
+            )
+        )
+
+    async def _book_hit(self, route: Route, ask: Ask, caller: Caller, kept: KeptAnswer) -> None:
+        await self.meter.book_hit(
+            payer=Payer.of(caller.principal),
+            route=route,
+            ask=ask,
+            request_id=caller.request_id,
+            answer_of=kept.request_id,
+            replay=caller.replay,
+        )
+
     async def _route(self, ask: Ask, caller: Caller) -> Route:
         expect_allowed(caller.principal.key_limits, ask.model)
         route = await self.routes.get(caller.principal.tenant_id, ask.model)
-        expect_within(route, ask, body_bytes=caller.body_bytes)
+        expect_within(route, ask, body_bytes=len(caller.body))
         return route
 
     def _wire_of(self, attempt: Attempt) -> Wire:
@@ -195,7 +277,11 @@ class CallService:
 
     async def _begin(self, route: Route, ask: Ask, caller: Caller) -> Charge:
         return await self.meter.begin(
-            payer=Payer.of(caller.principal), route=route, ask=ask, request_id=caller.request_id
+            payer=Payer.of(caller.principal),
+            route=route,
+            ask=ask,
+            request_id=caller.request_id,
+            replay=caller.replay,
         )
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -22,6 +22,8 @@ from maas.inference.application.call_facts import (
     facts_of_hold,
 )
 from maas.inference.application.ports import AttemptFacts, Charge, Metering
+from maas.inference.application.replays import ReplayKey, Replays
+from maas.inference.application.reports import CallEnd, CallReports
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.charging import (
     DEFAULT_MOST_OUTPUT,
@@ -66,6 +68,7 @@ class _OpenCall:
     renewed: float
     ends_by: float
     seen: TokenCounts = field(default_factory=TokenCounts)
+    replay: ReplayKey | None = None
 
 
 class Meter(Metering):
@@ -76,20 +79,34 @@ class Meter(Metering):
         *,
         budgets: Budgets,
         trail: Trail,
+        replays: Replays,
         default_output: int = DEFAULT_MOST_OUTPUT,
+        reports: Sequence[CallReports] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._budgets = budgets
         self._trail = trail
+        self._replays = replays
         self._default_output = default_output
+        self._reports = reports
         self._now = now
         self._open: dict[HoldId, _OpenCall] = {}
         self._renewing: asyncio.Task[None] | None = None
 
     @override
-    async def begin(self, *, payer: Payer, route: Route, ask: Ask, request_id: str) -> Charge:
+    async def begin(
+        self,
+        *,
+        payer: Payer,
+        route: Route,
+        ask: Ask,
+        request_id: str,
+        replay: ReplayKey | None = None,
+    ) -> Charge:
         plan = plan_hold(ask, route, default_output=self._default_output)
-        opened = await self._hold(payer, route, ask, request_id, (plan.wanted, plan.least))
+        async with self._once(replay, request_id):
+            opened = await self._hold(payer, route, ask, request_id, (plan.wanted, plan.least))
+        opened.replay = replay
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew_for_ever(), name="meter-leases")
         return opened.charge
@@ -124,6 +141,8 @@ class Meter(Metering):
         )
         opened.facts |= facts_of_attempt(facts, is_foreign=bool(opened.facts["is_foreign"]))
         await self._book(opened, figures, outcome, reason, is_estimated=counts is None)
+        if outcome != "success" and not (figures.tokens or figures.cost_nanos):
+            await self._free(opened)
 
     @override
     async def release(self, charge: Charge) -> None:
@@ -134,15 +153,24 @@ class Meter(Metering):
             opened.refusals.is_written = False
         with _going_on("release", charge):
             await self._budgets.release(charge.hold)
+        await self._free(opened)
 
     @override
     async def book_hit(
-        self, *, payer: Payer, route: Route, ask: Ask, request_id: str, answer_of: str
+        self,
+        *,
+        payer: Payer,
+        route: Route,
+        ask: Ask,
+        request_id: str,
+        answer_of: str,
+        replay: ReplayKey | None = None,
     ) -> None:
         price = next((each.price for each in route.targets if each.price is not None), None)
         figures = UsageFigures(currency=None if price is None else price.prices.currency)
         amounts = Amounts(currency=figures.currency)
-        opened = await self._hold(payer, route, ask, request_id, (amounts, amounts))
+        async with self._once(replay, request_id):
+            opened = await self._hold(payer, route, ask, request_id, (amounts, amounts))
         del self._open[opened.charge.hold.id]
         opened.facts |= {"is_cache_hit": True, "answer_of": answer_of}
         await self._book(opened, figures, "success", None, is_estimated=False)
@@ -173,6 +201,26 @@ class Meter(Metering):
         if failures:
             log.warning("leases_not_renewed", calls=len(failures), error=type(failures[0]).__name__)
         return len(due) - len(failures)
+
+    @asynccontextmanager
+    async def _once(self, replay: ReplayKey | None, request_id: str) -> AsyncIterator[None]:
+        """Take a call's key for what the block sets aside, if it has one; else give it back."""
+        if replay is None:
+            yield
+            return
+        await self._replays.claim(replay, request_id=request_id)
+        try:
+            yield
+        except BaseException:
+            # Also of a caller who left: the key is freed all the same.
+            await asyncio.shield(self._replays.free(replay, request_id=request_id))
+            raise
+
+    async def _free(self, opened: _OpenCall) -> None:
+        """Let a call that cost nothing be repeated under its key."""
+        if opened.replay is not None:
+            request_id = opened.charge.request_id
+            await asyncio.shield(self._replays.free(opened.replay, request_id=request_id))
 
     async def _renew(self, opened: _OpenCall) -> None:
         hold = opened.charge.hold
@@ -246,10 +294,24 @@ class Meter(Metering):
     ) -> None:
         opened.facts |= facts_of_figures(figures, is_estimated=is_estimated)
         event = self._compose(opened, outcome, reason)
+        self._report(opened, figures, outcome)
         with _going_on("settle", opened.charge):
             await self._budgets.settle(
                 opened.charge.hold, figures, is_estimated=is_estimated, event=event
             )
+
+    def _report(self, opened: _OpenCall, figures: UsageFigures, outcome: Outcome) -> None:
+        first_byte = opened.facts.get("first_byte_ms")
+        end = CallEnd(
+            deployment_id=opened.charge.route.deployment_id,
+            outcome=outcome,
+            seconds=opened.scope.duration_ms / 1000,
+            first_byte_seconds=first_byte / 1000 if isinstance(first_byte, int) else None,
+            figures=figures,
+            is_hit=bool(opened.facts.get("is_cache_hit")),
+        )
+        for each in self._reports:
+            each.call_ended(end)
 
     def _compose(
         self, opened: _OpenCall, outcome: Outcome, reason: str | None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol, TypeAlias
 
+from maas.inference.application.replays import ReplayKey
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.route import Endpoint, Route, RouteTarget, TargetLimits
 from maas.inference.public import CallKind, TargetId
@@ -169,12 +170,23 @@ class Charge:
 
 
 class Metering(Protocol):
-    async def begin(self, *, payer: Payer, route: Route, ask: Ask, request_id: str) -> Charge:
+    async def begin(
+        self,
+        *,
+        payer: Payer,
+        route: Route,
+        ask: Ask,
+        request_id: str,
+        replay: ReplayKey | None = None,
+    ) -> Charge:
         """Set aside what the call may cost.
 
-        The call's event is written where it is settled, whatever scope is open.
+        The call's event is written where it is settled, whatever scope is open. A key that it is
+        made under is free again if it ends without costing anything.
 
         Raises:
+            AlreadyProcessedError, IdempotencyKeyReusedError: its key was taken before.
+            ReplaysUnavailableError: nobody could tell whether it was.
             CallTooLargeError: no ledger could book it.
             QuotaExceededError: a quota does not cover even the shortest answer.
             BudgetExceededError: a budget does not.
@@ -208,11 +220,18 @@ class Metering(Protocol):
         ...
 
     async def book_hit(
-        self, *, payer: Payer, route: Route, ask: Ask, request_id: str, answer_of: str
+        self,
+        *,
+        payer: Payer,
+        route: Route,
+        ask: Ask,
+        request_id: str,
+        answer_of: str,
+        replay: ReplayKey | None = None,
     ) -> None:
         """Book a call whose answer was kept: a request, no tokens; `answer_of` is who paid for it.
 
         Raises:
-            QuotaExceededError, BudgetCurrencyError, QuotaUnavailableError: as `begin`.
+            MaasError: as `begin`.
         """
         ...

@@ -12,8 +12,10 @@ from maas.audit.public import audited
 from maas.inference.application.bills import TooManyCallsError
 from maas.inference.application.calls import Caller, CallService, RefusedRequestError
 from maas.inference.application.ports import NamedModel
+from maas.inference.application.replays import AlreadyProcessedError, ReplaysUnavailableError
 from maas.inference.domain.asking import InvalidCallError, read_ask
 from maas.inference.domain.call import Ask
+from maas.inference.domain.charging import CallTooLargeError
 from maas.inference.domain.failures import (
     BrokenAnswerError,
     NoTargetError,
@@ -51,6 +53,8 @@ from maas.shared.domain.errors import (
     UnsupportedMediaError,
     may_refuse,
 )
+from maas.shared.domain.idempotency import IdempotencyKeyReusedError
+from maas.shared.interface.idempotency import InvalidIdempotencyKeyError
 from maas.shared.interface.security import known_caller, requires
 from maas.shared.interface.strict_json import (
     InvalidJsonError,
@@ -68,16 +72,21 @@ from maas.user.public import (
 
 router = APIRouter(tags=["inference"], route_class=OpenAIRoute)
 
+CACHE_HEADER: Final = "x-maas-cache"
 DEPLOYMENT_HEADER: Final = "x-maas-deployment"
 
 _REFUSALS: Final[tuple[type[MaasError], ...]] = (
+    AlreadyProcessedError,
     BodyOverLimitError,
     BrokenAnswerError,
     BudgetCurrencyError,
     BudgetExceededError,
     ChoicesOverLimitError,
+    CallTooLargeError,
     ContextLengthExceededError,
+    IdempotencyKeyReusedError,
     InvalidCallError,
+    InvalidIdempotencyKeyError,
     InvalidJsonError,
     InvalidTextError,
     NestedTooDeepError,
@@ -90,6 +99,7 @@ _REFUSALS: Final[tuple[type[MaasError], ...]] = (
     QuotaExceededError,
     QuotaUnavailableError,
     RefusedRequestError,
+    ReplaysUnavailableError,
     SlowRequestError,
     TooManyCallsError,
     UnknownModelError,
@@ -141,10 +151,13 @@ async def get_callable_model(request: Request) -> Response:
 
 async def _call(request: Request, kind: CallKind) -> Response:
     scope = request.scope
-    body, body_bytes = scope[BODY_KEY]
-    ask = read_ask(kind, body)
+    parsed, body, replay = scope[BODY_KEY]
+    ask = read_ask(kind, parsed)
     caller = Caller(
-        principal=known_caller(), request_id=current_call().request_id, body_bytes=body_bytes
+        principal=known_caller(),
+        request_id=current_call().request_id,
+        body=body,
+        replay=replay,
     )
     incoming: IncomingBody = scope[INCOMING_KEY]
     with incoming.waiting_elsewhere():
@@ -154,11 +167,10 @@ async def _call(request: Request, kind: CallKind) -> Response:
 async def _answer(calls: CallService, ask: Ask, caller: Caller) -> Response:
     if not ask.is_stream:
         answer = await calls.answer(ask, caller)
-        return Response(
-            answer.body,
-            media_type="application/json",
-            headers={DEPLOYMENT_HEADER: str(answer.deployment_id)},
-        )
+        headers = {DEPLOYMENT_HEADER: str(answer.deployment_id)}
+        if answer.is_hit is not None:
+            headers[CACHE_HEADER] = "hit" if answer.is_hit else "miss"
+        return Response(answer.body, media_type="application/json", headers=headers)
     streamed = await calls.stream(ask, caller)
     return EventStreamResponse(streamed, headers={DEPLOYMENT_HEADER: str(streamed.deployment_id)})
 

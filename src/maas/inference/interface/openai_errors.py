@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from maas.inference.application.calls import RefusedRequestError
+from maas.inference.application.replays import AlreadyProcessedError
 from maas.inference.domain.failures import UnknownModelError, UpstreamRefusedError
 from maas.inference.domain.limits import ContextLengthExceededError
 from maas.shared.application.ports import InvalidApiKeyError, InvalidTokenError
@@ -43,8 +44,10 @@ _CODES: Final[Mapping[str, str]] = {
 
 _IN_VAIN: Final = frozenset(
     {
+        AlreadyProcessedError.code,
         BudgetCurrencyError.code,
         BudgetExceededError.code,
+        IdempotencyKeyReusedError.code,
         QuotaExceededError.code,
         UpstreamRefusedError.code,
     }
@@ -102,6 +105,9 @@ def render_openai_error(problem: Problem, _instance: str, _request_id: str) -> R
     headers = dict(problem.headers)
     if problem.code in _IN_VAIN:
         headers["X-Should-Retry"] = "false"
+    first_request = problem.extensions.get("first_request_id")
+    if isinstance(first_request, str):
+        headers["X-Maas-First-Request-Id"] = first_request
     return Response(
         to_json(error_document(problem)),
         status_code=status_under_v1(problem),

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from typing_extensions import override
 
 from maas.inference.interface.openai_errors import FACE
+from maas.inference.interface.replays import replay_of
 from maas.shared.interface.problems import FaceContract
 from maas.shared.interface.readers import (
     BodyLimits,
@@ -26,7 +27,7 @@ LONG_BODY_BYTES: Final = 512 * 1024
 """A longer body is parsed in a thread: the event loop has others to serve."""
 
 BODY_KEY: Final = "maas.openai_body"
-"""Where the scope keeps a request that was read: its parsed body, and how many bytes it had."""
+"""Where the scope keeps a request that was read: its body, parsed and as it came, and its key."""
 
 
 class OpenAIRoute(StrictRoute):
@@ -71,4 +72,4 @@ async def _read(request: Request) -> None:
         parsed: Any = await asyncio.to_thread(parse_passing_json, body, max_depth=MAX_DEPTH)
     else:
         parsed = parse_passing_json(body, max_depth=MAX_DEPTH)
-    request.scope[BODY_KEY] = (parsed, len(body))
+    request.scope[BODY_KEY] = (parsed, body, await replay_of(request, body))

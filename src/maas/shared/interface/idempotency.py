@@ -80,9 +80,7 @@ def created_with_etag(model: type[BaseModel], *, location: Callable[[Any], str])
     return with_etag
 
 
-def claim_of(
-    request: Request, *, render: Render, route: str, body: bytes
-) -> IdempotencyClaim | None:
+def read_key(request: Request) -> str | None:
     """Read the key a request carries.
 
     Raises:
@@ -95,10 +93,23 @@ def claim_of(
         raise InvalidIdempotencyKeyError("Send the header once.")
     if _KEY.fullmatch(keys[0]) is None:
         raise InvalidIdempotencyKeyError("Use 1 to 255 visible ASCII characters, a UUID say.")
+    return keys[0]
+
+
+def claim_of(
+    request: Request, *, render: Render, route: str, body: bytes
+) -> IdempotencyClaim | None:
+    """Read what a request claims with its key, if it carries one.
+
+    Raises:
+        InvalidIdempotencyKeyError: as `read_key` says.
+    """
+    if (key := read_key(request)) is None:
+        return None
     scope = request.scope
     target = b"%b %b?%b" % (scope["method"].encode(), scope["raw_path"], scope["query_string"])
     return IdempotencyClaim(
-        key=keys[0],
+        key=key,
         route=route,
         request_hash=hashlib.sha256(target + b"\x00" + body).digest(),
         render=render,
