@@ -5,7 +5,7 @@ Wall time is noisy on a shared machine, so requests are counted in CPU time of t
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from rich.table import Table
 
 from bench.artifacts import ArtifactRow, measure_artifacts
 from bench.audit import BACKLOG, EVENTS, AuditRow, measure_audit
+from bench.gateway import compare, measure_growth
+from bench.gateway_rows import figures_table, goal_rows, growth_row
 from bench.login import HOLD_UP_GOAL_MS, LoginRow, measure_logins
 from bench.login import SHARE_GOAL as LOGIN_SHARE_GOAL
 from bench.platform import run_platform
@@ -48,6 +50,8 @@ GROUPS = (
     "usage",
     "quota",
     "registry",
+    "gateway",
+    "growth",
 )
 COLD_GOAL_SECONDS = 6.0
 WARM_GOAL_SECONDS = 3.0
@@ -75,14 +79,7 @@ def main() -> None:
         # The private servers run as another user where this one is root.
         folder.chmod(0o711)
         tables = [_measure(wanted, folder, console, events=events)]
-        if "trail" in wanted:
-            tables.append(_measure_trail(folder, console, events=arguments.events))
-        if "quota" in wanted:
-            tables.append(_measure_quota(folder, console))
-        if "usage" in wanted:
-            tables.append(_measure_usage(folder, console, calls=arguments.calls))
-        if "registry" in wanted:
-            tables.append(_measure_registry(folder, console))
+        tables += _measure_apart(wanted, folder, console, arguments)
         measured: dict[str, list[Table]] = {}
         for group, table in chain.from_iterable(tables):
             console.print(table)
@@ -124,11 +121,26 @@ def _measure(
     if "audit" in wanted:
         with console.status("the trail"), run_platform(data) as platform:
             trail = measure_audit(platform, events=events)
-        yield "audit", _audit_table(trail)
+        yield "audit", _goal_table(trail, "The audit trail, on durable servers")
     if "search" in wanted:
         with console.status("search"), run_platform(data) as platform:
             found = measure_searches(platform)
         yield "search", _search_table(found)
+
+
+def _measure_apart(
+    wanted: frozenset[str], folder: Path, console: Console, arguments: argparse.Namespace
+) -> Iterator[Iterator[tuple[str, Table]]]:
+    """Tell of the groups with platforms of their own, each measured when its tables are asked."""
+    apart: Mapping[str, Callable[[], Iterator[tuple[str, Table]]]] = {
+        "trail": lambda: _measure_trail(folder, console, events=arguments.events),
+        "quota": lambda: _measure_quota(folder, console),
+        "usage": lambda: _measure_usage(folder, console, calls=arguments.calls),
+        "registry": lambda: _measure_registry(folder, console),
+        "gateway": lambda: _measure_gateway(folder, console),
+        "growth": lambda: _measure_growth(folder, console),
+    }
+    return (measure() for group, measure in apart.items() if group in wanted)
 
 
 def _measure_trail(folder: Path, console: Console, *, events: int) -> Iterator[tuple[str, Table]]:
@@ -158,12 +170,8 @@ def _measure_usage(folder: Path, console: Console, *, calls: int) -> Iterator[tu
 def _measure_quota(folder: Path, console: Console) -> Iterator[tuple[str, Table]]:
     with console.status("budgets"), run_platform(folder / "quota") as platform:
         rows = measure_quota(platform)
-    table = Table("asked for", "figure", "goal", "")
-    table.title = "Budgets: nine quotas in three scopes, on durable servers"
-    for row in rows:
-        mark = "" if row.is_met is None else _mark(is_met=row.is_met)
-        table.add_row(row.name, row.figure, row.goal, mark)
-    yield "quota", table
+    title = "Budgets: nine quotas in three scopes, on durable servers"
+    yield "quota", _goal_table(rows, title)
 
 
 def _measure_registry(folder: Path, console: Console) -> Iterator[tuple[str, Table]]:
@@ -177,6 +185,32 @@ def _measure_registry(folder: Path, console: Console) -> Iterator[tuple[str, Tab
         table = _trail_table(found, SEARCHED * VERSIONS_EACH)
         table.title = f"The registry searched, {SEARCHED * VERSIONS_EACH:,} versions"
         yield "registry", table
+
+
+def _measure_gateway(folder: Path, console: Console) -> Iterator[tuple[str, Table]]:
+    """Call one model by three ways; the goals come last, for they are read off the figures."""
+    with console.status("the gateway and LiteLLM"):
+        compared = compare(folder)
+    yield "gateway", figures_table(compared)
+    yield "gateway", _goal_table(goal_rows(compared), "The gateway beside LiteLLM's proxy")
+
+
+def _measure_growth(folder: Path, console: Console) -> Iterator[tuple[str, Table]]:
+    with console.status("the gateway's memory"):
+        growth = measure_growth(folder / "growth")
+    yield "growth", _goal_table([growth_row(growth)], "Memory of the API process")
+
+
+def _goal_table(rows: Iterable[AuditRow], title: str) -> Table:
+    table = Table("asked for", "figure", "goal", "", title=title)
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.figure,
+            row.goal,
+            "" if row.is_met is None else _mark(is_met=row.is_met),
+        )
+    return table
 
 
 def _registry_table(rows: list[RegistryRow]) -> Table:
@@ -247,14 +281,6 @@ def _login_table(row: LoginRow) -> Table:
     table.add_row(
         "event loop held up, ms", f"{held:.1f}", "", "", f"<= {HOLD_UP_GOAL_MS:.0f}", mark
     )
-    return table
-
-
-def _audit_table(rows: list[AuditRow]) -> Table:
-    table = Table("the trail", "figure", "goal", "", title="The audit trail, on durable servers")
-    for row in rows:
-        mark = "" if row.is_met is None else _mark(is_met=row.is_met)
-        table.add_row(row.name, row.figure, row.goal, mark)
     return table
 
 
