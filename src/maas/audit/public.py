@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 from uuid import UUID
@@ -149,6 +150,47 @@ class ComposedEvent(Protocol):
     def personal_json(self) -> str: ...
     @property
     def duration_ms(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event of the log; `after` is what its change says, `duration_ms` is advisory."""
+
+    id: EventId
+    seq: int
+    occurred_at: datetime
+    recorded_at: datetime
+    actor_kind: str
+    actor_id: UUID | None
+    api_key_id: UUID | None
+    outcome: str
+    reason: str | None
+    resource_kind: str | None
+    resource_id: str | None
+    request_id: str
+    after: Mapping[str, object]
+
+
+class RecordedEvents(Protocol):
+    """The log, for contexts whose documents are events of theirs."""
+
+    async def list_of_request(
+        self, tenant_id: TenantId, request_id: str, *, action: str, actor_id: UUID | None
+    ) -> Sequence[RecordedEvent]:
+        """List what a request left under an action, newest first, `actor_id`'s or everybody's.
+
+        Callers may give many requests one id: it is the last 20 events.
+        """
+        ...
+
+    async def find_proof(
+        self, tenant_id: TenantId, event_id: EventId
+    ) -> Mapping[str, object] | None:
+        """Prove that an event is in the log, as `maas audit verify --proof` takes it.
+
+        There is no proof of what is not covered by a checkpoint, or where the chain is damaged.
+        """
+        ...
 
 
 class EventComposer(Protocol):

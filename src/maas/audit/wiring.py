@@ -50,6 +50,7 @@ from maas.audit.infrastructure.named_people import blacken_torn_spools
 from maas.audit.infrastructure.outbox import EventWriter, OutboxAudit, OutboxTrail, keep_in_outbox
 from maas.audit.infrastructure.parquet_encoder import open_encoder
 from maas.audit.infrastructure.queries import PostgresAuditQueries
+from maas.audit.infrastructure.recorded import PostgresRecordedEvents
 from maas.audit.infrastructure.recorder import AuditRecorder, Gap
 from maas.audit.infrastructure.signing import Ed25519Signer, is_signed_by, load_signer
 from maas.audit.infrastructure.silence import SilentAudit
@@ -67,7 +68,7 @@ from maas.audit.infrastructure.webhooks_sender import (
     complain_about,
     make_url_digest,
 )
-from maas.audit.public import Trail
+from maas.audit.public import RecordedEvents, Trail
 from maas.shared.domain.call import EventRecorder
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
@@ -86,10 +87,11 @@ from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditContext:
-    """What other contexts and the edge get: three ports, and the state routes read from."""
+    """What other contexts and the edge get: their ports, and the state routes read from."""
 
     port: AuditPort
     trail: Trail
+    recorded: RecordedEvents
     recorder: EventRecorder
     state: Mapping[str, object]
     upkeep: Upkeep
@@ -146,6 +148,7 @@ def build_audit(
     return AuditContext(
         port=port,
         trail=OutboxTrail(composer=composer, stream=stream, is_on=settings.enabled),
+        recorded=PostgresRecordedEvents(database),
         recorder=recorder,
         state={
             "audit_queries": PostgresAuditQueries(database),

@@ -285,6 +285,30 @@ class Members(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """A call's row in the ledger."""
+
+    settled_at: datetime
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_nanos: int
+    currency: str | None
+    is_estimated: bool
+    is_overrun: bool
+
+
+class Bookings(Protocol):
+    """The ledger, call by call."""
+
+    async def find(self, tenant_id: TenantId, hold_id: HoldId, held_at: datetime) -> Booking | None:
+        """Look for what a hold was settled to; of one given back there is nothing."""
+        ...
+
+
 class Budgets(Protocol):
     """Sets aside before a call, and books after it; safe to repeat and to cancel at any point.
 

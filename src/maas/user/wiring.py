@@ -40,6 +40,7 @@ from maas.user.domain.key_text import ENVIRONMENT_MARKS
 from maas.user.domain.throttle import WaitPolicy
 from maas.user.infrastructure.admin_repositories import SqlAdminUnitOfWork
 from maas.user.infrastructure.admin_sessions import RedisSessionMarks
+from maas.user.infrastructure.booking_queries import PostgresBookings
 from maas.user.infrastructure.directory import PostgresDirectoryQueries
 from maas.user.infrastructure.joining import SqlJoiningUnitOfWork
 from maas.user.infrastructure.key_authenticator import CredentialAuthenticator, KeyAuthenticator
@@ -73,6 +74,7 @@ class UserContext:
     accounts: AccountService
     state: Mapping[str, object]
     budgets: PostgresBudgets
+    bookings: PostgresBookings
     members: PostgresMembers
     hasher: Argon2Hasher
     key_uses: KeyUses
@@ -204,6 +206,7 @@ def build_user(
         ),
         accounts=accounts,
         budgets=budgets,
+        bookings=PostgresBookings(database),
         members=PostgresMembers(database),
         hasher=hasher,
         key_uses=key_uses,

@@ -169,14 +169,14 @@ def _identify(scope: Scope) -> Awaitable[Principal]:
     return authenticator.authenticate(credential_of(scope))
 
 
-async def require(request: Request, permission: str) -> Principal:
-    """Authenticate, then refuse and record the refusal unless the permission is held.
+async def require(request: Request, permission: str, or_else: str | None = None) -> Principal:
+    """Authenticate, then refuse and record the refusal unless one of the permissions is held.
 
     Raises:
         PermissionDeniedError: the caller lacks the permission.
     """
     principal = await authenticate(request)
-    if principal.may(permission):
+    if principal.may(permission) or (or_else is not None and principal.may(or_else)):
         return principal
     await _record_denial(request, reason=PermissionDeniedError.code)
     raise PermissionDeniedError(f"This needs the permission `{permission}`.")
@@ -219,22 +219,27 @@ def _is_forwarded(scope: Scope) -> bool:
 class Requirement:
     """The dependency behind `requires`; `permission` is there for whoever walks the routes."""
 
-    __slots__ = ("permission",)
+    __slots__ = ("or_else", "permission")
 
-    def __init__(self, permission: str) -> None:
-        resource, separator, action = permission.partition(":")
-        if not (resource and separator and action) or "*" in permission:
-            message = f"{permission!r} is not <resource>:<action> without wildcards"
-            raise ValueError(message)
+    def __init__(self, permission: str, or_else: str | None = None) -> None:
+        for each in (permission, or_else or permission):
+            resource, separator, action = each.partition(":")
+            if not (resource and separator and action) or "*" in each:
+                message = f"{each!r} is not <resource>:<action> without wildcards"
+                raise ValueError(message)
         self.permission = permission
+        self.or_else = or_else
 
     async def __call__(self, request: Request) -> None:
-        await require(request, self.permission)
+        await require(request, self.permission, self.or_else)
 
 
-def requires(permission: str) -> params.Depends:
-    """Make a route ask for a permission: `dependencies=[requires("model:write")]`."""
-    return cast("params.Depends", Depends(Requirement(permission)))
+def requires(permission: str, *, or_else: str | None = None) -> params.Depends:
+    """Make a route ask for a permission: `dependencies=[requires("model:write")]`.
+
+    `or_else` lets those in as well who hold another one; what they see is the use case's to say.
+    """
+    return cast("params.Depends", Depends(Requirement(permission, or_else)))
 
 
 def known_caller() -> Principal:
