@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from maas.audit.infrastructure import (
     checkpoint_tables,
     erasure_table,
@@ -114,6 +116,7 @@ class Platform:
     audit: AuditContext
     accounts: AccountService
     captures: CaptureQueue
+    call_metrics: CollectorRegistry
     state: Mapping[str, object]
 
 
@@ -192,6 +195,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             audit=audit,
             accounts=user.accounts,
             captures=keeping.captures,
+            call_metrics=inference.metrics,
             state={
                 **audit.state,
                 **alerting.state,

@@ -3,21 +3,22 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
 
 from maas.audit.public import Trail
 from maas.inference.application.answer_cache import AnswerCache
 from maas.inference.application.bills import Bills
 from maas.inference.application.calls import CallService
 from maas.inference.application.captures import Captures
+from maas.inference.application.deployment_metrics import DeploymentMetricsService
 from maas.inference.application.deployment_ports import DeploymentUnitOfWork
 from maas.inference.application.deployments import DeploymentService
 from maas.inference.application.dispatch import Dispatcher
 from maas.inference.application.health_watch import HealthWatch
 from maas.inference.application.metering import Meter
 from maas.inference.application.ports import Routes
-from maas.inference.application.reports import AnswererKind, TryOutcome, WaitOutcome
 from maas.inference.application.target_states import TargetStates
 from maas.inference.application.tries import TryPorts
 from maas.inference.domain.anthropic_wire import AnthropicWire
@@ -27,6 +28,8 @@ from maas.inference.domain.routes import FindLocal
 from maas.inference.domain.wire import Wire
 from maas.inference.infrastructure.deployment_queries import PostgresDeploymentQueries
 from maas.inference.infrastructure.deployment_repository import SqlDeploymentUnitOfWork
+from maas.inference.infrastructure.metrics import CallMetrics
+from maas.inference.infrastructure.recent_calls import RedisRecentCalls
 from maas.inference.infrastructure.replays import PostgresReplays
 from maas.inference.infrastructure.routes import PostgresRoutes
 from maas.inference.infrastructure.runtime_endpoint import derive_token, endpoint_of
@@ -37,12 +40,10 @@ from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.outgoing import OutgoingClient
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 from maas.shared.infrastructure.outgoing_targets import Targets
+from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
 from maas.user.public import Budgets
-
-WATCH_SECONDS: Final = 5.0
-"""Between two looks at a target whose circuit is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class InferenceContext:
 
     routes: Routes
     state: Mapping[str, object]
+    metrics: CollectorRegistry
     close: Callable[[], Awaitable[None]]
 
 
@@ -77,24 +79,34 @@ def build_inference(
     routes = PostgresRoutes(
         database, supplied=supplied, served=served, find_local=_find_local(settings)
     )
+    redis = settings.redis
+    # Figures can wait, and what sessions and limits go by must not wait for them.
+    gate = RedisGate(redis.model_copy(update={"url": redis.cache_url or redis.url}))
+    metrics, recent = CallMetrics(), RedisRecentCalls(gate, clock=clock)
     replays = PostgresReplays(database, secret_key=settings.secret_key.get_secret_value())
     meter = Meter(
         budgets=budgets,
         trail=trail,
         replays=replays,
         default_output=settings.inference.default_max_tokens,
+        reports=(metrics, recent),
     )
     wires: Mapping[Protocol, Wire] = {
         "openai": OpenAIWire(),
         "anthropic": AnthropicWire(now=lambda: int(clock.now().timestamp())),
     }
     bills = Bills(meter, wires, most=settings.inference.max_calls)
-    watch = HealthWatch(upstreams, every_seconds=WATCH_SECONDS, seconds=time.monotonic)
+    watch = HealthWatch(
+        upstreams,
+        every_seconds=settings.inference.health_check_seconds,
+        seconds=time.monotonic,
+    )
+    states = TargetStates(processes=settings.server.workers)
     dispatcher = Dispatcher(
         upstreams=upstreams,
-        states=TargetStates(processes=settings.server.workers),
+        states=states,
         ports=TryPorts(
-            reports=_Unreported(), clock=clock, seconds=time.monotonic, on_failing=watch.follow
+            reports=metrics, clock=clock, seconds=time.monotonic, on_failing=watch.follow
         ),
     )
     calls = CallService(
@@ -108,10 +120,15 @@ def build_inference(
         clock=clock,
     )
 
+    queries = PostgresDeploymentQueries(database)
+
     async def close() -> None:
         await watch.close()
         await bills.close()
         await meter.close()
+        # After the calls, whose ends it counts.
+        await recent.close()
+        await gate.close()
         await upstreams.close()
 
     return InferenceContext(
@@ -122,8 +139,12 @@ def build_inference(
             "deployments": DeploymentService(
                 unit_of_work=unit_of_work, supplied=supplied, served=served, clock=clock
             ),
-            "deployment_queries": PostgresDeploymentQueries(database),
+            "deployment_queries": queries,
+            "deployment_metrics": DeploymentMetricsService(
+                deployments=queries, recent=recent, states=states
+            ),
         },
+        metrics=metrics.registry,
         close=close,
     )
 
@@ -154,13 +175,3 @@ def _find_local(settings: Settings) -> FindLocal:
         return endpoint_of(url, token=token, version_id=version.id, model=version.model_name)
 
     return find
-
-
-class _Unreported:
-    """The `RoutingReports` port, for nobody."""
-
-    def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None: ...
-    def answer_began(self, kind: AnswererKind, seconds: float) -> None: ...
-    def retried(self, *, is_granted: bool) -> None: ...
-    def circuit_opened(self, kind: AnswererKind) -> None: ...
-    def waited(self, outcome: WaitOutcome, seconds: float) -> None: ...

@@ -22,7 +22,7 @@ import asyncio
 from maas.inference.infrastructure.metrics import CallMetrics
 from maas.shared.infrastructure.metrics import Metrics
 calls, metrics = CallMetrics(), Metrics()
-metrics.include(calls.registry)
+metrics.include("inference", calls.registry)
 calls.tried("openai", "answered")
 calls.tried("openai", "answered")
 print(asyncio.run(metrics.render()).decode())
@@ -41,7 +41,7 @@ def make_end(**figures: object) -> CallEnd:
 
 async def test_calls_are_counted_by_kind_and_outcome_with_the_process_s_own() -> None:
     calls, metrics = CallMetrics(), Metrics()
-    metrics.include(calls.registry)
+    metrics.include("inference", calls.registry)
 
     calls.tried("openai", "answered")
     calls.tried("openai", "answered")
@@ -64,6 +64,18 @@ async def test_calls_are_counted_by_kind_and_outcome_with_the_process_s_own() ->
         "maas_http_requests_in_flight 0.0",
     ):
         assert line in text
+
+
+async def test_a_platform_that_is_opened_again_is_shown_instead_of_the_one_before() -> None:
+    metrics = Metrics()
+    for _ in range(2):
+        calls = CallMetrics()
+        calls.tried("openai", "answered")
+        metrics.include("inference", calls.registry)
+
+    text = (await metrics.render()).decode()
+
+    assert text.count('maas_inference_upstream_calls_total{outcome="answered"') == 1
 
 
 def test_tokens_and_cost_are_counted_by_meter_and_currency() -> None:

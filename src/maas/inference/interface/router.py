@@ -2,6 +2,16 @@
 
 from typing import Final
 
-from maas.inference.interface import captures, deployment_grants, deployments
+from maas.inference.interface import (
+    captures,
+    deployment_grants,
+    deployment_metrics,
+    deployments,
+)
 
-routers: Final = (deployments.router, deployment_grants.router, captures.router)
+routers: Final = (
+    deployments.router,
+    deployment_grants.router,
+    deployment_metrics.router,
+    captures.router,
+)

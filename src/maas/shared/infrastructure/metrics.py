@@ -75,6 +75,7 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._readers: dict[str, GaugeReader] = {}
+        self._included: dict[str, CollectorRegistry] = {}
 
     def request_started(self) -> None:
         self._in_flight.inc()
@@ -100,8 +101,12 @@ class Metrics:
     def capture_dropped(self, reason: str, count: int) -> None:
         self._uncaptured.labels(reason).inc(count)
 
-    def include(self, registry: CollectorRegistry) -> None:
-        """Show what a context counts in a registry of its own, too."""
+    def include(self, subject: str, registry: CollectorRegistry) -> None:
+        """Show what a context counts in a registry of its own, instead of the one before."""
+        earlier = self._included.get(subject)
+        if earlier is not None:
+            self.registry.unregister(earlier)
+        self._included[subject] = registry
         self.registry.register(registry)
 
     def _make_children(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
