@@ -25,6 +25,9 @@ PARSED_WHOLE_BYTES: Final = 256 * 1024
 
 MAX_USAGE_BYTES: Final = 4_096
 
+TOKENS_A_PIECE: Final = 2
+"""Pieces of a stream may look up to so long, and count as one token each all the same."""
+
 UNREAD_BYTES: Final = 64 * 1024
 """So much of a stream waits to be counted, which is only done if the upstream does not."""
 
@@ -168,7 +171,9 @@ class OpenAIStream:
     @property
     def seen(self) -> TokenCounts:
         self._read_on()
-        output = max(self._deltas, self._texts)
+        # Most send a token a piece. What is far longer has several.
+        is_piecemeal = self._texts <= self._deltas * TOKENS_A_PIECE
+        output = self._deltas if is_piecemeal else self._texts
         return TokenCounts(input=count_prompt(self._ask), output=output)
 
     @property

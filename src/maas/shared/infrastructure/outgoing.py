@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -29,6 +30,7 @@ OutgoingFault: TypeAlias = Literal[
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE", "HEAD"]
 
 CHUNK_BYTES: Final = 16 * 1024
+LONG_BODY_BYTES: Final = 256 * 1024
 MAX_CONNECTIONS: Final = 100
 MAX_CONNECTIONS_A_HOST: Final = 20
 
@@ -167,7 +169,7 @@ class OutgoingClient:
                 response = await self._get_session().request(
                     method,
                     target,
-                    data=body,
+                    data=_in_pieces(body),
                     headers={**(headers or {}), "Accept-Encoding": "identity"},
                     allow_redirects=False,
                     timeout=_timeout(limits),
@@ -251,6 +253,11 @@ def _believing(ca_file: Path) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(ca_file)
     return context
+
+
+def _in_pieces(body: bytes | None) -> bytes | BytesIO | None:
+    """Have a long body sent piece by piece: the event loop has others to serve in between."""
+    return body if body is None or len(body) <= LONG_BODY_BYTES else BytesIO(body)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
