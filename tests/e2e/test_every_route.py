@@ -250,6 +250,7 @@ async def test_a_body_that_is_not_what_it_takes_is_refused(world: World, key: st
 
 # What is named may be new, or is not looked up.
 ANY_NAME = {
+    "PUT /deployments/{deployment_id}/grants/{tenant_id}",
     "PUT /models/{model_id}/aliases/{alias}",
     "PUT /models/{model_id}/grants/{tenant_id}",
     "PUT /providers/{provider_id}/grants/{tenant_id}",

@@ -7,6 +7,7 @@ from typing import Any
 from maas.shared.domain.ids import new_id
 from tests.e2e.conftest import Person
 from tests.e2e.routes.capture_cases import CAPTURE_ROWS
+from tests.e2e.routes.deployment_cases import DEPLOYMENT_ROWS
 from tests.e2e.routes.making import Make, plain
 from tests.e2e.routes.model_cases import MODEL_ROWS
 from tests.e2e.routes.provider_cases import PROVIDER_ROWS
@@ -462,6 +463,7 @@ ROWS: dict[str, Make] = {
     "PUT /admin/tenants/{tenant_id}/members/{user_id}": put_member,
     "DELETE /admin/tenants/{tenant_id}/members/{user_id}": remove_member,
     **CAPTURE_ROWS,
+    **DEPLOYMENT_ROWS,
     **MODEL_ROWS,
     **PROVIDER_ROWS,
     "GET /audit/logs": plain(),
