@@ -36,7 +36,7 @@ class Host:
 
 @asynccontextmanager
 async def running_host(
-    folder: Path, weights: VersionWeights, *, command: Sequence[str] = STAND_IN, models: int = 2
+    folder: Path, weights: VersionWeights, *, command: Sequence[str] = STAND_IN
 ) -> AsyncIterator[Host]:
     cache = FolderWeightCache(folder, max_bytes=2**40, weights=weights)
     pool = RuntimePool(
@@ -45,11 +45,11 @@ async def running_host(
         processes=LlamaProcesses(load_within=timedelta(seconds=30), command=command),
         limits=PoolLimits(
             memory_bytes=2**40,
-            max_models=models,
+            max_models=2,
             idle=None,
             context_length=512,
             answers_at_once=2,
-            threads=2,
+            threads=1,
         ),
     )
 
