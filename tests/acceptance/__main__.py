@@ -31,6 +31,7 @@ from tests.acceptance import (
     sealing,
     speed,
     starting,
+    streams,
     suites,
     suppliers,
     tour,
@@ -305,6 +306,35 @@ CHECKS = [
         name="speed of the registry",
         promise="get, list and create beside MLflow's server; any search of a million in 100 ms",
         run=registry.stands_beside_mlflow,
+        is_slow=True,
+    ),
+    Check(
+        name="streams",
+        promise="200 callers, hang-ups, cuts, kill -9: the bill adds up to the upstream's own",
+        run=streams.add_up,
+        is_slow=True,
+    ),
+    Check(
+        name="streams, in short",
+        promise="the same for a quarter of a minute and one kill",
+        run=streams.add_up_shortly,
+    ),
+    Check(
+        name="streams unsettled",
+        promise="the harness sees a charge that was never settled",
+        run=streams.are_proven,
+        is_slow=True,
+    ),
+    Check(
+        name="gateway",
+        promise="/v1 with key, budgets, ledger and trail, beside LiteLLM's proxy and no gateway",
+        run=streams.cost_little,
+        is_slow=True,
+    ),
+    Check(
+        name="gateway memory",
+        promise="flat over 20,000 calls",
+        run=streams.stay_as_large,
         is_slow=True,
     ),
     Check(

@@ -77,6 +77,22 @@ def test_a_call_tried_twice_is_charged_for_the_last_try() -> None:
     assert find(books) == set()
 
 
+def test_a_call_of_a_killed_process_is_booked_in_full_or_by_its_progress() -> None:
+    books = make_books(is_whole=False, usage=None, deltas=3)
+    books.rows[NAME] = [replace(GUESS, input=0, output=21, cost_nanos=150_000)]
+    books.events[NAME] = [EXPIRED]
+
+    assert find(books) == set()
+
+
+def test_a_call_that_nothing_could_take_at_the_moment_leaves_nothing() -> None:
+    books = make_books(status=503, is_whole=False, usage=None, deltas=0)
+    for book in (books.upstream, books.rows, books.events):
+        book.clear()
+
+    assert find(books) == set()
+
+
 def lose_row(books: Books) -> None:
     books.rows[NAME].clear()
 
@@ -119,6 +135,12 @@ def book_less_than_was_seen(books: Books) -> None:
     books.rows[NAME] = [replace(GUESS, output=9, cost_nanos=140_000)]
 
 
+def refuse_without_event(books: Books) -> None:
+    books.callers.calls[NAME].status = 402
+    for book in (books.upstream, books.rows, books.events):
+        book.clear()
+
+
 def charge_for_what_was_refused(books: Books) -> None:
     books.upstream.clear()
 
@@ -136,6 +158,7 @@ def charge_for_what_was_refused(books: Books) -> None:
         (price_wrongly, "costs"),
         (book_nothing, "exact"),
         (book_less_than_was_seen, "estimates"),
+        (refuse_without_event, "one row, one event"),
         (charge_for_what_was_refused, "exact"),
     ],
 )
