@@ -226,7 +226,12 @@ def _formatted(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _message(said: Said) -> dict[str, Any]:
     content = "".join(said.tokens)
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": content,
+        "refusal": None,
+        "annotations": [],
+    }
     if said.thought:
         message["reasoning_content"] = "".join(said.thought)
     if said.tool is not None:

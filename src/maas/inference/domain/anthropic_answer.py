@@ -10,13 +10,13 @@ from maas.inference.domain.estimates import count_text
 from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.wire import BrokenStreamError, Refusal, Told
 
-_FINISHES: Final[Mapping[object, str]] = {
+_FINISHES: Final[Mapping[str, str]] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
-_TIERS: Final[Mapping[object, str]] = {"standard": "default", "priority": "priority"}
+_TIERS: Final[Mapping[str, str]] = {"standard": "default", "priority": "priority"}
 _MOST_TOKENS: Final = 10**12
 """More is nonsense, and not a count."""
 
@@ -67,19 +67,18 @@ def read_answer(ask: Ask, body: bytes, *, made_at: int) -> Told:
 def head_of(message: Mapping[str, object], kind: str, *, made_at: int) -> dict[str, object]:
     """Tell what an answer and each of its chunks begin with."""
     usage = message.get("usage")
-    tier = usage.get("service_tier") if isinstance(usage, dict) else None
+    tier = str(usage.get("service_tier")) if isinstance(usage, dict) else ""
     return {
         "id": f"chatcmpl-{message.get('id')}",
         "object": kind,
         "created": made_at,
         "model": str(message.get("model")),
-        "service_tier": _TIERS.get(tier),
-        "system_fingerprint": None,
+        **({"service_tier": _TIERS[tier]} if tier in _TIERS else {}),
     }
 
 
 def finish_of(reason: object) -> str:
-    return _FINISHES.get(reason, "stop")
+    return _FINISHES.get(str(reason), "stop")
 
 
 def _message(

@@ -11,6 +11,7 @@ from maas.inference.application.calls import RefusedRequestError
 from maas.inference.application.replays import AlreadyProcessedError
 from maas.inference.domain.failures import UnknownModelError, UpstreamRefusedError
 from maas.inference.domain.limits import ContextLengthExceededError
+from maas.inference.domain.wire import NotTakenError
 from maas.shared.application.ports import InvalidApiKeyError, InvalidTokenError
 from maas.shared.domain.errors import UnauthenticatedError
 from maas.shared.domain.idempotency import IdempotencyKeyReusedError
@@ -34,6 +35,7 @@ _CODES: Final[Mapping[str, str]] = {
     InvalidTokenError.code: _INVALID_KEY,
     InvalidApiKeyError.code: _INVALID_KEY,
     UnknownModelError.code: "model_not_found",
+    NotTakenError.code: "unsupported_parameter",
     RateLimitedError.code: "rate_limit_exceeded",
     QuotaExceededError.code: _NO_QUOTA,
     BudgetExceededError.code: _NO_QUOTA,
