@@ -129,6 +129,51 @@ class TestAnswers:
         assert desk.asked() == ["1"]
         assert desk.reports.outcomes == ["request-refused"]
 
+    async def test_a_reader_that_refuses_in_turn_does_not_make_it_another_outcome(
+        self, desk: Desk
+    ) -> None:
+        desk.upstreams.script(FIRST.endpoint, Line(status=400))
+
+        with pytest.raises(NotTakenError):
+            async with desk.open(BOTH):
+                raise NotTakenError("n")
+
+        assert desk.reports.outcomes == ["request-refused"]
+
+    async def test_a_call_that_cannot_be_spelled_leaves_nothing_behind(self, desk: Desk) -> None:
+        def spell(_: RouteTarget) -> bytes:
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            async with desk.dispatcher.open(BOTH, "chat", spell):
+                pass
+
+        assert desk.now(FIRST).in_flight == 0
+        assert desk.asked() == []
+
+    async def test_a_call_is_spelled_when_it_has_its_place(self, desk: Desk) -> None:
+        gate, spelled = asyncio.Event(), list[TargetId]()
+        target = make_target(1, max_concurrent=1)
+        desk.upstreams.script(target.endpoint, Line(until=gate))
+        first = asyncio.create_task(desk.call(make_route(target)))
+        await asyncio.sleep(0)
+
+        async def call() -> None:
+            def spell(target: RouteTarget) -> bytes:
+                spelled.append(target.id)
+                return b"{}"
+
+            async with desk.dispatcher.open(make_route(target), "chat", spell):
+                pass
+
+        second = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        waiting, before = desk.now(target).waiting, list(spelled)
+        gate.set()
+        await asyncio.gather(first, second)
+
+        assert (waiting, before, spelled) == (1, [], [target.id])
+
     async def test_each_target_is_spelled_for(self, desk: Desk) -> None:
         spelled: list[TargetId] = []
         desk.upstreams.script(FIRST.endpoint, FAILS)

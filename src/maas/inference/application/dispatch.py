@@ -118,12 +118,6 @@ class _Search:
         """
         while True:
             target, state = self._choose()
-            try:
-                body = spell(target)
-            except NotTakenError as exc:
-                self._not_taken = exc
-                self._left.remove(target)
-                continue
             if not await self._enter(target, state):
                 self._left.remove(target)
                 continue
@@ -132,7 +126,17 @@ class _Search:
                 # It opened, or another call tries it, while this one waited for its turn.
                 state.places.leave()
                 continue
-            return TryUnderWay(self._ports, target, state, permit), body
+            one = TryUnderWay(self._ports, target, state, permit)
+            try:
+                # Last of all: what was spelled counts as sent if its caller leaves.
+                return one, spell(target)
+            except NotTakenError as exc:
+                one.withdraw()
+                self._not_taken = exc
+                self._left.remove(target)
+            except BaseException:
+                one.withdraw()
+                raise
 
     def limits(self, target: RouteTarget) -> TargetLimits:
         """Give the first target all the time it has, and each other one what is left of that."""

@@ -1,5 +1,6 @@
 """One try: a call at one target, from when it has a place there until that is given back."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -142,6 +143,11 @@ class TryUnderWay:
             self._fault = exc.fault
             return self._fail(_OF_FAULTS[exc.fault])
 
+    def withdraw(self) -> None:
+        """Give everything back before anything was done."""
+        self._permit.abandon()
+        self._state.places.leave()
+
     async def close(self, error: BaseException | None) -> None:
         """Give everything back; `error` is what ended the call from outside, if anything did."""
         try:
@@ -209,11 +215,14 @@ class TryUnderWay:
         fault = self._answer.fault
         if fault is not None:
             return _LATE.get(fault, "broke-off")
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return "left"
+        if self._answer.status >= HTTPStatus.BAD_REQUEST:
+            # Its reader turns it into an error of its own.
+            return "request-refused"
         if isinstance(error, BrokenStreamError | BrokenAnswerError):
             return "broke-off"
-        if error is not None:
-            return "left"
-        return _OF_VERDICTS[judge(self._answer.status, self._answer.headers)]
+        return "answered" if error is None else "left"
 
     def _note_failure(self, now: float) -> None:
         if self._permit.failed(now):
