@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +76,17 @@ class Gateway:
         return made
 
     async def deploy(
-        self, *models: str, name: str = "bot", is_priced: bool = True, **fields: Any
+        self,
+        *models: str,
+        name: str = "bot",
+        is_priced: bool = True,
+        each: Mapping[str, Any] | None = None,
+        **fields: Any,
     ) -> dict[str, Any]:
-        """Deploy models of the supplier, one target each; their names say how it answers."""
+        """Deploy models of the supplier, a target each; their names say how it answers.
+
+        `each` is further fields of the targets.
+        """
         targets = []
         for number, model in enumerate(models or (CHAT,)):
             made = await self.made(
@@ -88,7 +96,12 @@ class Gateway:
             if is_priced:
                 await self.made(f"{self.provider}/models/{made['id']}/prices", PRICES)
             targets.append(
-                {"kind": "provider", "provider_model_id": made["id"], "priority": number}
+                {
+                    "kind": "provider",
+                    "provider_model_id": made["id"],
+                    "priority": number,
+                    **(each or {}),
+                }
             )
         return await self.made("/deployments", {"name": name, "targets": targets, **fields})
 

@@ -298,6 +298,38 @@ async def test_a_reader_who_leaves_frees_the_upstream_and_pays_for_what_came(
     assert sums["estimated_requests"] == 1
 
 
+async def test_who_leaves_before_an_answer_begins_is_waited_for_no_longer(
+    gateway: Gateway,
+) -> None:
+    gateway.desk.scripts.put("quiet", Script(head_delay=30))
+    await gateway.deploy("quiet")
+
+    async with gateway.client(timeout=1) as client:
+        with pytest.raises(openai.APITimeoutError):
+            await client.chat.completions.create(model="bot", messages=ASKED, stream=True)
+        sums = await settled(gateway, requests=1)
+
+    assert sums["output_tokens"] == 0
+    assert sums["estimated_requests"] == 1
+
+
+async def test_who_leaves_a_queue_pays_nothing_and_is_not_sent(gateway: Gateway) -> None:
+    gateway.desk.scripts.put("slow", Script(head_delay=2))
+    await gateway.deploy("slow", each={"max_concurrent": 1})
+
+    async with gateway.client() as client, gateway.client(timeout=1) as hasty:
+        first = asyncio.create_task(client.chat.completions.create(model="bot", messages=ASKED))
+        while not gateway.calls:  # noqa: ASYNC110  the supplier tells nobody
+            await asyncio.sleep(0.01)
+        with pytest.raises(openai.APITimeoutError):
+            await hasty.chat.completions.create(model="bot", messages=ASKED)
+        await first
+        sums = await settled(gateway, requests=1)
+
+    assert len(gateway.calls) == 1
+    assert sums["estimated_requests"] == 0
+
+
 async def settled(gateway: Gateway, *, requests: int) -> dict[str, Any]:
     """Wait until the ledger has so many calls, and give its sums."""
     async with asyncio.timeout(10):

@@ -1,7 +1,7 @@
 """A call under way, and what is owed for it: settled or given back, whatever becomes of it."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -35,9 +35,25 @@ class TooManyCallsError(UnavailableError):
 class Bill:
     """One call's charge until it is settled or released; nothing of it is done twice."""
 
-    __slots__ = ("_ending", "_meter", "_wires", "charge", "facts", "sent_to", "stream", "told")
+    __slots__ = (
+        "_ending",
+        "_meter",
+        "_on_sent",
+        "_wires",
+        "charge",
+        "facts",
+        "sent_to",
+        "stream",
+        "told",
+    )
 
-    def __init__(self, charge: Charge, meter: Metering, wires: Mapping[Protocol, Wire]) -> None:
+    def __init__(
+        self,
+        charge: Charge,
+        meter: Metering,
+        wires: Mapping[Protocol, Wire],
+        on_sent: Callable[[], None],
+    ) -> None:
         self.charge = charge
         self.sent_to: RouteTarget | None = None
         self.facts: AttemptFacts | None = None
@@ -45,6 +61,7 @@ class Bill:
         self.told: Told | None = None
         self._meter = meter
         self._wires = wires
+        self._on_sent = on_sent
         self._ending: tuple[Outcome, str | None] | None = None
 
     def spell(self, target: RouteTarget) -> bytes:
@@ -54,6 +71,7 @@ class Bill:
             charge.ask, target.endpoint, most_output=charge.most_output
         )
         self.sent_to = target
+        self._on_sent()
         return spelled
 
     @property
@@ -136,9 +154,9 @@ class Bills:
         if len(self._open) >= self._most:
             raise TooManyCallsError(retry_after=timedelta(seconds=1))
 
-    def open(self, charge: Charge) -> Bill:
+    def open(self, charge: Charge, *, on_sent: Callable[[], None]) -> Bill:
         """Keep the meter told of a call from now on, until `close_bill`."""
-        bill = Bill(charge, self._meter, self._wires)
+        bill = Bill(charge, self._meter, self._wires, on_sent)
         self._open.add(bill)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_for_ever(), name="bills")

@@ -1,7 +1,7 @@
 """Calling a deployment: from a request that was read to an answer that is paid for."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -57,14 +57,21 @@ class RefusedRequestError(InvalidInputError):
         return {"upstream": {"status": told.status, "param": told.param, "code": told.code}}
 
 
+def _note_nothing() -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, under which request id and Idempotency-Key, and the request as it came."""
+    """Who calls, under which request id and Idempotency-Key, and the request as it came.
+
+    `on_sent` is called when the call is about to be sent: until then, leaving costs nothing.
+    """
 
     principal: Principal
     request_id: str
     body: bytes = field(repr=False)
     replay: ReplayKey | None = None
+    on_sent: Callable[[], None] = _note_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +139,7 @@ class CallService:
         kept = None if key is None else await self.kept.find(key)
         if kept is not None:
             await self._book_hit(route, ask, caller, kept)
+            self._capture(route, ask, caller, kept.body)
             return Answer(body=kept.body, deployment_id=route.deployment_id, is_hit=True)
         body = await self._ask(route, ask, caller)
         if key is not None and route.cache_for is not None and may_keep(ask.kind, body):
@@ -146,8 +154,8 @@ class CallService:
             async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
-                body = await _read(attempt, wire)
-            bill.told = told = wire.read(ask, body)
+                # Here, so that what cannot be read is counted as the target's failure.
+                bill.told = told = wire.read(ask, await _read(attempt, wire))
             await bill.settle("success")
         return told.body
 
@@ -192,7 +200,8 @@ class CallService:
                     yield piece
             is_whole = True
         finally:
-            self._capture(route, ask, caller, tape.answer, is_whole=is_whole)
+            if tape.answer != b"":
+                self._capture(route, ask, caller, tape.answer, is_whole=is_whole)
 
     def _capture(
         self,
@@ -248,7 +257,7 @@ class CallService:
         """Set aside what the call may cost, and see that it is booked, however the block ends."""
         self.bills.expect_room()
         charge = await self._begin(route, ask, caller)
-        bill = self.bills.open(charge)
+        bill = self.bills.open(charge, on_sent=caller.on_sent)
         try:
             yield bill
         except NoAnswerError as exc:

@@ -1,10 +1,12 @@
 """The routes under `/v1`, in OpenAI's wire format."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -35,6 +37,7 @@ from maas.inference.domain.limits import (
     OutputOverLimitError,
 )
 from maas.inference.domain.wire import NotTakenError
+from maas.inference.interface.leaving import LeaveWatch
 from maas.inference.interface.openai_docs import (
     CHAT,
     COMPLETIONS,
@@ -153,15 +156,28 @@ async def _call(request: Request, kind: CallKind) -> Response:
     scope = request.scope
     parsed, body, replay = scope[BODY_KEY]
     ask = read_ask(kind, parsed)
+    incoming: IncomingBody = scope[INCOMING_KEY]
+    watch = LeaveWatch(request.receive)
     caller = Caller(
         principal=known_caller(),
         request_id=current_call().request_id,
         body=body,
         replay=replay,
+        # A plain call that was sent goes on without its caller: only its end tells what it cost.
+        on_sent=_go_on if ask.is_stream else watch.stop,
     )
-    incoming: IncomingBody = scope[INCOMING_KEY]
-    with incoming.waiting_elsewhere():
-        return await _answer(_calls_of(scope), ask, caller)
+    try:
+        with incoming.waiting_elsewhere():
+            return await _answer(_calls_of(scope), ask, caller)
+    except asyncio.CancelledError:
+        if watch.is_why_cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watch.stop()
+
+
+def _go_on() -> None: ...
 
 
 async def _answer(calls: CallService, ask: Ask, caller: Caller) -> Response:

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from maas.inference.application.calls import StreamedAnswer
+from maas.inference.interface.leaving import LeaveWatch
 from maas.inference.interface.openai_errors import error_document
 from maas.shared.domain.errors import MaasError
 from maas.shared.interface.problems import problem_of
@@ -39,19 +40,17 @@ class EventStreamResponse(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.current_task()
-        assert sending is not None  # noqa: S101  a coroutine that runs has a task
-        watching = asyncio.create_task(_cancel_when_left(receive, sending))
+        watch = LeaveWatch(receive, after=0)
         try:
             async with aclosing(self._answer.rest):
                 await self._send_all(send)
         except TimeoutError:
             _log.info("stream_reader_stalled")
         except asyncio.CancelledError:
-            if not watching.done() or sending.uncancel() > 0:
+            if not watch.is_why_cancelled():
                 raise
         finally:
-            watching.cancel()
+            watch.stop()
 
     async def _send_all(self, send: Send) -> None:
         await send(
@@ -76,9 +75,3 @@ async def _send_piece(send: Send, piece: bytes) -> None:
     message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
     async with asyncio.timeout(PATIENCE_SECONDS):
         await send(message)
-
-
-async def _cancel_when_left(receive: Receive, sending: asyncio.Task[object]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    sending.cancel()
