@@ -1,0 +1,66 @@
+"""How a deployment is doing, told to its own tenant, and to Prometheus without a name."""
+
+import httpx
+import pytest
+
+from tests.e2e.inference.gateway import CHAT, Gateway
+from tests.upstream.scripts import Script
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
+
+BODY = {"model": "bot", "messages": [{"role": "user", "content": "Tell me of rivers."}]}
+
+
+async def call(gateway: Gateway) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    return await gateway.http.post("/v1/chat/completions", json=BODY, headers=headers)
+
+
+async def told(gateway: Gateway, deployment_id: str) -> httpx.Response:
+    return await gateway.http.get(
+        f"/api/v1/deployments/{deployment_id}/metrics", headers=gateway.root.headers
+    )
+
+
+async def test_calls_and_targets_are_told_of(gateway: Gateway) -> None:
+    gateway.desk.scripts.put("bad", Script(status=503))
+    made = await gateway.deploy("bad", CHAT)
+    before = (await told(gateway, made["id"])).json()
+
+    answers = [await call(gateway) for _ in range(6)]
+    gateway.desk.scripts.put("*", Script(status=503))
+    failed = await call(gateway)
+    found = (await told(gateway, made["id"])).json()
+    scraped = (await gateway.http.get("/metrics")).text
+
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert failed.status_code == 502
+    assert before["targets"] == []
+    recent = found["recent"]
+    assert (recent["calls"], recent["failed_calls"]) == (7, 1)
+    assert recent["output_tokens"] == 6 * 16
+    assert recent["duration"]["p50_ms"] >= recent["first_byte"]["p50_ms"] > 0
+    assert [each["currency"] for each in recent["costs"]] == ["USD"]
+    bad, good = found["targets"]
+    assert (bad["circuit"], good["circuit"]) == ("open", "closed")
+    assert bad["retry_in_ms"] > 0
+    assert (good["in_flight"], good["waiting"]) == (0, 0)
+    provider = 'provider="openai-compatible"'
+    outcome = f'maas_inference_upstream_calls_total{{outcome="failed",{provider}}} 6.0'
+    assert outcome in scraped
+    assert f"maas_inference_circuits_opened_total{{{provider}}} 1.0" in scraped
+    assert 'maas_inference_tokens_total{meter="output"} 96.0' in scraped
+    assert made["id"] not in scraped
+    assert "bot" not in scraped
+
+
+async def test_who_is_no_member_of_its_tenant_is_told_nothing(gateway: Gateway) -> None:
+    missing = await told(gateway, "019aa9a4-6a4c-7c3e-8a3e-0242ac120002")
+    made = await gateway.deploy()
+    keyed = await gateway.http.get(
+        f"/api/v1/deployments/{made['id']}/metrics",
+        headers={"Authorization": f"Bearer {gateway.key}"},
+    )
+
+    assert (missing.status_code, missing.json()["code"]) == (404, "deployment-not-found")
+    assert keyed.status_code == 403
