@@ -122,7 +122,7 @@ def reconcile(
 
 def _why(call: Call, reason: str | None, silent: str) -> str:
     if reason == LEASE_EXPIRED:
-        return "the process was killed"
+        return "the lease expired"
     if call.deployment == silent:
         return "no usage is told"
     return "the caller hung up" if call.hangs_up and not call.is_whole else "the upstream broke off"
