@@ -176,7 +176,9 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         supplied=providers.supplied,
         served=model.served,
         budgets=user.budgets,
+        bookings=user.bookings,
         trail=audit.trail,
+        recorded=audit.recorded,
         kept=keeping.answers,
         captures=keeping.captures,
     )

@@ -39,6 +39,7 @@ TASKS: Final = {
     "idempotency.purge": "forgets what has expired",
     "usage.prepare": "makes empty tables",
     "capture.prune": "forgets what has expired",
+    "replay.prune": "forgets what has expired",
     "sealing.rewrap": "seals the same secrets under the key that an event names",
     "sealing.check": "secret.unreadable",
 }
@@ -86,6 +87,7 @@ SQL_BY_HAND: Final = {
     "audit/infrastructure/terms.py": "the trail itself",
     "inference/infrastructure/captures.py": "beside the event of the call they are of",
     "inference/infrastructure/captures_upkeep.py": "the task above; audit.personal_erased",
+    "inference/infrastructure/replays.py": "beside the call's event; the task above",
     "embedded/provision.py": "roles and databases of a server of our own, before there is a trail",
     "model/infrastructure/bookings.py": "in the unit of work; and the task above",
     "model/infrastructure/collection.py": "model.purged",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
-from maas.audit.public import Trail
+from maas.audit.public import RecordedEvents, Trail
 from maas.inference.application.answer_cache import AnswerCache
 from maas.inference.application.bills import Bills
 from maas.inference.application.calls import CallService
@@ -19,6 +19,7 @@ from maas.inference.application.dispatch import Dispatcher
 from maas.inference.application.health_watch import HealthWatch
 from maas.inference.application.metering import Meter
 from maas.inference.application.ports import Routes
+from maas.inference.application.receipts import ReceiptService
 from maas.inference.application.target_states import TargetStates
 from maas.inference.application.tries import TryPorts
 from maas.inference.domain.anthropic_wire import AnthropicWire
@@ -43,7 +44,7 @@ from maas.shared.infrastructure.outgoing_targets import Targets
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.unit_of_work import AuditPort, IdempotencyPort
-from maas.user.public import Budgets
+from maas.user.public import Bookings, Budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,9 @@ def build_inference(
     supplied: SuppliedModels,
     served: ServedVersions,
     budgets: Budgets,
+    bookings: Bookings,
     trail: Trail,
+    recorded: RecordedEvents,
     kept: AnswerCache,
     captures: Captures,
 ) -> InferenceContext:
@@ -140,6 +143,7 @@ def build_inference(
                 unit_of_work=unit_of_work, supplied=supplied, served=served, clock=clock
             ),
             "deployment_queries": queries,
+            "receipts": ReceiptService(events=recorded, bookings=bookings),
             "deployment_metrics": DeploymentMetricsService(
                 deployments=queries, recent=recent, states=states
             ),

@@ -11,6 +11,7 @@ from tests.e2e.routes.deployment_cases import DEPLOYMENT_ROWS
 from tests.e2e.routes.making import Make, plain
 from tests.e2e.routes.model_cases import MODEL_ROWS
 from tests.e2e.routes.provider_cases import PROVIDER_ROWS
+from tests.e2e.routes.receipt_cases import RECEIPT_ROWS
 from tests.e2e.routes.world import ANSWERED, API, SOME, TENANT, Case, World
 from tests.factories.accounts import PASSWORD
 
@@ -466,6 +467,7 @@ ROWS: dict[str, Make] = {
     **DEPLOYMENT_ROWS,
     **MODEL_ROWS,
     **PROVIDER_ROWS,
+    **RECEIPT_ROWS,
     "GET /audit/logs": plain(),
     "GET /audit/logs/{id}": one_event,
     "GET /audit/logs/{id}/neighbours": one_event,

@@ -4,7 +4,6 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Path, Request
 
-from maas.audit.public import audited
 from maas.inference.application.receipts import (
     READ_ALL,
     ReceiptNotFoundError,
@@ -42,7 +41,6 @@ RequestIdPath = Annotated[
         "has it within seconds."
     ),
 )
-@audited("receipt.read", must=False)
 @may_refuse(ReceiptNotFoundError)
 async def read_receipt(
     request_id: RequestIdPath, caller: Caller, receipts: Receipts

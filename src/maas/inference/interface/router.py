@@ -7,6 +7,7 @@ from maas.inference.interface import (
     deployment_grants,
     deployment_metrics,
     deployments,
+    receipts,
 )
 
 routers: Final = (
@@ -14,4 +15,5 @@ routers: Final = (
     deployment_grants.router,
     deployment_metrics.router,
     captures.router,
+    receipts.router,
 )
