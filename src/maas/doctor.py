@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from maas.inference.infrastructure.runtime_endpoint import derive_token
 from maas.sealed import count_lost
 from maas.shared.infrastructure.database import app_arguments, system_arguments
 from maas.shared.infrastructure.migrations import known_revisions
@@ -81,6 +84,7 @@ async def examine(settings: Settings, *, worker_processes: int = WORKER_PROCESSE
         _check_redis,
         _check_settings,
         _check_sealing,
+        _check_runtime,
     ]
     return [finding for check in checks for finding in await check(settings)]
 
@@ -318,6 +322,31 @@ async def _check_sealing(settings: Settings) -> list[Finding]:
         )
         return [*findings, Finding("error", text)]
     return [*findings, Finding("ok", "Kept secrets are sealed under keys that are here.")]
+
+
+async def _check_runtime(settings: Settings) -> list[Finding]:
+    """Look at the runtime of own weights, where there is one."""
+    url = settings.runtime.url
+    if url is None:
+        return []
+    token = derive_token(settings.secret_key.get_secret_value())
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_SECONDS)) as client,
+            client.get(
+                f"{url.rstrip('/')}/models", headers={"authorization": f"Bearer {token}"}
+            ) as answer,
+        ):
+            status = answer.status
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        text = f"The runtime does not answer at {url}: is `maas runtime` running there?"
+        return [Finding("error", text)]
+    if status == HTTPStatus.UNAUTHORIZED:
+        text = f"The runtime at {url} has another MAAS_SECRET_KEY, and answers nobody here."
+        return [Finding("error", text)]
+    if status != HTTPStatus.OK:
+        return [Finding("error", f"What answers at {url} is no runtime of ours.")]
+    return [Finding("ok", "The runtime answers.")]
 
 
 def _is_unknown(name: str) -> bool:

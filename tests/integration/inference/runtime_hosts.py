@@ -36,7 +36,11 @@ class Host:
 
 @asynccontextmanager
 async def running_host(
-    folder: Path, weights: VersionWeights, *, command: Sequence[str] = STAND_IN
+    folder: Path,
+    weights: VersionWeights,
+    *,
+    command: Sequence[str] = STAND_IN,
+    token: str = TOKEN,
 ) -> AsyncIterator[Host]:
     cache = FolderWeightCache(folder, max_bytes=2**40, weights=weights)
     pool = RuntimePool(
@@ -60,7 +64,7 @@ async def running_host(
         await pool.close()
         cache.close()
 
-    app = RuntimeServer(RuntimeService(pool=pool), token=TOKEN, opened=opened, closing=closing)
+    app = RuntimeServer(RuntimeService(pool=pool), token=token, opened=opened, closing=closing)
     server = uvicorn.Server(
         uvicorn.Config(
             app, port=0, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=1
