@@ -63,5 +63,7 @@ def limits_of(wanted: RuntimeSettings) -> PoolLimits:
         idle=timedelta(minutes=minutes) if minutes else None,
         context_length=wanted.context_length,
         answers_at_once=wanted.answers_at_once,
-        threads=wanted.threads or os.cpu_count() or 1,
+        # One is left to everything else: a model's threads wait for one another at every step, so
+        # one that has to wait for its turn holds up all of them.
+        threads=wanted.threads or max(1, (os.cpu_count() or 1) - 1),
     )
