@@ -288,6 +288,24 @@ async def test_a_repeated_creation_is_answered_as_before(api: httpx.AsyncClient)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("embeddings", {"input": "hi"}),
+    ],
+)
+async def test_a_deployment_with_nothing_to_call_says_so(
+    api: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    """Its provider has no key, and its model takes no embeddings."""
+    await deploy(api, "bot")
+
+    refused = await api.post(f"http://maas.test/v1/{path}", json={"model": "bot", **body})
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no-target")
+
+
 async def test_the_trail_tells_what_led_where_before_and_after(
     operator: Person,
     api: httpx.AsyncClient,

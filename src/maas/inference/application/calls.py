@@ -25,7 +25,11 @@ from maas.inference.application.ports import (
 from maas.inference.application.replays import ReplayKey
 from maas.inference.domain.answer_key import answer_key, may_keep
 from maas.inference.domain.call import Ask
-from maas.inference.domain.failures import BrokenAnswerError, UnknownModelError
+from maas.inference.domain.failures import (
+    BrokenAnswerError,
+    NoTargetError,
+    UnknownModelError,
+)
 from maas.inference.domain.limits import expect_allowed, expect_within
 from maas.inference.domain.route import Route
 from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
@@ -285,6 +289,9 @@ class CallService:
             self.bills.close_bill(bill)
 
     async def _begin(self, route: Route, ask: Ask, caller: Caller) -> Charge:
+        # What nobody could answer has no price, and nothing is set aside for it.
+        if not any(ask.kind in target.endpoint.urls for target in route.targets):
+            raise NoTargetError
         return await self.meter.begin(
             payer=Payer.of(caller.principal),
             route=route,
