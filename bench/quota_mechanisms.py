@@ -1,23 +1,27 @@
-"""Three ways to keep budgets, in turns: `python -m bench.quota_mechanisms`; ADR 0027 has a run.
+"""Ways to keep budgets, in turns: `python -m bench.quota_mechanisms`; ADR 0027 has a run.
 
 A pair is a reserve and a settle, with a quota of tokens in each of three scopes:
 
 - group: ours, in PostgreSQL, what is asked together in one transaction;
+- call: the same by the meter of calls, with prices and the event of each in its settlement;
 - single: the same function, a transaction a call, over a pool of ten;
 - redis: a script over three counters and a set of leases, `appendfsync always`, and a row in the
   ledger in PostgreSQL at the settlement, added in groups and waited for.
 
-Both servers are those of a platform that is up, and keep their promises to the disk.
+Both servers are those of a platform that is up, and keep their promises to the disk. Ways that are
+named as arguments are the only ones: `python -m bench.quota_mechanisms group call`.
 """
 
 import asyncio
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -31,9 +35,28 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.platform import RunningPlatform, run_platform
+from maas.audit.public import AuditScope, ComposedEvent, EventComposer
+from maas.audit.wiring import build_event_composer
 from maas.embedded.endpoints import find_running
 from maas.embedded.postgres import PORT, SUPERUSER
+from maas.inference.application.metering import Meter
+from maas.inference.application.ports import AttemptFacts
+from maas.inference.domain.call import Ask, TokenCounts
+from maas.inference.domain.route import (
+    Endpoint,
+    Origin,
+    Route,
+    RouteLimits,
+    RouteTarget,
+    TargetLimits,
+    TargetPrice,
+)
+from maas.inference.infrastructure.replays import PostgresReplays
+from maas.inference.public import DeploymentId, TargetId
+from maas.shared.domain.call import Call, Outcome, serving
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, AccountId, ApiKeyId, new_id
+from maas.shared.domain.pricing import Price, Prices
+from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import DatabaseSettings
 from maas.user.infrastructure.quota_batches import APPLY
@@ -133,6 +156,74 @@ def in_groups(budgets: PostgresBudgets) -> tuple[Reserve, Settle]:
 
     async def settle(_: Payer, hold: object) -> None:
         await budgets.settle(hold, UsageFigures(input_tokens=USED))  # type: ignore[arg-type]  # as `reserve` gave it
+
+    return reserve, settle
+
+
+@dataclass(frozen=True, slots=True)
+class UnofferedTrail:
+    """Composes as the trail does; the sweep of the outbox finds the events."""
+
+    composer: EventComposer
+    is_on: bool = True
+
+    def compose(self, scope: AuditScope, call: Call) -> ComposedEvent:
+        return self.composer.compose(scope, call)
+
+    def offer(self, event: ComposedEvent) -> None:
+        """Leave it in the outbox."""
+
+
+class NoRecorder:
+    async def record(self, *, action: str, outcome: Outcome, reason: str | None = None) -> None:
+        """Record nothing: each call ends with its settlement."""
+
+
+def by_the_meter(meter: Meter) -> tuple[Reserve, Settle]:
+    price = TargetPrice(
+        id=None,
+        prices=Prices(currency="USD", input=Price(Decimal("2.5")), output=Price(Decimal(10))),
+    )
+    endpoint = Endpoint(
+        protocol="openai", reach="public", provider_kind="openai", urls={}, model="m", headers={}
+    )
+    target = RouteTarget(
+        id=TargetId(new_id()),
+        priority=0,
+        weight=1,
+        endpoint=endpoint,
+        origin=Origin(provider_name="supplier"),
+        price=price,
+        limits=TargetLimits(),
+    )
+    route = Route(
+        deployment_id=DeploymentId(new_id()),
+        tenant_id=DEFAULT_TENANT_ID,
+        name="m",
+        revision=1,
+        targets=[target],
+        unfit={},
+        limits=RouteLimits(),
+    )
+    ask = Ask(kind="chat", model="m", body={}, most_input=HELD - 100, most_output=100)
+    facts = AttemptFacts(
+        target=target, tries=[], decision="the only one", status=200, first_byte=timedelta()
+    )
+
+    async def reserve(payer: Payer) -> object:
+        call = Call(request_id="r", recorder=NoRecorder(), address="192.0.2.1", user_agent="bench")
+        with serving(call):
+            return await meter.begin(payer=payer, route=route, ask=ask, request_id="r")
+
+    async def settle(_: Payer, charge: object) -> None:
+        used = TokenCounts(input=USED)
+        await meter.settle(
+            charge,  # type: ignore[arg-type]  # as `reserve` gave it
+            facts=facts,
+            counts=used,
+            seen=used,
+            outcome="success",
+        )
 
     return reserve, settle
 
@@ -240,11 +331,17 @@ async def measure(platform: RunningPlatform) -> dict[tuple[int, str], Timings]:
     redis = Redis.from_url(environment["MAAS_REDIS__URL"], max_connections=2 * max(CROWDS))
     budgets = PostgresBudgets(database)
     payers = [await make_payer(postgres) for _ in range(max(CROWDS))]
+    trail = UnofferedTrail(build_event_composer(SystemClock()))
+    replays = PostgresReplays(database, secret_key="")
+    meter = Meter(budgets=budgets, trail=trail, replays=replays)
     mechanisms = {
         "group": in_groups(budgets),
+        "call": by_the_meter(meter),
         "single": one_by_one(database),
         "redis": in_redis(redis, Recorder(database)),
     }
+    wanted = sys.argv[1:] or list(mechanisms)
+    mechanisms = {name: mechanisms[name] for name in wanted}
     found = {(crowd, name): Timings() for crowd in CROWDS for name in mechanisms}
     process = psutil.Process(platform.process.pid)
     for mechanism in mechanisms.values():
@@ -253,6 +350,7 @@ async def measure(platform: RunningPlatform) -> dict[tuple[int, str], Timings]:
     for _ in range(ROUNDS):
         for (crowd, name), timings in found.items():
             await run(mechanisms[name], payers[:crowd], timings, process)
+    await meter.close()
     await budgets.close()
     await database.close()
     await redis.aclose()

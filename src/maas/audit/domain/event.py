@@ -61,6 +61,9 @@ def bounded(value: object) -> Json:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
+        # Most values are short and plain, and calls have many of them.
+        if len(value) <= MAX_CHANGE_CHARS and value.isascii() and "\x00" not in value:
+            return value
         text = clean(value, len(value))
         if len(text) <= MAX_CHANGE_CHARS:
             return text

@@ -53,11 +53,18 @@ def plan_hold(ask: Ask, route: Route, *, default_output: int = DEFAULT_MOST_OUTP
         shortest = ask.choices
         longest = max(_longest(ask, route, default_output) * ask.choices, shortest)
     longest = min(longest, MAX_CALL_AMOUNT - ask.most_input)
-    if longest < shortest or _dearest(prices, ask, shortest) > MAX_CALL_NANOS:
+    least_cost = _dearest(prices, ask, shortest)
+    if longest < shortest or least_cost > MAX_CALL_NANOS:
         raise CallTooLargeError
-    if _dearest(prices, ask, longest) > MAX_CALL_NANOS:
+    most_cost = _dearest(prices, ask, longest)
+    if most_cost > MAX_CALL_NANOS:
         longest = _cut(prices, ask, shortest, longest)
-    return HoldPlan(wanted=_hold(prices, ask, longest), least=_hold(prices, ask, shortest))
+        most_cost = _dearest(prices, ask, longest)
+    currency = prices[0].currency if prices else None
+    return HoldPlan(
+        wanted=_hold(ask, longest, most_cost, currency),
+        least=_hold(ask, shortest, least_cost, currency),
+    )
 
 
 def most_output_of(ask: Ask, granted: Amounts) -> int | None:
@@ -85,12 +92,8 @@ def _cut(prices: Sequence[Prices], ask: Ask, shortest: int, longest: int) -> int
     return shortest
 
 
-def _hold(prices: Sequence[Prices], ask: Ask, output: int) -> Amounts:
-    return Amounts(
-        tokens=ask.most_input + output,
-        cost_nanos=_dearest(prices, ask, output),
-        currency=prices[0].currency if prices else None,
-    )
+def _hold(ask: Ask, output: int, cost_nanos: int, currency: str | None) -> Amounts:
+    return Amounts(tokens=ask.most_input + output, cost_nanos=cost_nanos, currency=currency)
 
 
 def _dearest(prices: Sequence[Prices], ask: Ask, output: int) -> int:
