@@ -19,6 +19,7 @@ from tests.acceptance import (
     budgets,
     canaries,
     chaos,
+    clients,
     faults,
     full_disk,
     hostile,
@@ -307,6 +308,11 @@ CHECKS = [
         promise="get, list and create beside MLflow's server; any search of a million in 100 ms",
         run=registry.stands_beside_mlflow,
         is_slow=True,
+    ),
+    Check(
+        name="clients",
+        promise="OpenAI's own, strict, langchain, litellm and llm-comply: real Gemma, both wires",
+        run=clients.find_what_they_know,
     ),
     Check(
         name="streams",

@@ -43,6 +43,14 @@ def deploy(client: httpx.Client, upstream: str) -> Face:
     return face
 
 
+def deploy_version(client: httpx.Client, name: str, model: str, version: str = "1.0.0") -> None:
+    """Deploy a version of the registry, which the platform's own runtime answers for."""
+    found = client.get(f"{API}/models", params={"q": model}).raise_for_status().json()["items"]
+    model_id = next(each["id"] for each in found if each["name"] == model)
+    target = {"kind": "local", "model_id": model_id, "version": version}
+    _made(client, "deployments", {"name": name, "targets": [target]})
+
+
 def make_key(client: httpx.Client) -> str:
     body = {"name": f"of a client {secrets.token_hex(4)}", "scopes": ["inference:call"]}
     return str(_made(client, "users/api-keys", body)["key"])

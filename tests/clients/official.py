@@ -57,13 +57,12 @@ class City(BaseModel):
 class Spoken:
     """A deployment, and what it is known to give.
 
-    `repeats`: it says the same to the same question. `answers_tools`: it goes on after a tool has
-    answered.
+    `repeats`: it says the same to the same question. One that does not know tools refuses them.
     """
 
     name: str
     repeats: bool = True
-    answers_tools: bool = True
+    knows_tools: bool = True
     completes: bool = False
 
 
@@ -250,6 +249,9 @@ async def streams(talk: Talk, spoken: Spoken) -> None:
 
 async def calls_tools(talk: Talk, spoken: Spoken) -> None:
     body: dict[str, Any] = {"model": spoken.name, "messages": QUESTION, "tools": [WEATHER]}
+    if not spoken.knows_tools:
+        await _raises(openai.BadRequestError, talk.chat(**body))
+        return
     told = await talk.chat(**body, tool_choice="required", max_tokens=128)
     streamed = await talk.assembled(**body, tool_choice=WEATHER, max_tokens=128)
 
@@ -260,8 +262,6 @@ async def calls_tools(talk: Talk, spoken: Spoken) -> None:
         assert call.type == "function"
         assert call.function.name == "get_weather"
         assert isinstance(json.loads(call.function.arguments)["city"], str)
-    if not spoken.answers_tools:
-        return
     message = told.choices[0].message
     answers = [
         {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
@@ -367,6 +367,15 @@ async def _raises(
     assert code is None or caught.code == code, f"{caught.code}, not {code}: {caught}"
     assert param is None or caught.param == param, f"{caught.param}, not {param}: {caught}"
     return caught
+
+
+async def try_spoken(face: Face, spoken: Spoken, *, blocks: bool) -> None:
+    """Try what one deployment can, vectors among it."""
+    async with talking(face, blocks=blocks) as talk:
+        for check in SPEAKING:
+            await check(talk, spoken)
+        await embeds(talk, spoken.name)
+        await lists_models(talk, spoken.name)
 
 
 async def try_scripted(face: Face, *, blocks: bool) -> None:

@@ -4,13 +4,10 @@ The scripted upstream answers from both its sides, as OpenAI's API and as Anthro
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pytest_socket import socket_allow_hosts
 
 from maas.shared.infrastructure.database import Database
@@ -20,7 +17,8 @@ from tests.clients.deploying import Face, deploy
 from tests.clients.loopback import HERE, run_module
 from tests.clients.official import try_scripted
 from tests.conftest import MakeSettings
-from tests.e2e.conftest import MakePerson, _app_for
+from tests.e2e.conftest import MakePerson
+from tests.e2e.inference.gateway import served
 from tests.upstream.desk import Desk
 from tests.upstream.server import Upstream, serving
 
@@ -47,27 +45,13 @@ def settings(make_settings: MakeSettings, upstream: str) -> Settings:
 @pytest.fixture
 async def client(settings: Settings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the platform in this loop, for clients that open connections."""
-    app = _app_for(settings)
-    async with app.router.lifespan_context(app) as state:
-
-        async def with_state(scope: Any, receive: Any, send: Any) -> None:
-            scope["state"] = dict(state or {})
-            await app(scope, receive, send)
-
-        server = uvicorn.Server(uvicorn.Config(with_state, lifespan="off", log_config=None))
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn tells it in no other way
-                await asyncio.sleep(0.01)
-            async with httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{listening.getsockname()[1]}",
-                timeout=20,
-                trust_env=False,
-            ) as client:
-                yield client
-            server.should_exit = True
-            await serving
+    async with (
+        served(settings) as port,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False
+        ) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
