@@ -31,6 +31,7 @@ VIOLATIONS = [
     Violation("audit-internals", "maas.model.application.planted", "maas.audit.domain"),
     Violation("user-internals", "maas.model.application.planted", "maas.user.domain"),
     Violation("model-internals", "maas.embedded.planted", "maas.model.domain"),
+    Violation("inference-internals", "maas.embedded.planted", "maas.inference.domain"),
     Violation("pure-domain", "maas.model.domain.planted", "sqlalchemy"),
     Violation("application-knows-no-framework", "maas.model.application.planted", "fastapi"),
 ]

@@ -41,7 +41,9 @@ class EventCutter:
         looked_at, end = max(0, len(rest) - 3), 0
         rest += chunk
         for blank in _BLANK.finditer(rest, looked_at):
-            end = blank.end()
+            # A last CR may be half of an end of line.
+            if blank.end() < len(rest) or not rest.endswith(b"\r"):
+                end = blank.end()
         if len(rest) - end > MAX_EVENT_BYTES:
             raise BrokenStreamError
         whole = bytes(rest[:end])

@@ -237,6 +237,9 @@ def _refer_to_face(
             "content": {JSON_MEDIA_TYPE: content},
         }
         responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    edge = f"{face.name}-edge"
+    shared[edge] = {**_BEFORE_ANY_ROUTE, "content": {JSON_MEDIA_TYPE: {"schema": schema}}}
+    responses["4XX"] = responses["5XX"] = {"$ref": f"#/components/responses/{edge}"}
 
 
 def _response(status: int, codes: Iterable[str]) -> dict[str, Any]:
