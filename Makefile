@@ -32,8 +32,8 @@ check: setup ## Format, lint, types, import contracts, spelling, migrations, gen
 	@exec .ci/check
 
 .PHONY: demo
-demo: setup ## Play the first journey against a running `make up`
-	@exec $(BIN)/python docs/demo/journey.py $(ARGS)
+demo: setup ## From real weights to a proven answer, against a running `make up` or by itself
+	@exec $(BIN)/python -m docs.demo.journey $(ARGS)
 
 .PHONY: acceptance
 acceptance: setup ## Print PASS or MISS, with its figure, for each promise a command can show
