@@ -45,7 +45,7 @@ from maas.inference.interface.openai_docs import (
     MODEL,
     MODELS,
 )
-from maas.inference.interface.openai_route import BODY_KEY, OpenAIRoute
+from maas.inference.interface.openai_route import BODY_KEY, LONG_BODY_BYTES, OpenAIRoute
 from maas.inference.interface.openai_stream import EventStreamResponse
 from maas.inference.public import CallKind
 from maas.shared.domain.call import current_call
@@ -155,7 +155,10 @@ async def get_callable_model(request: Request) -> Response:
 async def _call(request: Request, kind: CallKind) -> Response:
     scope = request.scope
     parsed, body, replay = scope[BODY_KEY]
-    ask = read_ask(kind, parsed)
+    if len(body) > LONG_BODY_BYTES:
+        ask = await asyncio.to_thread(read_ask, kind, parsed)
+    else:
+        ask = read_ask(kind, parsed)
     incoming: IncomingBody = scope[INCOMING_KEY]
     watch = LeaveWatch(request.receive)
     caller = Caller(
