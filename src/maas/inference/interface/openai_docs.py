@@ -87,7 +87,11 @@ _HEADERS: Final = {
     "x-maas-deployment": {
         "description": "The id of the deployment that the name led to.",
         "schema": {"type": "string", "format": "uuid"},
-    }
+    },
+    "x-maas-cache": {
+        "description": "Of a plain answer, where the deployment keeps some: `hit` or `miss`.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
+    },
 }
 _PASSING: Final = """
 `model` is the name of a deployment: of your tenant, granted to it, or public. Everything else goes
