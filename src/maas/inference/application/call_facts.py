@@ -127,7 +127,7 @@ def _spell_tries(tries: Sequence[Try]) -> str:
 
 
 def _decimal(amount: Decimal) -> str:
-    return format(amount, "f")
+    return format(amount.normalize(), "f")
 
 
 def _text(identifier: UUID | None) -> str | None:
