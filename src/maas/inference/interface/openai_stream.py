@@ -16,6 +16,7 @@ from maas.inference.interface.leaving import LeaveWatch
 from maas.inference.interface.openai_errors import error_document
 from maas.shared.domain.errors import MaasError
 from maas.shared.interface.problems import problem_of
+from maas.shared.interface.traffic import BODY_KEY, IncomingBody
 
 PATIENCE_SECONDS: Final = 60.0
 """A reader who takes nothing for that long has left."""
@@ -43,7 +44,7 @@ class EventStreamResponse(Response):
         watch = LeaveWatch(receive, after=0)
         try:
             async with aclosing(self._answer.rest):
-                await self._send_all(send)
+                await self._send_all(send, scope[BODY_KEY])
         except TimeoutError:
             _log.info("stream_reader_stalled")
         except asyncio.CancelledError:
@@ -52,7 +53,7 @@ class EventStreamResponse(Response):
         finally:
             watch.stop()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, incoming: IncomingBody) -> None:
         await send(
             {
                 "type": "http.response.start",
@@ -62,7 +63,12 @@ class EventStreamResponse(Response):
         )
         await _send_piece(send, self._answer.first)
         try:
-            async for piece in self._answer.rest:
+            while True:
+                # A stream has a place of the process only while there is something to do for it.
+                with incoming.waiting_elsewhere():
+                    piece = await anext(self._answer.rest, None)
+                if piece is None:
+                    break
                 await _send_piece(send, piece)
         except MaasError as exc:
             _log.info("stream_broke_off", code=exc.code)

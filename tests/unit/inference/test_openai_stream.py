@@ -1,0 +1,102 @@
+"""Sending a stream: what it holds while it waits, and how it ends."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.types import Message
+
+from maas.inference.application.calls import StreamedAnswer
+from maas.inference.domain.failures import BrokenAnswerError
+from maas.inference.interface.openai_stream import EventStreamResponse
+from maas.inference.public import DeploymentId
+from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic
+
+
+class Reader:
+    """A client: what it got, and when it leaves."""
+
+    def __init__(self) -> None:
+        self.got: list[Message] = []
+        self.leaves = asyncio.Event()
+        self.traffic = Traffic(max_in_flight=1, in_flight=1)
+
+    async def receive(self) -> Message:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.got.append(message)
+
+    async def read(self, rest: AsyncGenerator[bytes, None]) -> None:
+        answer = StreamedAnswer(first=b"1", rest=rest, deployment_id=DeploymentId(UUID(int=1)))
+        incoming = IncomingBody(self.receive, self.traffic, lambda: None)
+        scope: dict[str, Any] = {BODY_KEY: incoming}
+        await EventStreamResponse(answer, headers={})(scope, self.receive, self.send)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [each["body"] for each in self.got[1:]]
+
+
+async def test_a_stream_holds_no_place_while_it_waits() -> None:
+    reader, seen = Reader(), []
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        seen.append(reader.traffic.in_flight)
+        yield b"2"
+        seen.append(reader.traffic.in_flight)
+
+    await reader.read(rest())
+
+    assert (seen, reader.traffic.in_flight) == ([0, 0], 1)
+    assert reader.bodies == [b"1", b"2", b""]
+    assert [each["more_body"] for each in reader.got[1:]] == [True, True, False]
+
+
+async def test_what_breaks_off_ends_with_an_error_and_no_terminator() -> None:
+    reader = Reader()
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        yield b"2"
+        raise BrokenAnswerError
+
+    await reader.read(rest())
+
+    assert reader.bodies[:2] == [b"1", b"2"]
+    assert b'"code":"upstream-broke-off"' in reader.bodies[2]
+    assert reader.bodies[3:] == [b""]
+
+
+async def test_a_reader_who_leaves_ends_it() -> None:
+    reader, ended = Reader(), []
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        try:
+            reader.leaves.set()
+            await asyncio.Event().wait()
+            yield b"never"
+        finally:
+            ended.append(True)
+
+    await reader.read(rest())
+
+    assert (ended, reader.bodies, reader.traffic.in_flight) == ([True], [b"1"], 1)
+
+
+async def test_a_shutdown_is_not_taken_for_a_reader_who_left() -> None:
+    reader = Reader()
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        await asyncio.Event().wait()
+        yield b"never"
+
+    sending = asyncio.create_task(reader.read(rest()))
+    while not reader.got:  # noqa: ASYNC110  a few turns of the loop
+        await asyncio.sleep(0)
+    sending.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await sending
