@@ -574,6 +574,30 @@ class TestPlaces:
         assert desk.asked() == ["1"]
         assert desk.reports.waits == ["late"]
 
+    async def test_who_waited_at_one_target_does_not_wait_at_the_next_and_is_told_so(
+        self, desk: Desk
+    ) -> None:
+        gate, brief = asyncio.Event(), timedelta(seconds=0.01)
+        targets = [
+            make_target(number, priority=number, max_concurrent=1, queue_for=brief)
+            for number in (1, 2)
+        ]
+        for target in targets:
+            desk.upstreams.script(target.endpoint, then=Line(until=gate))
+        busy = [asyncio.create_task(desk.call(make_route(target))) for target in targets]
+        route = make_route(*targets)
+        await asyncio.sleep(0)
+        # Each was called by a route of its own; of this one they are places like any other's.
+        places = [asyncio.create_task(desk.call(route)) for _ in targets]
+        await asyncio.sleep(0)
+
+        refusal = await desk.refused(route)
+        gate.set()
+        await asyncio.gather(*busy, *places, return_exceptions=True)
+
+        assert isinstance(refusal, QueueDeadlineError)
+        assert [now.in_flight for now in desk.states.look(DEPLOYMENT).values()] == [0, 0]
+
     async def test_a_full_queue_sends_the_call_elsewhere(self, desk: Desk) -> None:
         gate = asyncio.Event()
         target = make_target(1, max_concurrent=1, max_queued=0)

@@ -207,7 +207,10 @@ class _Search:
         except NoPlaceError as exc:
             outcome = "late" if exc.is_late else "full"
             turn_in = state.turn_in(self._ports.seconds())
-            self._not_placed = queue_late(turn_in) if exc.is_late else queue_full(turn_in)
+            if exc.is_late:
+                self._not_placed = queue_late(turn_in)
+            elif self._not_placed is None:
+                self._not_placed = queue_full(turn_in)
             return False
         finally:
             self._ports.reports.waited(outcome, self._ports.seconds() - begun)

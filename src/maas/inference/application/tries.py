@@ -153,10 +153,12 @@ class TryUnderWay:
         try:
             if not self._has_failed:
                 self._note_end(error)
-            if self._answer is not None:
-                await self._answer.close()
-            if self._opening is not None:
-                await self._opening.__aexit__(None, None, None)
+            try:
+                if self._answer is not None:
+                    await self._answer.close()
+            finally:
+                if self._opening is not None:
+                    await self._opening.__aexit__(None, None, None)
         finally:
             now = self._ports.seconds()
             self._state.held.add(now - self._begun, now)
