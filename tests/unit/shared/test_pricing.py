@@ -3,6 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,8 @@ counts = st.integers(min_value=0, max_value=10_000_000)
 
 
 def priced(**meters: str) -> Prices:
-    return Prices(currency="USD", **{name: Price(Decimal(text)) for name, text in meters.items()})
+    prices: dict[str, Any] = {name: Price(Decimal(text)) for name, text in meters.items()}
+    return Prices(currency="USD", **prices)
 
 
 class TestCost:

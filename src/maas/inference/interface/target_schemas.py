@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from maas.inference.application.deployments import NewTarget
@@ -153,13 +154,13 @@ class LocalTargetCreate(_TargetCreate):
 TargetField = Annotated[ProviderTargetCreate | LocalTargetCreate, Field(discriminator="kind")]
 TargetsField = Annotated[list[TargetField], Field(min_length=1, max_length=MAX_TARGETS)]
 
-TARGET_EXAMPLE = {
+TARGET_EXAMPLE: JsonDict = {
     "kind": "provider",
     "provider_model_id": "01935d2e-0000-7000-8000-0000000000c1",
     "priority": 0,
     "weight": 3,
 }
-LOCAL_EXAMPLE = {
+LOCAL_EXAMPLE: JsonDict = {
     "kind": "local",
     "model_id": "01935d2e-0000-7000-8000-0000000000d1",
     "alias": "production",
