@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import openai
 from openai import AsyncOpenAI, OpenAI
@@ -49,8 +49,10 @@ of numbers before they are unpacked.
 
 
 class City(BaseModel):
-    name: str
-    country: str
+    """Few enough words that a small model cannot go on for ever."""
+
+    name: Literal["Paris", "Rome"]
+    is_capital: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +275,7 @@ async def calls_tools(talk: Talk, spoken: Spoken) -> None:
 
 
 async def answers_by_schema(talk: Talk, spoken: Spoken) -> None:
-    asked: list[Any] = [{"role": "user", "content": "Name a city and its country."}]
+    asked: list[Any] = [{"role": "user", "content": "Is Paris a capital?"}]
 
     told = await talk.parse(City, model=spoken.name, messages=asked, max_tokens=128)
 

@@ -22,7 +22,7 @@ from tests.e2e.inference.gateway import served
 from tests.upstream.desk import Desk
 from tests.upstream.server import Upstream, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(autouse=True)
