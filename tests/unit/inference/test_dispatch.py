@@ -584,18 +584,19 @@ class TestPlaces:
         ]
         for target in targets:
             desk.upstreams.script(target.endpoint, then=Line(until=gate))
-        busy = [asyncio.create_task(desk.call(make_route(target))) for target in targets]
         route = make_route(*targets)
-        await asyncio.sleep(0)
-        # Each was called by a route of its own; of this one they are places like any other's.
-        places = [asyncio.create_task(desk.call(route)) for _ in targets]
+        busy = [asyncio.create_task(desk.call(make_route(each))) for each in targets]
         await asyncio.sleep(0)
 
-        refusal = await desk.refused(route)
+        late = asyncio.create_task(desk.refused(route))
+        await asyncio.sleep(0)
+        desk.seconds.now += 1
+        refusal = await late
         gate.set()
-        await asyncio.gather(*busy, *places, return_exceptions=True)
+        await asyncio.gather(*busy)
 
         assert isinstance(refusal, QueueDeadlineError)
+        assert desk.reports.waits == ["late", "full"]
         assert [now.in_flight for now in desk.states.look(DEPLOYMENT).values()] == [0, 0]
 
     async def test_a_full_queue_sends_the_call_elsewhere(self, desk: Desk) -> None:
