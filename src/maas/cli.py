@@ -57,6 +57,7 @@ app.command("logout")(logout)
 app.command("runtime")(runtime)
 
 EMBEDDED_DRAIN_SECONDS = "4"
+_OFF = frozenset({"false", "f", "0", "no", "n", "off"})
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
@@ -141,7 +142,7 @@ def _wants_audit_key(given: GivenSettings) -> bool:
 
 def _wants_runtime(given: GivenSettings) -> bool:
     """Tell whether weights can be run here, and nobody said that they are run elsewhere or not."""
-    is_off = (given.find("MAAS_RUNTIME__ENABLED") or "true").lower() in {"false", "0", "no", "off"}
+    is_off = (given.find("MAAS_RUNTIME__ENABLED") or "true").lower() in _OFF
     return not is_off and given.find("MAAS_RUNTIME__URL") is None and is_runtime_installed()
 
 

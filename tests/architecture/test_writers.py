@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "keys retire": "sealing_key.retired",
     "keys rotate": "sealing_key.rotated",
     "serve": NOTHING,
+    "runtime": NOTHING,
     "worker": NOTHING,
     "beat": NOTHING,
     "config show": NOTHING,

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from maas.model.application.ports import CorruptBlobError
+from maas.model.domain.file import FilePath
 from maas.model.infrastructure.weights import PostgresVersionWeights, RegistryUnavailableError
 from maas.model.public import VersionId, WeightFile
 from maas.shared.domain.ids import new_id
@@ -21,9 +22,11 @@ def weights(registry: Registry, make_settings: MakeSettings) -> PostgresVersionW
     return PostgresVersionWeights(make_settings().database, registry.store)
 
 
-async def make_ready(registry: Registry, principal: Principal) -> tuple[Draft, VersionId]:
+async def make_ready(
+    registry: Registry, principal: Principal, *, path: str = str(PATH), content: bytes = CONTENT
+) -> tuple[Draft, VersionId]:
     draft = await make_draft(registry, principal)
-    await draft.take(incoming())
+    await draft.take(incoming(content, path=FilePath(path)))
     await draft.move("ready")
     return draft, await id_of(draft)
 
