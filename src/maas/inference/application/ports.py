@@ -76,7 +76,7 @@ class Upstreams(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedModel:
-    """A deployment as its callers know it; `owner` is its tenant's slug."""
+    """A deployment as its callers know it; `owner` is its tenant's id."""
 
     name: str
     created_at: datetime
