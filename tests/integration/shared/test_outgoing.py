@@ -310,8 +310,13 @@ class TestFaults:
 
         assert answer.status == 200
 
-    async def test_who_stalls_in_the_middle_is_given_up(self) -> None:
-        limits = OutgoingLimits(idle=timedelta(seconds=0.2), max_bytes=100_000)
+    @pytest.mark.parametrize("first_byte", [0.1, 0.2, 60])
+    async def test_who_stalls_in_the_middle_is_given_up(self, first_byte: float) -> None:
+        limits = OutgoingLimits(
+            first_byte=timedelta(seconds=first_byte),
+            idle=timedelta(seconds=0.2),
+            max_bytes=100_000,
+        )
         async with upstream(Upstream()) as port, calling(port) as client:
             url = f"http://127.0.0.1:{port}/as/stalls/v1/models"
 
