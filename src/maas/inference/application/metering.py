@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -34,6 +35,7 @@ from maas.inference.domain.charging import (
 )
 from maas.inference.domain.route import Route
 from maas.shared.domain.call import Call, Outcome, current_call
+from maas.shared.domain.errors import MaasError
 from maas.user.public import (
     Amounts,
     AuditedAs,
@@ -108,7 +110,10 @@ class Meter(Metering):
             opened = await self._hold(payer, route, ask, request_id, (plan.wanted, plan.least))
         opened.replay = replay
         if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew_for_ever(), name="meter-leases")
+            # It outlives the call that happens to be the first, and is no part of it.
+            self._renewing = asyncio.create_task(
+                self._renew_for_ever(), name="meter-leases", context=Context()
+            )
         return opened.charge
 
     @override
@@ -208,7 +213,15 @@ class Meter(Metering):
         if replay is None:
             yield
             return
-        await self._replays.claim(replay, request_id=request_id)
+        claiming = asyncio.ensure_future(self._replays.claim(replay, request_id=request_id))
+        try:
+            await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # Whether it was taken is known soon; nobody is to find it taken for nothing.
+            with suppress(MaasError):
+                await claiming
+                await asyncio.shield(self._replays.free(replay, request_id=request_id))
+            raise
         try:
             yield
         except BaseException:
