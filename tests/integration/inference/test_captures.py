@@ -28,9 +28,11 @@ from maas.shared.domain.page import PageRequest
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database, app_arguments
+from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.sealing import SecretUnreadableError, key_id_of
 from maas.shared.infrastructure.sealing_keys import build_sealer
 from maas.shared.infrastructure.settings import Settings
+from maas.worker_services import erase_people
 from tests.factories.calls import DEPLOYMENT
 from tests.fakes.clock import FakeClock
 
@@ -275,6 +277,21 @@ class TestErasure:
         await captures.keep([make_capture("gone", tenant_id=OTHER)])
 
         await erase_captures(settings.database, ADA, clock=SystemClock())
+
+        left = await superuser.fetch("SELECT request_id FROM inference_captures")
+        assert [row["request_id"] for row in left] == ["stays"]
+
+    async def test_the_task_that_erases_people_takes_them_too(
+        self,
+        captures: PostgresCaptures,
+        settings: Settings,
+        superuser: Superuser,
+        redis_gate: RedisGate,
+    ) -> None:
+        await captures.keep([make_capture("gone"), make_capture("stays", account_id=GRACE)])
+        await superuser.execute("INSERT INTO audit_erasures (actor_id) VALUES ($1)", ADA)
+
+        await erase_people(settings, redis_gate)
 
         left = await superuser.fetch("SELECT request_id FROM inference_captures")
         assert [row["request_id"] for row in left] == ["stays"]
