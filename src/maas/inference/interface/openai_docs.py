@@ -80,7 +80,7 @@ _MODEL_SCHEMA: Final = {
         "id": {**_TEXT, "description": "The deployment's name."},
         "object": {"const": "model"},
         "created": {"type": "integer", "description": "Seconds since 1970."},
-        "owned_by": {**_TEXT, "description": "The slug of the tenant whose deployment it is."},
+        "owned_by": {**_TEXT, "description": "The id of the tenant whose deployment it is."},
     },
 }
 _HEADERS: Final = {
