@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from typing_extensions import override
 
-from maas.audit.public import AuditScope
+from maas.audit.public import AuditScope, ComposedEvent
 from maas.model.application.ports import BodyCutOffError
 from maas.model.application.storage import LEASE
 from maas.model.domain.file import FilePath
@@ -286,7 +286,14 @@ class Deaf(PostgresBudgets):
     """Holds what it is asked to, and is never told more: its process is dead by then."""
 
     @override
-    async def settle(self, hold: Hold, used: UsageFigures, *, is_estimated: bool = False) -> bool:
+    async def settle(
+        self,
+        hold: Hold,
+        used: UsageFigures,
+        *,
+        is_estimated: bool = False,
+        event: ComposedEvent | None = None,
+    ) -> bool:
         return False
 
     @override
