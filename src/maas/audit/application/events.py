@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 
 from maas.audit.domain.event import SALT_BYTES, AuditEvent, PersonalFields
 from maas.audit.public import Actor, AuditScope
@@ -10,7 +11,7 @@ from maas.shared.domain.clock import Clock
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, EventId, TenantId, new_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class QueuedEvent:
     """An event on its way to the log, its bytes fixed for good."""
 
@@ -20,7 +21,8 @@ class QueuedEvent:
     personal: PersonalFields
     duration_ms: int | None
 
-    @property
+    # Written for PostgreSQL, and then for the stream.
+    @cached_property
     def personal_json(self) -> str:
         return self.personal.to_json()
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from maas.inference.interface.openai_errors import FACE
@@ -39,6 +40,11 @@ class OpenAIRoute(StrictRoute):
 
     face: ClassVar[FaceContract | None] = FACE
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        # What is raised is answered around all routes, and no dependency has anything to leave.
+        self.app = _straight(self.get_route_handler())
+
     @override
     def get_route_handler(self) -> RouteHandler:
         call = self.endpoint
@@ -54,6 +60,14 @@ class OpenAIRoute(StrictRoute):
             return response
 
         return handle
+
+
+def _straight(handle: RouteHandler) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def _permissions_of(dependant: Dependant) -> list[str]:
