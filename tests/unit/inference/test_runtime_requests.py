@@ -9,7 +9,6 @@ from maas.inference.application.runtime_requests import plan
 from maas.inference.public import CallKind
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
-TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 PLAIN = ModelFacts(embedding_length=640)
 
 
@@ -65,12 +64,6 @@ def test_a_stream_is_always_asked_for_its_usage() -> None:
     assert not shared.wants_usage
 
 
-def test_tools_are_passed_on_to_a_template_that_knows_them() -> None:
-    shared = plan("chat", chat(tools=[TOOL]), ModelFacts(takes_tools=True))
-
-    assert shared.shares[0].body["tools"] == [TOOL]
-
-
 def test_embeddings_of_the_models_own_length_are_made() -> None:
     shared = plan("embeddings", {"input": "Hello", "dimensions": 640}, PLAIN)
 
@@ -79,7 +72,6 @@ def test_embeddings_of_the_models_own_length_are_made() -> None:
 
 IMAGE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
 REFUSED: list[tuple[CallKind, dict[str, Any], str]] = [
-    ("chat", chat(tools=[TOOL]), "tools"),
     ("chat", chat(messages=[]), "messages"),
     ("chat", chat(messages="Hello"), "messages"),
     ("chat", chat(messages=[{"role": "user", "content": [IMAGE]}]), "messages"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from maas.inference.application.runtime_replies import ReplyReader, read_choice, read_event
 from maas.inference.application.runtime_requests import Json, Plan, Share
 from maas.shared.domain.ids import new_id
 
@@ -48,6 +49,8 @@ def merge(plan: Plan, answers: Sequence[dict[str, Any]]) -> Json:
         choice["index"] = share.index
         if plan.kind == "completions":
             choice["logprobs"] = _legacy_logprobs(choice.get("logprobs"), start=0)
+        elif plan.is_in_json:
+            read_choice(choice)
         choices.append(choice)
     return {
         "id": _new_id(plan),
@@ -69,6 +72,7 @@ class StreamShape:
     _counted: Counted = field(default_factory=Counted)
     _last: Json | None = None
     _offsets: dict[int, int] = field(default_factory=dict)
+    _replies: dict[int, ReplyReader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._id = _new_id(self.plan)
@@ -89,7 +93,12 @@ class StreamShape:
             start = self._offsets.get(share.index, 0)
             choice["logprobs"] = _legacy_logprobs(choice.get("logprobs"), start=start)
             self._offsets[share.index] = start + len(choice["text"])
-        elif "role" in choice["delta"] and choice["delta"].get("content") is None:
+            return event
+        if self.plan.is_in_json:
+            reader = self._replies.setdefault(share.index, ReplyReader())
+            if not read_event(reader, choice):
+                return None
+        if "role" in choice["delta"] and choice["delta"].get("content") is None:
             choice["delta"]["content"] = ""
         return event
 

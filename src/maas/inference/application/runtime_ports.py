@@ -101,6 +101,7 @@ class ModelFacts:
 
     embedding_length: int | None = None
     takes_tools: bool = False
+    takes_system: bool = False
 
 
 class ProcessAnswer(Protocol):

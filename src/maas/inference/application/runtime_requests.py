@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from maas.inference.application.runtime_ports import Mode, ModelFacts, RuntimeRequestError
+from maas.inference.application.runtime_tools import offer_tools
 from maas.inference.public import CallKind
 
 Json: TypeAlias = dict[str, object]
@@ -63,12 +64,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to ask a process for, and what the caller wants of the answers."""
+    """What to ask a process for, and what the caller wants of the answers.
+
+    `is_in_json`: a reply is JSON, because tools were offered to a template that knows none.
+    """
 
     kind: CallKind
     shares: Sequence[Share]
     is_stream: bool = False
     wants_usage: bool = False
+    is_in_json: bool = False
     dimensions: int | None = None
 
 
@@ -90,8 +95,10 @@ def plan(kind: CallKind, body: Mapping[str, object], facts: ModelFacts) -> Plan:
     is_stream = body.get("stream") is True
     if is_stream:
         passed |= {"stream": True, "stream_options": {"include_usage": True}}
+    is_in_json = False
     if kind == "chat":
-        _check_chat(passed, facts)
+        _check_chat(passed, body)
+        is_in_json = offer_tools(passed, facts)
         prompts: list[Json] = [{}]
     else:
         _check_completions(body)
@@ -101,6 +108,7 @@ def plan(kind: CallKind, body: Mapping[str, object], facts: ModelFacts) -> Plan:
         shares=_share_out(passed, prompts, choices=_choices(body), seed=body.get("seed")),
         is_stream=is_stream,
         wants_usage=_wants_usage(body.get("stream_options")),
+        is_in_json=is_in_json,
     )
 
 
@@ -144,7 +152,7 @@ def _check_dimensions(wanted: object, facts: ModelFacts) -> int | None:
     raise RuntimeRequestError(message, loc=("dimensions",))
 
 
-def _check_chat(passed: Json, facts: ModelFacts) -> None:
+def _check_chat(passed: Json, body: Mapping[str, object]) -> None:
     messages = passed.get("messages")
     if not isinstance(messages, list) or not messages:
         message = "`messages` is a list with at least one message."
@@ -153,9 +161,9 @@ def _check_chat(passed: Json, facts: ModelFacts) -> None:
         # It would fetch what addresses lead to, files of this machine included.
         message = "This model reads text alone: no images, sounds or files."
         raise RuntimeRequestError(message, loc=("messages",))
-    if passed.get("tools") and not facts.takes_tools:
-        message = "This model's chat template knows no tools."
-        raise RuntimeRequestError(message, loc=("tools",))
+    if body.get("functions"):
+        message = "Functions are offered as `tools` here, and not by their older name."
+        raise RuntimeRequestError(message, loc=("functions",))
 
 
 def _has_media(message: object) -> bool:

@@ -90,9 +90,11 @@ class LlamaProcess:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise ModelProcessDiedError from exc
         meta = models["data"][0].get("meta") or {}
+        template = props.get("chat_template_caps", {})
         self._facts = ModelFacts(
             embedding_length=meta.get("n_embd"),
-            takes_tools=bool(props.get("chat_template_caps", {}).get("supports_tools")),
+            takes_tools=bool(template.get("supports_tools")),
+            takes_system=bool(template.get("supports_system_role")),
         )
 
     @asynccontextmanager
