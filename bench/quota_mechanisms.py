@@ -205,7 +205,9 @@ def by_the_meter(meter: Meter) -> tuple[Reserve, Settle]:
         unfit={},
         limits=RouteLimits(),
     )
-    ask = Ask(kind="chat", model="m", body={}, most_input=HELD - 100, most_output=100)
+    ask = Ask(
+        kind="chat", model="m", body={}, most_input=HELD - 100, likely_input=0, most_output=100
+    )
     facts = AttemptFacts(
         target=target, tries=[], decision="the only one", status=200, first_byte=timedelta()
     )

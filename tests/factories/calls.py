@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from maas.inference.domain.call import Ask
+from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.route import (
     Endpoint,
     Origin,
@@ -88,6 +89,7 @@ def make_ask(
         model="gemma",
         body=dict(body),
         most_input=100,
+        likely_input=min(100, count_prompt(body)),
         most_output=most_output,
         choices=choices,
         is_stream=is_stream,

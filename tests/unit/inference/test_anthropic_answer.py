@@ -19,6 +19,7 @@ ASK = Ask(
     model="chat",
     body={"model": "chat", "messages": [{"role": "user", "content": "hello out there"}]},
     most_input=400,
+    likely_input=8,
     most_output=None,
 )
 MESSAGE: dict[str, Any] = {
@@ -68,6 +69,7 @@ def answered(desk: Desk, model: str = "claude-upstream", **body: object) -> tupl
         model="chat",
         body={**ASK.body, **body},
         most_input=400,
+        likely_input=8,
         most_output=None,
         is_stream=body.get("stream") is True,
         wants_usage="stream_options" in body,
@@ -331,7 +333,7 @@ class TestARefusal:
 
 @pytest.mark.parametrize("kind", ["completions", "embeddings"])
 def test_only_chats_are_taken(kind: Any) -> None:
-    ask = Ask(kind=kind, model="chat", body={}, most_input=1, most_output=None)
+    ask = Ask(kind=kind, model="chat", body={}, most_input=1, likely_input=1, most_output=None)
 
     with pytest.raises(NotTakenError):
         WIRE.spell(ask, endpoint(), most_output=1)

@@ -24,6 +24,7 @@ def ask(body: dict[str, object], *, is_stream: bool = False, most_output: int | 
         model="chat",
         body={"model": "chat", "messages": HELLO, **body},
         most_input=100,
+        likely_input=10,
         most_output=most_output,
         is_stream=is_stream,
     )

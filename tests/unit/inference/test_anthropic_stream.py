@@ -28,6 +28,7 @@ def asked(*, wants_usage: bool = False) -> Ask:
         model="chat",
         body={"messages": [{"role": "user", "content": "hello there"}]},
         most_input=400,
+        likely_input=7,
         most_output=None,
         is_stream=True,
         wants_usage=wants_usage,

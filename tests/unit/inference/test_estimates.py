@@ -1,14 +1,17 @@
 """Never fewer than a tokenizer finds, whatever the text; and likely about as many."""
 
 import json
+import time
+import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from maas.inference.domain.asking import read_ask
 from maas.inference.domain.estimates import TOKENS_A_PART, count_text, most_input
 
 VOCABULARY = Path("tokenizers") / "l2_supercat_tokenizer_config.json"
@@ -90,6 +93,40 @@ class TestMostInput:
 
         assert TOKENS_A_PART < most < TOKENS_A_PART + 1_000
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"parameters": {"a": {"type": "file", "url": "word " * 200_000}}},
+            {"parameters": {"a": {"type": "image_url", "image_url": "x" * MEBIBYTE}}},
+            {"parameters": {"a": {"enum": [10**18] * 50_000}}},
+            {"parameters": {"prompt": [10**18] * 50_000}},
+        ],
+    )
+    def test_but_in_tools_it_is_spelled_out_like_all_else(self, fields: dict[str, object]) -> None:
+        tools = [{"type": "function", "function": {"name": "f", **fields}}]
+
+        assert most_input(chat("Hello", tools=tools)) > len(json.dumps(tools))
+
+    def test_a_template_may_write_escapes_of_what_it_spells_out(self) -> None:
+        tools = [{"type": "function", "function": {"description": '\x01"语\n' * 50_000}}]
+
+        assert most_input(chat("Hello", tools=tools)) > len(json.dumps(tools))
+        assert most_input(chat("语" * 50_000)) < 4 * 50_000
+
+    @given(text=st.text(alphabet=st.characters(exclude_categories=[]), max_size=50))
+    def test_nor_has_any_text_that_is_spelt_out_first(self, text: str) -> None:
+        spelt = unicodedata.normalize("NFKC", text).encode("utf-8", "surrogatepass")
+
+        assert len(spelt) <= most_input({"prompt": text}) - most_input({"prompt": ""})
+
+    @pytest.mark.parametrize("text", ["语" * 5_000_000, "ﷺ" * 300_000])
+    def test_a_long_text_is_counted_in_no_time(self, text: str) -> None:
+        begun = time.process_time()
+        read_ask("chat", chat(text))
+
+        # A loop over its characters, or over what they are spelt as, takes seconds.
+        assert time.process_time() - begun < 0.6
+
     def test_what_a_part_says_beside_its_bytes_counts(self) -> None:
         hidden = {"type": "image_url", "image_url": {"url": "x", "detail": "y" * MEBIBYTE}}
         beside = {"type": "image_url", "image_url": {"url": "x"}, "text": "y" * MEBIBYTE}
@@ -116,9 +153,40 @@ class TestMostInput:
 
 class TestCountText:
     @pytest.mark.parametrize(
-        ("text", "tokens"), [("", 0), ("a", 1), ("four words of prose", 5), ("你好", 2), ("né", 1)]
+        ("text", "tokens"),
+        [("", 0), ("a", 1), ("four words of prose", 5), ("你好", 2), ("né", 1), ("😀😀", 2)],
     )
     def test_prose_has_four_characters_a_token_and_wide_ones_one(
         self, text: str, tokens: int
     ) -> None:
         assert count_text(text) == tokens
+
+
+class TestLikelyInput:
+    """What is booked for a prompt that nobody counted."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"tools": [{"type": "function", "function": {"description": "word " * 4_000}}]},
+            {"functions": [{"name": "f", "parameters": {"word " * 4_000: {}}}]},
+            {"response_format": {"type": "json_schema", "schema": {"enum": ["word"] * 4_000}}},
+            {"system": "word " * 4_000},
+            {"messages": [{"role": "assistant", "tool_calls": [{"a": ["word " * 4_000]}]}]},
+            {"messages": [{"role": "assistant", "function_call": {"arguments": "1234" * 4_000}}]},
+        ],
+    )
+    def test_nothing_that_a_model_reads_is_free(self, fields: dict[str, object]) -> None:
+        assert 4_000 <= read_ask("chat", {**chat("Hello"), **fields}).likely_input < 6_000
+
+    def test_what_no_model_reads_is(self) -> None:
+        beside = {"user": "x" * 999, "metadata": {"a": "b"}, "stop": ["x"], "temperature": 0.5}
+
+        assert read_ask("chat", chat("Hello", **beside)).likely_input == 4 + 2
+
+    @settings(max_examples=30)
+    @given(body=st.dictionaries(st.sampled_from(["messages", "prompt", "tools", "x"]), schemas))
+    def test_it_is_never_above_the_most(self, body: dict[str, object]) -> None:
+        ask = read_ask("chat", {"model": "m", **body})
+
+        assert 0 <= ask.likely_input <= ask.most_input

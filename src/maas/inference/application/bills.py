@@ -9,7 +9,6 @@ import structlog
 
 from maas.inference.application.ports import AttemptFacts, Charge, Metering
 from maas.inference.domain.call import TokenCounts
-from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.route import RouteTarget
 from maas.inference.domain.wire import Told, Wire, WireStream
 from maas.model.public import Protocol
@@ -85,7 +84,7 @@ class Bill:
         source = self.stream or self.told
         if source is not None:
             return source.seen
-        return TokenCounts(input=count_prompt(self.charge.ask))
+        return TokenCounts(input=self.charge.ask.likely_input)
 
     async def progress(self) -> None:
         await self._meter.progress(self.charge, self.seen)

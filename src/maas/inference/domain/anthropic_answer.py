@@ -7,7 +7,6 @@ from typing import Final
 
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.estimates import count_text
-from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.wire import BrokenStreamError, Refusal, Told
 
 _FINISHES: Final[Mapping[str, str]] = {
@@ -125,7 +124,7 @@ def tell_call(block: Mapping[str, object], arguments: str) -> dict[str, object]:
 def _estimated(ask: Ask, said: Mapping[str, object]) -> TokenCounts:
     calls = said.get("tool_calls")
     return TokenCounts(
-        input=count_prompt(ask),
+        input=ask.likely_input,
         output=count_text(str(said.get("content") or ""))
         + (count_text(json.dumps(calls, ensure_ascii=False)) if calls else 0),
         reasoning=count_text(str(said.get("reasoning_content") or "")),

@@ -15,7 +15,6 @@ from maas.inference.domain.anthropic_answer import (
 )
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.estimates import count_text
-from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.sse import EventCutter, data_of, split_events
 from maas.inference.domain.wire import BrokenStreamError
 
@@ -59,7 +58,7 @@ class AnthropicStream:
         """What came, by estimate; what was read is the supplier's own count, if it told one."""
         read = count_usage({**self._usage, "output_tokens": 0, "output_tokens_details": None})
         return TokenCounts(
-            input=count_prompt(self.ask) if read is None else read.input,
+            input=self.ask.likely_input if read is None else read.input,
             cached=0 if read is None else read.cached,
             output=self._seen_output,
             reasoning=self._seen_reasoning,

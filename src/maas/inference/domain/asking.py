@@ -8,6 +8,7 @@ from typing import Final
 
 from maas.inference.domain.call import Ask
 from maas.inference.domain.estimates import most_input
+from maas.inference.domain.prompts import count_prompt
 from maas.inference.public import CallKind
 from maas.shared.domain.errors import InvalidInputError
 
@@ -36,11 +37,13 @@ def read_ask(kind: CallKind, body: object) -> Ask:
     if not isinstance(body, dict):
         raise InvalidCallError("Send a JSON object.", "model")
     is_stream = kind != "embeddings" and _read_flag(body, "stream")
+    most = most_input(body)
     return Ask(
         kind=kind,
         model=_read_model(body),
         body=body,
-        most_input=most_input(body),
+        most_input=most,
+        likely_input=min(most, count_prompt(body)),
         most_output=None if kind == "embeddings" else _read_most_output(kind, body),
         choices=_read_choices(kind, body),
         is_stream=is_stream,

@@ -24,14 +24,15 @@ class Ask:
     """What a request asks for.
 
     `body` is the parsed request, which nobody changes. `most_input` is no less than the tokens its
-    prompt can have; `most_output` is what one answer may have by the caller's own word, and
-    `choices` how many answers there are.
+    prompt can have, and `likely_input` how many it has if nobody counts them; `most_output` is what
+    one answer may have by the caller's own word, and `choices` how many answers there are.
     """
 
     kind: CallKind
     model: str
     body: dict[str, object]
     most_input: int
+    likely_input: int
     most_output: int | None
     choices: int = 1
     is_stream: bool = False

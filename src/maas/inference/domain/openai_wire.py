@@ -7,7 +7,6 @@ from typing import Final
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.estimates import count_text
 from maas.inference.domain.openai_usage import read_usage
-from maas.inference.domain.prompts import count_prompt
 from maas.inference.domain.route import Endpoint
 from maas.inference.domain.sse import EventCutter, data_of, split_events
 from maas.inference.domain.wire import BrokenStreamError, Refusal, Told, WireStream
@@ -63,7 +62,7 @@ class OpenAIWire:
         if not isinstance(answer, dict) or not isinstance(answer.get(_LISTS[ask.kind]), list):
             raise BrokenStreamError
         counts = read_usage(answer.get("usage"))
-        seen = counts or TokenCounts(input=count_prompt(ask), output=_count_answers(answer))
+        seen = counts or TokenCounts(input=ask.likely_input, output=_count_answers(answer))
         return Told(body=body, counts=counts, seen=seen)
 
     def stream(self, ask: Ask) -> WireStream:
@@ -115,7 +114,7 @@ def _read_vectors(ask: Ask, body: bytes) -> Told:
             counts = read_usage(_decode(text.lstrip(" \t\r\n:"))[0])
         except (ValueError, RecursionError):
             counts = None
-    return Told(body=body, counts=counts, seen=counts or TokenCounts(input=count_prompt(ask)))
+    return Told(body=body, counts=counts, seen=counts or TokenCounts(input=ask.likely_input))
 
 
 def _count_answers(answer: dict[str, object]) -> int:
@@ -174,7 +173,7 @@ class OpenAIStream:
         # Most send a token a piece. What is far longer has several.
         is_piecemeal = self._texts <= self._deltas * TOKENS_A_PIECE
         output = self._deltas if is_piecemeal else self._texts
-        return TokenCounts(input=count_prompt(self._ask), output=output)
+        return TokenCounts(input=self._ask.likely_input, output=output)
 
     @property
     def is_whole(self) -> bool:
