@@ -38,6 +38,12 @@ def said(text: str, *, finish: str | None = None) -> bytes:
     return event([{"index": 0, "delta": {"content": text}, "finish_reason": finish}])
 
 
+def counted(output: int, *, finish: str | None = None) -> bytes:
+    """Write a piece of a stream that counts all the while."""
+    choice = {"delta": {"content": "a"}, "finish_reason": finish}
+    return event([choice], usage={**USAGE, "completion_tokens": output})
+
+
 class TestSpelling:
     def test_all_but_the_name_and_the_limit_stays_as_it_was(self) -> None:
         fields = {
@@ -141,6 +147,7 @@ class TestUsage:
             None,
             [],
             {},
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
             {**USAGE, "prompt_tokens": -1},
             {**USAGE, "prompt_tokens": None},
             {**USAGE, "prompt_tokens": True},
@@ -172,6 +179,15 @@ class TestPlainAnswers:
 
         assert told.counts is None
         assert (told.seen.input, told.seen.output) == (14, 40)
+
+    def test_an_answer_of_no_tokens_has_no_words(self) -> None:
+        none = {**USAGE, "completion_tokens": 0}
+        called = {"function_call": {"name": "f", "arguments": "x" * 40}}
+
+        for message, output in (({"content": "y" * 40}, 10), (called, 10), ({"content": ""}, 0)):
+            body = json.dumps({"choices": [{"message": message}], "usage": none}).encode()
+            told = WIRE.read(ask_of(messages=[]), body)
+            assert (told.counts is None, told.seen.output) == (output > 0, output)
 
     @pytest.mark.parametrize(
         "body", [b"", b"<html>", b'{"choices"', b"[]", b'{"choices": null}', b'{"data": []}']
@@ -243,12 +259,43 @@ class TestStreams:
         assert (stream.counts, stream.is_whole) == (None, False)
 
     def test_usage_in_every_chunk_passes_and_the_last_counts(self) -> None:
-        choice = [{"delta": {"content": "a"}, "finish_reason": None}]
-        chunks = [event(choice, usage={**USAGE, "completion_tokens": n}) for n in (1, 2)]
+        chunks = [counted(1), counted(2, finish="stop")]
         stream = OpenAIStream(ask_of(stream=True))
 
         assert b"".join(map(stream.feed, chunks)) == b"".join(chunks)
         assert stream.counts == TokenCounts(input=9, output=2)
+
+    @pytest.mark.parametrize("told", [0, 1])
+    def test_but_not_of_an_answer_that_was_cut(self, told: int) -> None:
+        stream = OpenAIStream(ask_of(stream=True))
+        stream.feed(counted(told))
+        for _ in range(80):
+            stream.feed(said(" word"))
+
+        assert stream.counts is None
+        assert stream.seen == TokenCounts(input=9, output=81)
+
+    def test_nor_where_more_came_after_it(self) -> None:
+        stream = OpenAIStream(ask_of(stream=True))
+
+        played(stream, counted(1) + said(" word") + said("", finish="stop"), size=50)
+
+        assert (stream.counts, stream.seen.output) == (None, 2)
+
+    def test_a_count_that_goes_back_is_no_better_one(self) -> None:
+        less = {"prompt_tokens": 1, "completion_tokens": 1}
+        stream = OpenAIStream(ask_of(stream=True))
+
+        played(stream, said("a", finish="stop") + event(usage=USAGE) + event(usage=less), size=50)
+
+        assert stream.counts == TokenCounts(input=9, output=5)
+
+    def test_the_older_calls_of_functions_count(self) -> None:
+        stream = OpenAIStream(ask_of(stream=True))
+        for _ in range(10):
+            stream.feed(event([{"delta": {"function_call": {"arguments": '{"a'}}}]))
+
+        assert stream.seen.output == 10
 
     def test_an_answer_is_whole_without_its_terminator_but_not_without_its_end(self) -> None:
         whole, cut = OpenAIStream(ask_of(stream=True)), OpenAIStream(ask_of(stream=True, n=2))

@@ -37,6 +37,7 @@ class AnthropicStream:
     ask: Ask
     made_at: int
     is_whole: bool = field(default=False, init=False)
+    is_over: bool = field(default=False, init=False)
     _cutter: EventCutter = field(default_factory=EventCutter, init=False)
     _head: dict[str, object] = field(default_factory=dict, init=False)
     _open: dict[object, _Open] = field(default_factory=dict, init=False)
@@ -51,7 +52,7 @@ class AnthropicStream:
 
     @property
     def counts(self) -> TokenCounts | None:
-        return count_usage(self._usage) if self._is_counted else None
+        return count_usage(self._usage) if self._is_counted and self.is_whole else None
 
     @property
     def seen(self) -> TokenCounts:
@@ -103,6 +104,7 @@ class AnthropicStream:
             case "message_delta":
                 yield from self._end_message(_part(event, "delta"), event.get("usage"))
             case "message_stop":
+                self.is_over = True
                 yield self._tell_usage()
             case _:
                 # A ping, or what is not known yet: to be passed over, as Anthropic's guide says.

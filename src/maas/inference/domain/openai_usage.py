@@ -9,7 +9,7 @@ MOST_TOKENS: Final = 10**12
 
 
 def read_usage(usage: object) -> TokenCounts | None:
-    """Read a `usage` object; `None` if it is none, or cannot be true.
+    """Read a `usage` object; `None` if it is none, or cannot be true: nobody answers to nothing.
 
     OpenAI counts reasoning within the completion, and so do most. A few count it beside: the total
     tells.
@@ -26,7 +26,7 @@ def read_usage(usage: object) -> TokenCounts | None:
         return None
     is_beside = reasoning > 0 and usage.get("total_tokens") == prompt + completion + reasoning
     output = completion if is_beside else completion - reasoning
-    if cached > prompt or output < 0:
+    if cached > prompt or output < 0 or not prompt + completion:
         return None
     return TokenCounts(input=prompt, cached=cached, output=output, reasoning=reasoning)
 

@@ -34,6 +34,7 @@ _TELLING: Final = re.compile(
     rb'\[DONE\]|"(?:usage|error)"\s*+:\s*+[^n\s]|"finish_reason"\s*+:\s*+"'
 )
 _USAGE: Final = b'"usage"'
+_CHOICES: Final = b'"choices"'
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _LISTS: Final = {"chat": "choices", "completions": "choices", "embeddings": "data"}
 _decode: Final = json.JSONDecoder().raw_decode
@@ -62,8 +63,12 @@ class OpenAIWire:
         if not isinstance(answer, dict) or not isinstance(answer.get(_LISTS[ask.kind]), list):
             raise BrokenStreamError
         counts = read_usage(answer.get("usage"))
-        seen = counts or TokenCounts(input=ask.likely_input, output=_count_answers(answer))
-        return Told(body=body, counts=counts, seen=seen)
+        if counts is not None and counts.total > counts.input:
+            return Told(body=body, counts=counts, seen=counts)
+        # Nothing was counted, or no answer where there may be one.
+        seen = TokenCounts(input=ask.likely_input, output=_count_answers(answer))
+        counts = None if seen.output else counts
+        return Told(body=body, counts=counts, seen=counts or seen)
 
     def stream(self, ask: Ask) -> WireStream:
         return OpenAIStream(ask)
@@ -132,8 +137,9 @@ def _count_choice(choice: object) -> int:
         return count_text(text) if isinstance(text, str) else 0
     counted = sum(count_text(text) for name in _TEXTS if isinstance(text := told.get(name), str))
     calls = told.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
+    for call in (told.get("function_call"), *(calls if isinstance(calls, list) else ())):
+        # The older form has no function around it.
+        function = call.get("function", call) if isinstance(call, dict) else None
         arguments = function.get("arguments") if isinstance(function, dict) else None
         counted += count_text(arguments) if isinstance(arguments, str) else 0
     return counted
@@ -150,6 +156,7 @@ class OpenAIStream:
         "_deltas",
         "_ended",
         "_has_done",
+        "_is_stale",
         "_texts",
         "_unread",
         "_unread_bytes",
@@ -159,25 +166,45 @@ class OpenAIStream:
         self._ask = ask
         self._cutter = EventCutter()
         self._counts: TokenCounts | None = None
-        self._begun = self._has_done = False
+        self._begun = self._has_done = self._is_stale = False
         self._ended = self._deltas = self._texts = self._unread_bytes = 0
         self._unread: list[bytes] = []
 
     @property
     def counts(self) -> TokenCounts | None:
-        return self._counts
+        """Tell what was counted of the whole answer: some count all the while."""
+        counts = self._counts
+        if counts is None or self._is_stale or not self.is_whole:
+            return None
+        if counts.total == counts.input and self._seen_output():
+            return None
+        return counts
 
     @property
     def seen(self) -> TokenCounts:
-        self._read_on()
-        # Most send a token a piece. What is far longer has several.
-        is_piecemeal = self._texts <= self._deltas * TOKENS_A_PIECE
-        output = self._deltas if is_piecemeal else self._texts
-        return TokenCounts(input=self._ask.likely_input, output=output)
+        output, told = self._seen_output(), self._counts
+        if told is None:
+            return TokenCounts(input=self._ask.likely_input, output=output)
+        return TokenCounts(
+            input=told.input or self._ask.likely_input,
+            cached=told.cached,
+            output=max(told.output, output - told.reasoning),
+            reasoning=told.reasoning,
+        )
 
     @property
     def is_whole(self) -> bool:
         return self._has_done or self._ended >= self._ask.choices
+
+    @property
+    def is_over(self) -> bool:
+        return self._has_done
+
+    def _seen_output(self) -> int:
+        self._read_on()
+        # Most send a token a piece. What is far longer has several.
+        is_piecemeal = self._texts <= self._deltas * TOKENS_A_PIECE
+        return self._deltas if is_piecemeal else self._texts
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._begun:
@@ -232,29 +259,44 @@ class OpenAIStream:
     def _takes(self, chunk: dict[str, object]) -> bool:
         if chunk.get("error"):
             raise BrokenStreamError
-        counts = read_usage(chunk.get("usage"))
-        self._counts = counts or self._counts
         choices = chunk.get("choices")
+        if isinstance(choices, list):
+            self._is_stale |= self._count(choices) and self._counts is not None
+        counts, told = read_usage(chunk.get("usage")), self._counts
+        if counts is not None and (told is None or counts.total >= told.total):
+            self._counts, self._is_stale = counts, False
         if not choices:
             # It came because we asked for it; a caller who asked gets it too.
             return chunk.get("usage") is None or self._ask.wants_usage
-        if isinstance(choices, list):
-            self._count(choices)
         return True
 
-    def _count(self, choices: list[object]) -> None:
+    def _count(self, choices: list[object]) -> bool:
+        """Count pieces of answers; tell whether there was anything in them."""
+        before = self._deltas
         for choice in choices:
             counted = _count_choice(choice)
             self._texts += counted
             self._deltas += counted > 0
             if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
                 self._ended += 1
+        return self._deltas > before
 
     def _leave_unread(self, whole: bytes) -> None:
+        if self._counts is not None and _CHOICES in whole:
+            self._note_more(whole)
+            return
         self._unread.append(whole)
         self._unread_bytes += len(whole)
         if self._unread_bytes > UNREAD_BYTES:
             self._read_on()
+
+    def _note_more(self, whole: bytes) -> None:
+        """Note what comes after a count: if it is anything, that was not of the whole answer."""
+        self._read_on()
+        before = self._deltas
+        self._unread.append(whole)
+        self._read_on()
+        self._is_stale |= self._deltas > before
 
     def _read_on(self) -> None:
         """Count what waits; what cannot be read is none of the answer."""

@@ -42,7 +42,7 @@ class Told:
 
 
 class WireStream(Protocol):
-    """One streamed answer on its way; `counts` and `seen` are as in `Told`, so far."""
+    """One streamed answer on its way; `counts` are of the whole answer, `seen` of what came."""
 
     @property
     def counts(self) -> TokenCounts | None: ...
@@ -53,6 +53,11 @@ class WireStream(Protocol):
     @property
     def is_whole(self) -> bool:
         """Whether the answer's end has come: what is cut after that is no loss."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream's own end has come: nothing follows, however long it stays open."""
         ...
 
     def feed(self, chunk: bytes) -> bytes:
