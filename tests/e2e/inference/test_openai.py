@@ -1,6 +1,7 @@
 """The official client, as strict as it can be, against deployments of a scripted supplier."""
 
 import asyncio
+import functools
 import json
 from typing import Any, Final
 
@@ -9,7 +10,10 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
-from tests.e2e.inference.gateway import CHAT, SUPPLIER_KEY, Gateway
+from maas.shared.infrastructure.settings import Settings
+from tests.e2e.conftest import MakePerson
+from tests.e2e.inference.gateway import CHAT, SUPPLIER_KEY, Gateway, opened
+from tests.upstream.desk import Desk
 from tests.upstream.scripts import Script
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -339,3 +343,25 @@ async def settled(gateway: Gateway, *, requests: int) -> dict[str, Any]:
             if sums["requests"] == requests:
                 return sums
             await asyncio.sleep(0.02)
+
+
+async def test_calls_that_nobody_waits_for_any_more_still_have_their_place(
+    calling_settings: Settings, supplier: tuple[Desk, int], make_person: MakePerson
+) -> None:
+    inference = calling_settings.inference.model_copy(update={"max_calls": 4})
+    settings = calling_settings.model_copy(update={"inference": inference})
+    root = await make_person("root", roles=("admin", "platform_admin"))
+    supplier[0].scripts.put("slow", Script(head_delay=1.5))
+
+    async with opened(settings, *supplier, root) as gateway, gateway.client(timeout=1) as client:
+        await gateway.deploy("slow")
+        ask = functools.partial(client.chat.completions.create, model="bot", messages=ASKED)
+        left = await asyncio.gather(ask(), ask(), return_exceptions=True)
+        with pytest.raises(openai.InternalServerError) as refusal:
+            await ask()
+        await settled(gateway, requests=2)
+        answer = await ask(timeout=5)
+
+    assert [type(each) for each in left] == [openai.APITimeoutError] * 2
+    assert refusal.value.code == "too-many-calls"
+    assert answer.choices

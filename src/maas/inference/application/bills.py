@@ -10,15 +10,20 @@ import structlog
 from maas.inference.application.ports import AttemptFacts, Charge, Metering
 from maas.inference.domain.call import TokenCounts
 from maas.inference.domain.route import RouteTarget
+from maas.inference.domain.shares import Shares
 from maas.inference.domain.wire import Told, Wire, WireStream
 from maas.model.public import Protocol
 from maas.shared.domain.call import Outcome
 from maas.shared.domain.errors import MaasError, UnavailableError
+from maas.shared.domain.ids import TenantId
 
 TELL_SECONDS: Final = 5.0
 """So often the meter is told what has come: what a lease that runs out is booked by."""
 
 CLOSE_SECONDS: Final = 5.0
+
+MOST_HELD_BYTES: Final = 512 * 1024 * 1024
+"""Of answers that this process keeps in memory until they are whole."""
 
 CLIENT_LEFT: Final = "client-left"
 BROKEN_HERE: Final = "internal-error"
@@ -30,12 +35,20 @@ class TooManyCallsError(UnavailableError):
     code = "too-many-calls"
     title = "Too many calls are under way here at this moment"
 
+    def __init__(self) -> None:
+        super().__init__(
+            "This server, or what of it there is for your tenant, has all the calls it can take.",
+            retry_after=timedelta(seconds=1),
+        )
+
 
 class Bill:
     """One call's charge until it is settled or released; nothing of it is done twice."""
 
     __slots__ = (
+        "_bytes",
         "_ending",
+        "_held",
         "_meter",
         "_on_sent",
         "_wires",
@@ -52,6 +65,7 @@ class Bill:
         meter: Metering,
         wires: Mapping[Protocol, Wire],
         on_sent: Callable[[], None],
+        held: Shares,
     ) -> None:
         self.charge = charge
         self.sent_to: RouteTarget | None = None
@@ -61,6 +75,8 @@ class Bill:
         self._meter = meter
         self._wires = wires
         self._on_sent = on_sent
+        self._held = held
+        self._bytes = 0
         self._ending: tuple[Outcome, str | None] | None = None
 
     def spell(self, target: RouteTarget) -> bytes:
@@ -72,6 +88,21 @@ class Bill:
         self.sent_to = target
         self._on_sent()
         return spelled
+
+    def hold(self, size: int) -> None:
+        """Count what is kept in memory of the answer, until `let_go`.
+
+        Raises:
+            TooManyCallsError: there is no room for it.
+        """
+        if not self._held.take(self.charge.payer.tenant_id, size):
+            raise TooManyCallsError
+        self._bytes += size
+
+    def let_go(self) -> None:
+        if self._bytes:
+            self._held.give_back(self.charge.payer.tenant_id, self._bytes)
+            self._bytes = 0
 
     @property
     def counts(self) -> TokenCounts | None:
@@ -134,34 +165,44 @@ class Bill:
 
 
 class Bills:
-    """All calls under way in this process; `close` it, so that none is left to its lease."""
+    """All calls under way in this process; `close` it, so that none is left to its lease.
+
+    Calls that go on without their caller have a place as well.
+    """
 
     def __init__(self, meter: Metering, wires: Mapping[Protocol, Wire], *, most: int) -> None:
         self._meter = meter
         self._wires = wires
-        self._most = most
+        self._places = Shares(most)
+        self._held = Shares(MOST_HELD_BYTES)
         self._open = set[Bill]()
         self._endings = set[asyncio.Task[None]]()
         self._telling: asyncio.Task[None] | None = None
 
-    def expect_room(self) -> None:
-        """Refuse a call while as many are under way as this process may have.
+    def take_place(self, tenant_id: TenantId) -> None:
+        """Refuse a call while as many are under way as there may be of one tenant, and in all.
 
         Raises:
             TooManyCallsError: they are.
         """
-        if len(self._open) >= self._most:
-            raise TooManyCallsError(retry_after=timedelta(seconds=1))
+        if not self._places.take(tenant_id):
+            raise TooManyCallsError
+
+    def leave_place(self, tenant_id: TenantId) -> None:
+        self._places.give_back(tenant_id)
 
     def open(self, charge: Charge, *, on_sent: Callable[[], None]) -> Bill:
         """Keep the meter told of a call from now on, until `close_bill`."""
-        bill = Bill(charge, self._meter, self._wires, on_sent)
+        bill = Bill(charge, self._meter, self._wires, on_sent, self._held)
         self._open.add(bill)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_for_ever(), name="bills")
         return bill
 
     def close_bill(self, bill: Bill) -> None:
+        """Forget a call that has ended, and the place that was taken for it."""
+        bill.let_go()
+        self.leave_place(bill.charge.payer.tenant_id)
         self._open.discard(bill)
 
     def abandon(self, bill: Bill, reason: str) -> None:

@@ -10,7 +10,13 @@ from typing import Final
 from typing_extensions import override
 
 from maas.inference.application.answer_cache import AnswerCache, KeptAnswer
-from maas.inference.application.bills import BROKEN_HERE, CLIENT_LEFT, Bill, Bills
+from maas.inference.application.bills import (
+    BROKEN_HERE,
+    CLIENT_LEFT,
+    Bill,
+    Bills,
+    TooManyCallsError,
+)
 from maas.inference.application.captures import AnswerTape, Capture, Captures, keep_for
 from maas.inference.application.ports import (
     Attempt,
@@ -33,7 +39,7 @@ from maas.inference.domain.failures import (
 from maas.inference.domain.limits import expect_allowed, expect_within
 from maas.inference.domain.route import Route
 from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
-from maas.inference.public import DeploymentId
+from maas.inference.public import CallKind, DeploymentId
 from maas.model.public import Protocol
 from maas.shared.domain.clock import Clock
 from maas.shared.domain.errors import InvalidInputError, MaasError
@@ -42,6 +48,13 @@ from maas.user.public import Payer
 
 MAX_REFUSAL_BYTES: Final = 64 * 1024
 MIN_SECRET_CHARS: Final = 8
+
+MOST_ANSWER_BYTES: Final[Mapping[CallKind, int]] = {
+    "chat": 16 * 1024 * 1024,
+    "completions": 16 * 1024 * 1024,
+    "embeddings": 128 * 1024 * 1024,
+}
+"""Of a plain answer; embeddings of 2,048 texts have some 100 MB in the longest spelling."""
 
 
 class RefusedRequestError(InvalidInputError):
@@ -159,7 +172,7 @@ class CallService:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 # Here, so that what cannot be read is counted as the target's failure.
-                bill.told = told = wire.read(ask, await _read(attempt, wire))
+                bill.told = told = wire.read(ask, await _read(attempt, wire, bill))
             await bill.settle("success")
         return told.body
 
@@ -183,7 +196,7 @@ class CallService:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 if attempt.response.status >= HTTPStatus.BAD_REQUEST:
-                    await _read(attempt, wire)
+                    await _read(attempt, wire, bill)
                 stream = bill.stream = wire.stream(ask)
                 async with aclosing(_fed(attempt, bill)) as pieces:
                     async for piece in pieces:
@@ -259,9 +272,7 @@ class CallService:
     @asynccontextmanager
     async def _charged(self, route: Route, ask: Ask, caller: Caller) -> AsyncIterator[Bill]:
         """Set aside what the call may cost, and see that it is booked, however the block ends."""
-        self.bills.expect_room()
-        charge = await self._begin(route, ask, caller)
-        bill = self.bills.open(charge, on_sent=caller.on_sent)
+        bill = self.bills.open(await self._begin(route, ask, caller), on_sent=caller.on_sent)
         try:
             yield bill
         except NoAnswerError as exc:
@@ -270,11 +281,11 @@ class CallService:
         except (UpstreamError, BrokenStreamError) as exc:
             await bill.settle("failure", BrokenAnswerError.code)
             raise BrokenAnswerError from exc
-        except NotTakenError:
-            await bill.settle_unanswered(None, NotTakenError.code)
-            raise
-        except RefusedRequestError as exc:
+        except (NotTakenError, RefusedRequestError) as exc:
             await bill.settle_unanswered(bill.facts, exc.code)
+            raise
+        except TooManyCallsError as exc:
+            await bill.settle("failure", exc.code)
             raise
         except MaasError:
             # The meter could not book it, and goes on trying.
@@ -292,13 +303,19 @@ class CallService:
         # What nobody could answer has no price, and nothing is set aside for it.
         if not any(ask.kind in target.endpoint.urls for target in route.targets):
             raise NoTargetError
-        return await self.meter.begin(
-            payer=Payer.of(caller.principal),
-            route=route,
-            ask=ask,
-            request_id=caller.request_id,
-            replay=caller.replay,
-        )
+        tenant_id = caller.principal.tenant_id
+        self.bills.take_place(tenant_id)
+        try:
+            return await self.meter.begin(
+                payer=Payer.of(caller.principal),
+                route=route,
+                ask=ask,
+                request_id=caller.request_id,
+                replay=caller.replay,
+            )
+        except BaseException:
+            self.bills.leave_place(tenant_id)
+            raise
 
 
 async def _fed(attempt: Attempt, bill: Bill) -> AsyncGenerator[bytes, None]:
@@ -310,28 +327,37 @@ async def _fed(attempt: Attempt, bill: Bill) -> AsyncGenerator[bytes, None]:
             async for chunk in chunks:
                 piece = stream.feed(chunk)
                 if piece:
+                    bill.let_go()
                     yield piece
+                else:
+                    bill.hold(len(chunk))
     except UpstreamError:
         if not stream.is_whole:
             raise
 
 
-async def _read(attempt: Attempt, wire: Wire) -> bytes:
+async def _read(attempt: Attempt, wire: Wire, bill: Bill) -> bytes:
     """Read a whole answer.
 
     Raises:
+        BrokenStreamError: it is longer than any is.
         RefusedRequestError: it says that the request is wrong.
+        TooManyCallsError: too much of others is in memory.
         UpstreamError: it breaks off.
     """
+    most = MOST_ANSWER_BYTES[bill.charge.ask.kind]
     response = attempt.response
     is_refusal = response.status >= HTTPStatus.BAD_REQUEST
     parts, size = list[bytes](), 0
     async with aclosing(response.chunks()) as chunks:
         async for chunk in chunks:
+            bill.hold(len(chunk))
             parts.append(chunk)
             size += len(chunk)
             if is_refusal and size >= MAX_REFUSAL_BYTES:
                 break
+            if size > most:
+                raise BrokenStreamError
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     if is_refusal:
         told = wire.refusal(response.status, body)

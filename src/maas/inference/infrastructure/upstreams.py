@@ -26,7 +26,7 @@ from maas.shared.infrastructure.outgoing import (
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 
 MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
-"""Of one answer; embeddings of 2,048 texts have some 100 MB in the longest spelling."""
+"""Of one answer, streamed or plain; of plain ones their reader takes less."""
 
 _BEFORE_SENDING: Final = frozenset[UpstreamFault](
     {"refused-target", "busy", "dns", "connect", "connect-timeout"}
