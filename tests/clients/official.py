@@ -252,6 +252,8 @@ async def streams(talk: Talk, spoken: Spoken) -> None:
 
 async def calls_tools(talk: Talk, spoken: Spoken) -> None:
     body: dict[str, Any] = {"model": spoken.name, "messages": QUESTION, "tools": [WEATHER]}
+    # By chance a small model may go on for longer than it may.
+    body["temperature"] = 0
     told = await talk.chat(**body, tool_choice="required", max_tokens=128)
     streamed = await talk.assembled(**body, tool_choice=WEATHER, max_tokens=128)
 
