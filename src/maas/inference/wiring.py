@@ -145,7 +145,7 @@ def build_inference(
             "deployment_queries": queries,
             "receipts": ReceiptService(events=recorded, bookings=bookings),
             "deployment_metrics": DeploymentMetricsService(
-                deployments=queries, recent=recent, states=states
+                deployments=queries, routes=routes, recent=recent, states=states
             ),
         },
         metrics=metrics.registry,

@@ -35,7 +35,9 @@ async def test_calls_and_targets_are_told_of(gateway: Gateway) -> None:
 
     assert [answer.status_code for answer in answers] == [200] * 6
     assert failed.status_code == 502
-    assert before["targets"] == []
+    assert [(each["circuit"], each["unfit"]) for each in before["targets"]] == [
+        ("closed", None)
+    ] * 2
     recent = found["recent"]
     assert (recent["calls"], recent["failed_calls"]) == (7, 1)
     assert recent["output_tokens"] == 6 * 16
@@ -52,6 +54,23 @@ async def test_calls_and_targets_are_told_of(gateway: Gateway) -> None:
     assert 'maas_inference_tokens_total{meter="output"} 96.0' in scraped
     assert made["id"] not in scraped
     assert "bot" not in scraped
+
+
+async def test_who_runs_it_sees_why_a_target_is_not_called(gateway: Gateway) -> None:
+    made = await gateway.deploy()
+    (target,) = made["targets"]
+    await gateway.http.delete(
+        f"/api/v1{gateway.provider}/models/{target['provider_model_id']}",
+        headers={**gateway.root.headers, "If-Match": "*"},
+    )
+
+    answer = await call(gateway)
+    found = (await told(gateway, made["id"])).json()
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no-target")
+    assert [(each["target_id"], each["unfit"]) for each in found["targets"]] == [
+        (target["id"], "not-found")
+    ]
 
 
 async def test_who_is_no_member_of_its_tenant_is_told_nothing(gateway: Gateway) -> None:

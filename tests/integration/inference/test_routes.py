@@ -293,6 +293,19 @@ class TestNames:
         assert await routes.list_names(ada.tenant_id) == []
         assert [each.name for each in await routes.list_names(olga.tenant_id)] == ["bot"]
 
+    async def test_of_ones_own_are_read_while_they_are_off(
+        self, serving: Serving, ada: Principal, olga: Principal
+    ) -> None:
+        made = await serving.deploy_new(ada, "chat")
+        await serving.revise(ada, made, status="disabled")
+        routes = serving.make_routes()
+
+        route = await routes.get_own(ada.tenant_id, made.id)
+
+        assert (route.deployment_id, len(route.targets)) == (made.id, 1)
+        with pytest.raises(UnknownModelError):
+            await routes.get_own(olga.tenant_id, made.id)
+
     async def test_are_the_same_if_they_look_the_same(
         self, serving: Serving, ada: Principal
     ) -> None:

@@ -9,11 +9,15 @@ import pytest
 
 from maas.inference.application.deployment_metrics import DeploymentMetricsService, RecentCalls
 from maas.inference.application.deployment_queries import DeploymentDetails, DeploymentQueries
+from maas.inference.application.ports import Routes
 from maas.inference.application.target_states import TargetStates
-from maas.inference.domain.deployment import DeploymentNotFoundError
+from maas.inference.domain.deployment import DeploymentNotFoundError, Target
+from maas.inference.domain.failures import UnknownModelError
 from maas.inference.domain.figures import Figures
+from maas.inference.domain.route import Route
 from maas.inference.interface.deployment_metrics_schemas import DeploymentMetricsRead
-from maas.inference.public import DeploymentId
+from maas.inference.public import DeploymentId, TargetId
+from maas.model.public import ProviderModelId
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.principal import Principal
 from tests.factories.routes import DEPLOYMENT, make_route, make_target, seeded
@@ -35,7 +39,9 @@ DETAILS = DeploymentDetails(
     max_choices=None,
     cache_seconds=None,
     capture_days=None,
-    targets=(),
+    targets=tuple(
+        Target(id=TargetId(UUID(int=number)), to=ProviderModelId(UUID(int=9))) for number in (1, 3)
+    ),
     created_by=AccountId(UUID(int=5)),
     created_at=NOON,
     updated_at=NOON,
@@ -48,6 +54,7 @@ class FakeReads:
     """One deployment that every tenant may call, and its figures."""
 
     figures: Figures | None
+    is_gone: bool = False
 
     async def get_deployment(
         self,
@@ -55,6 +62,12 @@ class FakeReads:
         deployment_id: DeploymentId,  # noqa: ARG002  the port's
     ) -> DeploymentDetails:
         return DETAILS if caller.tenant_id == OWNER else replace(DETAILS, targets=None)
+
+    async def get_own(self, tenant_id: TenantId, deployment_id: DeploymentId) -> Route:
+        assert (tenant_id, deployment_id) == (OWNER, DEPLOYMENT)
+        if self.is_gone:
+            raise UnknownModelError
+        return make_route(make_target(1), unfit={TargetId(UUID(int=3)): "credential-missing"})
 
     async def find(self, deployment_id: DeploymentId) -> RecentCalls | None:  # noqa: ARG002  likewise
         return None if self.figures is None else RecentCalls(since=NOON, figures=self.figures)
@@ -71,12 +84,15 @@ def make_principal(tenant_id: TenantId) -> Principal:
     )
 
 
-def make_service(figures: Figures | None) -> DeploymentMetricsService:
-    reads = FakeReads(figures)
+def make_service(figures: Figures | None, *, is_gone: bool = False) -> DeploymentMetricsService:
+    reads = FakeReads(figures, is_gone=is_gone)
     states = TargetStates(processes=1, random=seeded(), seconds=Seconds())
     states.of(make_route(make_target(1), make_target(2)))
     return DeploymentMetricsService(
-        deployments=cast("DeploymentQueries", reads), recent=reads, states=states
+        deployments=cast("DeploymentQueries", reads),
+        routes=cast("Routes", reads),
+        recent=reads,
+        states=states,
     )
 
 
@@ -93,8 +109,25 @@ async def test_without_redis_its_targets_are_still_told_of() -> None:
     assert told.recent is None
     assert [(each.target_id.int, each.circuit) for each in told.targets] == [
         (1, "closed"),
+        (3, "closed"),
         (2, "closed"),
     ]
+
+
+async def test_a_target_that_is_not_called_says_why() -> None:
+    found = await make_service(Figures()).get(make_principal(OWNER), DEPLOYMENT)
+    told = DeploymentMetricsRead.of(found).targets
+
+    assert {each.target_id.int: each.unfit for each in told} == {
+        1: None,
+        2: None,
+        3: "credential-missing",
+    }
+
+
+async def test_one_that_is_deleted_at_this_moment_is_not_there() -> None:
+    with pytest.raises(DeploymentNotFoundError):
+        await make_service(Figures(), is_gone=True).get(make_principal(OWNER), DEPLOYMENT)
 
 
 async def test_a_deployment_nobody_called_yet_has_zeros_and_no_times() -> None:

@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import Protocol
 
 from maas.inference.application.deployment_queries import DeploymentQueries
-from maas.inference.application.target_states import TargetNow, TargetStates
+from maas.inference.application.ports import Routes
+from maas.inference.application.target_states import UNTRIED, TargetNow, TargetStates
 from maas.inference.domain.deployment import DeploymentNotFoundError
+from maas.inference.domain.failures import UnknownModelError
 from maas.inference.domain.figures import Figures
+from maas.inference.domain.route import Unfit
 from maas.inference.public import DeploymentId, TargetId
 from maas.shared.domain.principal import Principal
 
@@ -29,13 +32,17 @@ class RecentCallsReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentMetrics:
+    """`unfit` tells why targets are not called; the others are, unless their circuit is open."""
+
     recent: RecentCalls | None
     targets: Mapping[TargetId, TargetNow]
+    unfit: Mapping[TargetId, Unfit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentMetricsService:
     deployments: DeploymentQueries
+    routes: Routes
     recent: RecentCallsReader
     states: TargetStates
 
@@ -48,6 +55,16 @@ class DeploymentMetricsService:
         deployment = await self.deployments.get_deployment(caller, deployment_id)
         if deployment.tenant_id != caller.tenant_id:
             raise DeploymentNotFoundError
+        try:
+            route = await self.routes.get_own(caller.tenant_id, deployment_id)
+        except UnknownModelError:
+            # It was deleted a moment ago.
+            raise DeploymentNotFoundError from None
+        recent = await self.recent.find(deployment_id)
+        own = dict.fromkeys([target.id for target in deployment.targets or ()], UNTRIED)
         return DeploymentMetrics(
-            recent=await self.recent.find(deployment_id), targets=self.states.look(deployment_id)
+            recent=recent,
+            # Also of targets that it had, as long as calls are under way there.
+            targets={**own, **self.states.look(deployment_id)},
+            unfit=route.unfit,
         )

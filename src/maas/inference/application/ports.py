@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from maas.inference.application.replays import ReplayKey
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.route import Endpoint, Route, RouteTarget, TargetLimits
-from maas.inference.public import CallKind, TargetId
+from maas.inference.public import CallKind, DeploymentId, TargetId
 from maas.shared.domain.call import Outcome
 from maas.shared.domain.errors import MaasError
 from maas.shared.domain.ids import TenantId
@@ -89,6 +89,14 @@ class Routes(Protocol):
 
         Raises:
             UnknownModelError: to none, or to one that is disabled.
+        """
+        ...
+
+    async def get_own(self, tenant_id: TenantId, deployment_id: DeploymentId) -> Route:
+        """Tell where a tenant's own deployment leads, also while it is disabled.
+
+        Raises:
+            UnknownModelError: there is none.
         """
         ...
 

@@ -49,6 +49,17 @@ class TargetNow:
     rests_seconds: float
 
 
+UNTRIED: Final = TargetNow(
+    circuit="closed",
+    seconds_until_due=0.0,
+    in_flight=0,
+    waiting=0,
+    first_byte_seconds=None,
+    rests_seconds=0.0,
+)
+"""A target of which this process knows nothing."""
+
+
 class RouteState:
     """A deployment's targets and its retry budget."""
 

@@ -17,6 +17,7 @@ from maas.model.public import (
     ProviderId,
     ProviderKind,
     ProviderModelId,
+    Uncallable,
     VersionId,
 )
 from maas.shared.domain.ids import TenantId
@@ -24,6 +25,9 @@ from maas.shared.domain.pricing import Prices
 
 ROUTE_SECONDS: Final = 1.0
 """For so long a process may go by what it read: a change is felt everywhere within that."""
+
+Unfit: TypeAlias = Uncallable | Literal["no-runtime", "no-price-in-currency"]
+"""Why a target is not called: it leads to nothing that could be, nowhere, or costs nobody knows."""
 
 EndpointReach: TypeAlias = Literal["public", "private", "runtime"]
 """A public address, one of the operator's private list, or the operator's own runtime host."""
@@ -116,7 +120,7 @@ class Route:
     name: str
     revision: int
     targets: Sequence[RouteTarget]
-    unfit: Mapping[TargetId, str]
+    unfit: Mapping[TargetId, Unfit]
     limits: RouteLimits
     cache_for: timedelta | None = None
     captures: bool = False

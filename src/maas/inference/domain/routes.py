@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 
 from maas.inference.domain.deployment import Deployment, Target, TargetThing
 from maas.inference.domain.route import (
@@ -12,6 +13,7 @@ from maas.inference.domain.route import (
     RouteLimits,
     RouteTarget,
     TargetPrice,
+    Unfit,
 )
 from maas.inference.public import TargetId
 from maas.model.public import ServedVersion, SuppliedModel, Uncallable
@@ -19,9 +21,9 @@ from maas.model.public import ServedVersion, SuppliedModel, Uncallable
 FindLocal = Callable[[ServedVersion], Endpoint | None]
 """Tells where a version of the registry runs; `None` where there is no runtime."""
 
-NO_RUNTIME = "no-runtime"
-NO_PRICE = "no-price-in-currency"
-DISABLED = "disabled"
+NO_RUNTIME: Final = "no-runtime"
+NO_PRICE: Final = "no-price-in-currency"
+DISABLED: Final = "disabled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +47,13 @@ def make_route(
     none has any price: then all of them are unpriced.
     """
     ways: list[_Way] = []
-    unfit: dict[TargetId, str] = {}
+    unfit: dict[TargetId, Unfit] = {}
     for target in sorted(deployment.targets, key=lambda each: each.priority):
         way = _way(target, things.get(target.to, "not-found"), find_local)
-        if isinstance(way, str):
-            unfit[target.id] = way
-        else:
+        if isinstance(way, _Way):
             ways.append(way)
+        else:
+            unfit[target.id] = way
     targets = [way.target for way in ways]
     if any(way.prices for way in ways):
         currency = deployment.currency or _first_currency(ways)
@@ -90,7 +92,7 @@ def _span(count: int | None, unit: timedelta) -> timedelta | None:
 
 def _way(
     target: Target, thing: SuppliedModel | ServedVersion | Uncallable, find_local: FindLocal
-) -> _Way | str:
+) -> _Way | Unfit:
     if target.status != "active":
         return DISABLED
     if isinstance(thing, SuppliedModel):

@@ -118,6 +118,9 @@ class PostgresRoutes:
     async def get(self, tenant_id: TenantId, name: str) -> Route:
         return await self._routes.get(await self._names.get(_Name(tenant_id, name)))
 
+    async def get_own(self, tenant_id: TenantId, deployment_id: DeploymentId) -> Route:
+        return await self._routes.get(_Place(tenant_id, deployment_id))
+
     async def list_names(self, tenant_id: TenantId) -> Sequence[NamedModel]:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(LIST_NAMES, tenant_id)

@@ -1,6 +1,5 @@
 """What is told of how a deployment is doing."""
 
-from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from pydantic import ConfigDict, Field
 from maas.inference.application.deployment_metrics import DeploymentMetrics, RecentCalls
 from maas.inference.application.target_states import TargetNow
 from maas.inference.domain.figures import Figures
+from maas.inference.domain.route import Unfit
 from maas.inference.public import TargetId
 from maas.shared.interface.types import Instant, ReadModel
 from maas.user.public import exact
@@ -30,6 +30,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "targets": [
         {
             "target_id": "019aa9a4-6a4c-7c3e-8a3e-0242ac120002",
+            "unfit": None,
             "circuit": "closed",
             "retry_in_ms": 0,
             "in_flight": 4,
@@ -97,6 +98,12 @@ class RecentCallsRead(ReadModel):
 
 class TargetNowRead(ReadModel):
     target_id: UUID
+    unfit: Unfit | None = Field(
+        description=(
+            "Why no call goes there. `not-found` is deleted, or no longer granted to the tenant; "
+            "`no-price-in-currency` has none in the currency that the others have theirs in."
+        )
+    )
     circuit: Literal["closed", "open", "half-open"] = Field(
         description="Open: it failed and is left alone; half-open: one call may try it."
     )
@@ -110,10 +117,11 @@ class TargetNowRead(ReadModel):
     )
 
     @classmethod
-    def of(cls, target_id: TargetId, now: TargetNow) -> Self:
+    def of(cls, target_id: TargetId, now: TargetNow, unfit: Unfit | None) -> Self:
         wait = max(now.seconds_until_due, now.rests_seconds)
         return cls(
             target_id=target_id,
+            unfit=unfit,
             circuit=now.circuit,
             retry_in_ms=round(wait * 1000),
             in_flight=now.in_flight,
@@ -128,8 +136,8 @@ class DeploymentMetricsRead(ReadModel):
     recent: RecentCallsRead | None = Field(description="Null while Redis, which counts, is away.")
     targets: list[TargetNowRead] = Field(
         description=(
-            "As the process sees them that answers this, each of several has its own view; those "
-            "it has called in the last minutes."
+            "All of them, as the process sees them that answers this: each of several has its own "
+            "view of those it has called in the last minutes."
         )
     )
 
@@ -138,12 +146,11 @@ class DeploymentMetricsRead(ReadModel):
         recent = metrics.recent
         return cls(
             recent=None if recent is None else RecentCallsRead.of_recent(recent),
-            targets=_targets(metrics.targets),
+            targets=[
+                TargetNowRead.of(target_id, now, metrics.unfit.get(target_id))
+                for target_id, now in metrics.targets.items()
+            ],
         )
-
-
-def _targets(targets: Mapping[TargetId, TargetNow]) -> list[TargetNowRead]:
-    return [TargetNowRead.of(target_id, now) for target_id, now in targets.items()]
 
 
 def _ms(seconds: float | None) -> int | None:
