@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
+from maas.inference.domain.anthropic_answer import MAX_MESSAGE_BYTES
 from maas.inference.domain.anthropic_wire import AnthropicWire
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.route import Endpoint
@@ -150,7 +151,16 @@ class TestAMessage:
         assert read(content=content)["choices"][0]["message"]["content"] == "hello"
 
     @pytest.mark.parametrize(
-        "body", [b"", b"<html>", b"[]", b'{"hello": ["world"]}', b"{", b"\xff"]
+        "body",
+        [
+            b"",
+            b"<html>",
+            b"[]",
+            b'{"hello": ["world"]}',
+            b"{",
+            b"\xff",
+            pytest.param(b'{"content": []}' + b" " * MAX_MESSAGE_BYTES, id="long"),
+        ],
     )
     def test_is_nothing_else(self, body: bytes) -> None:
         with pytest.raises(BrokenStreamError):

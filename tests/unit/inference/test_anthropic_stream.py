@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from maas.inference.domain.anthropic_stream import AnthropicStream
+from maas.inference.domain.anthropic_stream import MAX_OPEN_BLOCKS, AnthropicStream
 from maas.inference.domain.anthropic_wire import AnthropicWire
 from maas.inference.domain.call import Ask, TokenCounts
+from maas.inference.domain.sse import LONG_EVENT_BYTES
 from maas.inference.domain.wire import BrokenStreamError
 from tests.unit.inference.test_anthropic_answer import TOOLS, answered
 from tests.upstream.desk import Desk
@@ -281,6 +282,25 @@ class TestABrokenStream:
     def test_is_told_at_once_where_nothing_came_before(self, text: bytes) -> None:
         with pytest.raises(BrokenStreamError):
             WIRE.stream(asked()).feed(text)
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [more(0, type="text_delta", text="x" * LONG_EVENT_BYTES)],
+            [begun(number, type="text", text="") for number in range(MAX_OPEN_BLOCKS + 1)],
+            [
+                begun(0, type="thinking"),
+                *[more(0, type="thinking_delta", thinking="x" * 200_000)] * 6,
+            ],
+        ],
+    )
+    def test_that_wants_more_memory_than_any_answer_is_given_up(
+        self, events: list[dict[str, Any]]
+    ) -> None:
+        sent = written(START, *events, *HELLO[5:])
+
+        with pytest.raises(BrokenStreamError):
+            passed(WIRE.stream(asked()), [sent])
 
 
 class TestTheScriptedUpstream:

@@ -11,7 +11,7 @@ from maas.inference.domain.asking import InvalidCallError, read_ask
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.openai_usage import read_usage
 from maas.inference.domain.openai_wire import DONE, OpenAIStream, OpenAIWire
-from maas.inference.domain.sse import MAX_EVENT_BYTES, EventCutter, data_of
+from maas.inference.domain.sse import LONG_EVENT_BYTES, MAX_EVENT_BYTES, EventCutter, data_of
 from maas.inference.domain.wire import BrokenStreamError
 from maas.inference.public import CallKind
 from tests.factories.routes import make_target
@@ -208,6 +208,20 @@ class TestPlainAnswers:
 
         assert told.counts == TokenCounts(input=7)
 
+    @pytest.mark.parametrize(("limits", "output"), [({}, 50_000), ({"max_tokens": 70}, 70)])
+    def test_long_answers_are_not_parsed_and_guessed_by_their_length(
+        self, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], output: int
+    ) -> None:
+        monkeypatch.setattr(json, "loads", None)
+        answer = b'{"choices":[0],"x":[' + b"{}," * 100_000 + b"1]"
+        usage = b',"usage": {"prompt_tokens": 7, "completion_tokens": 5}'
+
+        told = WIRE.read(ask_of(messages=[], **limits), answer + usage + b"}")
+        untold = WIRE.read(ask_of(messages=[], **limits), answer + b"}")
+
+        assert told.counts == TokenCounts(input=7, output=5)
+        assert (untold.counts, untold.seen.output) == (None, output)
+
     def test_what_is_said_of_a_request_is_found_in_each_form(self) -> None:
         bodies = [
             b'{"error": {"message": "No.", "param": "n", "code": "bad"}}',
@@ -334,6 +348,20 @@ class TestStreams:
             long.feed(said("x" * 400))
 
         assert (short.seen.output, long.seen.output) == (10, 1_000)
+
+    @pytest.mark.parametrize("line", [b"\n", b"\r\n", b"\r"])
+    def test_long_events_pass_without_being_parsed(
+        self, monkeypatch: pytest.MonkeyPatch, line: bytes
+    ) -> None:
+        picture = "x" * LONG_EVENT_BYTES
+        told = event([{"delta": {"images": [picture]}, "finish_reason": "stop"}], usage=USAGE)
+        long = told.replace(b"\n", line)
+        monkeypatch.setattr(json, "loads", None)
+        stream = OpenAIStream(ask_of(stream=True))
+
+        assert played(stream, long + DONE.replace(b"\n", line), size=16_384) == long + DONE
+        assert stream.counts == TokenCounts(input=9, output=5)
+        assert stream.seen.output == 50_000
 
     def test_what_waits_to_be_counted_is_bounded(self) -> None:
         stream = OpenAIStream(ask_of(stream=True))

@@ -21,6 +21,9 @@ _MOST_TOKENS: Final = 10**12
 
 MAX_MESSAGE_CHARS: Final = 2_000
 
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+"""Of a whole message: the longest there are have some 128,000 tokens."""
+
 _PARAM: Final = re.compile(r"([a-z_]+)(?:\.[\w.]+)?: ")
 _PARAMS: Final[Mapping[str, str]] = {
     "metadata": "user",
@@ -36,8 +39,10 @@ def read_answer(ask: Ask, body: bytes, *, made_at: int) -> Told:
     """Read a whole message.
 
     Raises:
-        BrokenStreamError: it is none.
+        BrokenStreamError: it is none, or longer than any is.
     """
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise BrokenStreamError
     try:
         message: object = json.loads(body)
     except (ValueError, RecursionError) as exc:

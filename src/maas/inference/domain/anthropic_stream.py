@@ -15,10 +15,16 @@ from maas.inference.domain.anthropic_answer import (
 )
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.estimates import count_text
-from maas.inference.domain.sse import EventCutter, data_of, split_events
+from maas.inference.domain.sse import LONG_EVENT_BYTES, EventCutter, data_of, split_events
 from maas.inference.domain.wire import BrokenStreamError
 
 _DONE: Final = b"data: [DONE]\n\n"
+
+MAX_BLOCK_BYTES: Final = 1024 * 1024
+"""Of the words of one block, which are kept until it ends."""
+
+MAX_OPEN_BLOCKS: Final = 8
+"""At a time; Anthropic tells one after another."""
 
 
 @dataclass(slots=True)
@@ -27,7 +33,12 @@ class _Open:
 
     block: dict[str, object]
     call: int | None = None
-    words: list[str] = field(default_factory=list)
+    words: bytearray = field(default_factory=bytearray)
+
+    def say(self, text: str) -> None:
+        self.words += text.encode("utf-8", "surrogatepass")
+        if len(self.words) > MAX_BLOCK_BYTES:
+            raise BrokenStreamError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +88,8 @@ class AnthropicStream:
 
     def _tell(self, events: bytes) -> bytes:
         """Tell what came before an error as well; the error comes with the next call."""
-        if self._is_broken:
+        # It comes in far shorter pieces: this much is one event, and longer than any is.
+        if self._is_broken or len(events) > LONG_EVENT_BYTES:
             raise BrokenStreamError
         told: list[bytes] = []
         try:
@@ -118,6 +130,8 @@ class AnthropicStream:
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def _start_block(self, index: object, block: dict[str, object]) -> Iterator[bytes]:
+        if len(self._open) >= MAX_OPEN_BLOCKS:
+            raise BrokenStreamError
         opened = self._open[index] = _Open(block)
         match block.get("type"):
             case "text":
@@ -139,7 +153,7 @@ class AnthropicStream:
                 yield self._text("content", delta.get("text"))
             case "thinking_delta":
                 if opened is not None:
-                    opened.words.append(str(delta.get("thinking")))
+                    opened.say(str(delta.get("thinking")))
                 yield self._text("reasoning_content", delta.get("thinking"))
             case "signature_delta":
                 if opened is not None:
@@ -157,7 +171,7 @@ class AnthropicStream:
         if opened.call is not None and not opened.words:
             yield self._arguments(opened, json.dumps(opened.block.get("input") or {}))
         if opened.block.get("type") == "thinking":
-            whole = {**opened.block, "thinking": "".join(opened.words)}
+            whole = {**opened.block, "thinking": opened.words.decode("utf-8", "surrogatepass")}
             yield self._thought(whole)
 
     def _end_message(self, delta: Mapping[str, object], usage: object) -> Iterator[bytes]:
@@ -178,7 +192,7 @@ class AnthropicStream:
         return self._chunk({name: words})
 
     def _arguments(self, opened: _Open, piece: str) -> bytes:
-        opened.words.append(piece)
+        opened.say(piece)
         self._seen_output += max(1, count_text(piece))
         call = {"index": opened.call, "function": {"arguments": piece}}
         return self._chunk({"tool_calls": [call]})

@@ -5,10 +5,10 @@ import re
 from typing import Final
 
 from maas.inference.domain.call import Ask, TokenCounts
-from maas.inference.domain.estimates import count_text
+from maas.inference.domain.estimates import TOKENS_A_PART, count_text
 from maas.inference.domain.openai_usage import read_usage
 from maas.inference.domain.route import Endpoint
-from maas.inference.domain.sse import EventCutter, data_of, split_events
+from maas.inference.domain.sse import LONG_EVENT_BYTES, EventCutter, data_of, split_events
 from maas.inference.domain.wire import BrokenStreamError, Refusal, Told, WireStream
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -20,9 +20,14 @@ OUTPUT_FIELDS: Final = ("max_completion_tokens", "max_tokens")
 _KNOW_THE_NEWER: Final = frozenset({"openai", "azure"})
 
 PARSED_WHOLE_BYTES: Final = 256 * 1024
-"""Of longer lists of vectors only what they used is read."""
+"""Of longer answers only what they used is read: the event loop has others to serve."""
+
+TELLING_BYTES: Final = 1024 * 1024
+"""So far from either end of a long answer it may say what it used."""
 
 MAX_USAGE_BYTES: Final = 4_096
+
+BYTES_A_TOKEN: Final = 4
 
 TOKENS_A_PIECE: Final = 2
 """Pieces of a stream may look up to so long, and count as one token each all the same."""
@@ -34,6 +39,7 @@ _TELLING: Final = re.compile(
     rb'\[DONE\]|"(?:usage|error)"\s*+:\s*+[^n\s]|"finish_reason"\s*+:\s*+"'
 )
 _USAGE: Final = b'"usage"'
+_ENDED: Final = re.compile(rb'"finish_reason"\s*+:\s*+"')
 _CHOICES: Final = b'"choices"'
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _LISTS: Final = {"chat": "choices", "completions": "choices", "embeddings": "data"}
@@ -54,8 +60,8 @@ class OpenAIWire:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
     def read(self, ask: Ask, body: bytes) -> Told:
-        if ask.kind == "embeddings" and len(body) > PARSED_WHOLE_BYTES:
-            return _read_vectors(ask, body)
+        if len(body) > PARSED_WHOLE_BYTES:
+            return _read_long(ask, body)
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError) as exc:
@@ -107,19 +113,32 @@ def _short(value: object) -> str | None:
     return value[:100] if isinstance(value, str) and value else None
 
 
-def _read_vectors(ask: Ask, body: bytes) -> Told:
-    """Read no more of a long list of vectors than what it used, wherever that stands."""
-    if not (body.lstrip()[:1] == b"{" and body.rstrip()[-1:] == b"}"):
+def _read_long(ask: Ask, body: bytes) -> Told:
+    """Read no more of a long answer than what it used."""
+    is_object = body[:1_000].lstrip()[:1] == b"{" and body[-1_000:].rstrip()[-1:] == b"}"
+    if not is_object or f'"{_LISTS[ask.kind]}"'.encode() not in body:
         raise BrokenStreamError
-    counts = None
-    at = body.rfind(_USAGE)
-    if at >= 0:
-        text = body[at + len(_USAGE) : at + MAX_USAGE_BYTES].decode("utf-8", "replace")
-        try:
-            counts = read_usage(_decode(text.lstrip(" \t\r\n:"))[0])
-        except (ValueError, RecursionError):
-            counts = None
-    return Told(body=body, counts=counts, seen=counts or TokenCounts(input=ask.likely_input))
+    counts = _find_usage(body[-TELLING_BYTES:]) or _find_usage(body[:TELLING_BYTES])
+    output = 0 if ask.kind == "embeddings" else _guess(ask, body)
+    seen = counts or TokenCounts(input=ask.likely_input, output=output)
+    return Told(body=body, counts=counts, seen=seen)
+
+
+def _find_usage(told: bytes) -> TokenCounts | None:
+    at = told.rfind(_USAGE)
+    if at < 0:
+        return None
+    text = told[at + len(_USAGE) : at + MAX_USAGE_BYTES].decode("utf-8", "replace")
+    try:
+        return read_usage(_decode(text.lstrip(" \t\r\n:"))[0])
+    except (ValueError, RecursionError):
+        return None
+
+
+def _guess(ask: Ask, told: bytes) -> int:
+    """Estimate what is too long to be read, which may be a picture instead of a text."""
+    most = (ask.most_output or TOKENS_A_PART) * ask.choices
+    return min(len(told) // BYTES_A_TOKEN, most)
 
 
 def _count_answers(answer: dict[str, object]) -> int:
@@ -212,7 +231,7 @@ class OpenAIStream:
         whole = self._cutter.cut(chunk)
         if not whole:
             return b""
-        if _TELLING.search(whole) is None:
+        if len(whole) <= LONG_EVENT_BYTES and _TELLING.search(whole) is None:
             self._leave_unread(whole)
             return whole
         return b"".join(event for event in split_events(whole) if self._passes(event))
@@ -241,6 +260,9 @@ class OpenAIStream:
         Raises:
             BrokenStreamError: it is an error.
         """
+        if len(event) > LONG_EVENT_BYTES:
+            self._look_at_long(event)
+            return True
         if _TELLING.search(event) is None:
             self._leave_unread(event)
             return True
@@ -255,6 +277,12 @@ class OpenAIStream:
         except (ValueError, RecursionError) as exc:
             raise BrokenStreamError from exc
         return self._takes(chunk) if isinstance(chunk, dict) else True
+
+    def _look_at_long(self, event: bytes) -> None:
+        self._counts = _find_usage(event[-TELLING_BYTES:]) or self._counts
+        self._ended += _ENDED.search(event) is not None
+        self._deltas += 1
+        self._texts += _guess(self._ask, event)
 
     def _takes(self, chunk: dict[str, object]) -> bool:
         if chunk.get("error"):

@@ -6,13 +6,18 @@ from typing import Final
 
 from maas.inference.domain.wire import BrokenStreamError
 
-MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 """Of one event that has not ended yet: it is kept in memory until it has."""
+
+LONG_EVENT_BYTES: Final = 256 * 1024
+"""Longer ones, pictures say, are not parsed: the event loop has others to serve."""
 
 # The groups are atomic: else the two characters of one line's end would be taken for two ends.
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINES: Final = re.compile(rb"\r\n|\n|\r")
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
+_BLANKS: Final = (b"\n\n", b"\n\r", b"\r\r")
+"""One of these is in whatever ends an event."""
 
 
 class EventCutter:
@@ -54,11 +59,21 @@ class EventCutter:
 def split_events(whole: bytes) -> Iterator[bytes]:
     """List events with the blank lines that end them; the last one may lack it."""
     start = 0
-    for blank in _BLANK.finditer(whole):
+    if len(whole) > LONG_EVENT_BYTES:
+        start = _end_of_first(whole)
+        yield whole[:start]
+    for blank in _BLANK.finditer(whole, start):
         yield whole[start : blank.end()]
         start = blank.end()
     if start < len(whole):
         yield whole[start:]
+
+
+def _end_of_first(whole: bytes) -> int:
+    """Find the end of the first event, which is the long one: it came in pieces that are not."""
+    found = [at for blank in _BLANKS if (at := whole.find(blank)) >= 0]
+    blank = _BLANK.search(whole, max(0, min(found) - 1)) if found else None
+    return len(whole) if blank is None else blank.end()
 
 
 def data_of(event: bytes) -> bytes | None:
