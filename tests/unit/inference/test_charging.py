@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.charging import (
     DEFAULT_MOST_OUTPUT,
+    MARGIN_TOKENS,
     CallTooLargeError,
     HoldPlan,
     figures_of,
+    most_output_at,
     most_output_of,
     plan_hold,
     progress_of,
 )
-from maas.inference.domain.route import Route, RouteLimits, TargetPrice
+from maas.inference.domain.route import Route, RouteLimits, RouteTarget, TargetPrice
 from maas.shared.domain.pricing import MAX_PRICE, Price, Prices
 from maas.user.public import MAX_CALL_AMOUNT, MAX_CALL_NANOS, Amounts
 from tests.factories.calls import make_ask
@@ -117,6 +119,20 @@ class TestHolds:
         short = RouteLimits(max_output_tokens=50)
         assert tokens(make_route(make_target(), limits=short)) == 100
         assert DEFAULT_MOST_OUTPUT == 4_096
+
+    def test_no_target_is_asked_for_more_than_it_is_able_to(self) -> None:
+        ask = replace(asking(most_input=900, most_output=None), likely_input=200)
+        small, large = make_target(max_output_tokens=1_000), make_target(max_output_tokens=8_000)
+        tight, full = make_target(context_length=4_096), make_target(context_length=300)
+
+        def most(target: RouteTarget, ask: Ask = ask) -> int | None:
+            return most_output_at(target, ask, 4_096)
+
+        assert (most(small), most(large), most(make_target())) == (1_000, 4_096, 4_096)
+        assert (most(tight), most(full)) == (4_096 - 200 - 50 - MARGIN_TOKENS, 1)
+        # What the caller says himself, he is told by who refuses it.
+        assert most(small, replace(ask, most_output=9_999)) == 4_096
+        assert most_output_at(small, ask, None) is None
 
     def test_an_embedding_has_no_answer(self) -> None:
         ask = asking(kind="embeddings", most_output=None, most_input=100)

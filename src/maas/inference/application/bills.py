@@ -9,6 +9,7 @@ import structlog
 
 from maas.inference.application.ports import AttemptFacts, Charge, Metering
 from maas.inference.domain.call import TokenCounts
+from maas.inference.domain.charging import most_output_at
 from maas.inference.domain.route import RouteTarget
 from maas.inference.domain.shares import Shares
 from maas.inference.domain.wire import Told, Wire, WireStream
@@ -83,7 +84,9 @@ class Bill:
         """Write the request for a target; from then on it counts as sent to it."""
         charge = self.charge
         spelled = self._wires[target.endpoint.protocol].spell(
-            charge.ask, target.endpoint, most_output=charge.most_output
+            charge.ask,
+            target.endpoint,
+            most_output=most_output_at(target, charge.ask, charge.most_output),
         )
         self.sent_to = target
         self._on_sent()

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from maas.inference.domain.call import Ask, TokenCounts
-from maas.inference.domain.route import Route, TargetPrice
+from maas.inference.domain.route import Route, RouteTarget, TargetPrice
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.pricing import InvalidUsageError, Prices
 from maas.user.public import MAX_CALL_AMOUNT, MAX_CALL_NANOS, Amounts, UsageFigures
 
 DEFAULT_MOST_OUTPUT: Final = 4_096
 """Where neither the caller nor the target tells how long an answer may be."""
+
+MARGIN_TOKENS: Final = 64
+"""What a template adds to a prompt, about; a quarter of the prompt more for a wrong estimate."""
 
 _NO_PRICE: Final = MAX_CALL_NANOS + 1
 
@@ -72,6 +75,20 @@ def most_output_of(ask: Ask, granted: Amounts) -> int | None:
     if ask.kind == "embeddings":
         return None
     return (granted.tokens - ask.most_input) // ask.choices
+
+
+def most_output_at(target: RouteTarget, ask: Ask, most_output: int | None) -> int | None:
+    """Tell how long each answer may be at one target, which refuses more than it is able to.
+
+    A caller's own word is for the target to judge.
+    """
+    if most_output is None or ask.most_output is not None:
+        return most_output
+    most = min(most_output, target.max_output_tokens or most_output)
+    if target.context_length is not None:
+        likely = ask.likely_input * 5 // 4 + MARGIN_TOKENS
+        most = min(most, target.context_length - min(ask.most_input, likely))
+    return max(most, 1)
 
 
 def _longest(ask: Ask, route: Route, default_output: int) -> int:
