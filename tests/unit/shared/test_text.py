@@ -2,7 +2,7 @@
 
 import pytest
 
-from maas.shared.domain.text import has_invisible
+from maas.shared.domain.text import compose, has_invisible
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,15 @@ def test_what_can_be_seen_is_left_alone(text: str) -> None:
 )
 def test_what_styles_an_emoji_hides_nowhere_else(text: str) -> None:
     assert has_invisible(text)
+
+
+@pytest.mark.parametrize("text", ["e\u0301", "\u03b1\u0313\u0300\u0345", "\u1112\u1161\u11ab"])
+def test_one_look_has_one_spelling_however_many_parts_it_came_in(text: str) -> None:
+    assert len(compose(text * 9, max_chars=9)) == 9
+
+
+def test_what_can_but_be_too_long_is_not_composed() -> None:
+    # Quadratic: this would take an hour.
+    text = "a" + "\u0315\u0300" * 1_000_000
+
+    assert compose(text, max_chars=200) == text

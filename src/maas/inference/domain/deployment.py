@@ -1,7 +1,6 @@
 """A deployment: the name that calls go by, the targets behind it, and who may call it."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,7 +20,7 @@ from maas.shared.domain.errors import (
 )
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.pricing import Prices
-from maas.shared.domain.text import has_invisible
+from maas.shared.domain.text import compose, has_invisible
 
 MAX_DEPLOYMENTS: Final = 1_000
 """Of one tenant, deleted ones not counted."""
@@ -151,7 +150,7 @@ class DeploymentName:
     def __post_init__(self) -> None:
         if has_invisible(self.value):
             raise InvalidDeploymentNameError
-        text = unicodedata.normalize("NFC", self.value)
+        text = compose(self.value, max_chars=MAX_NAME_CHARS)
         if not 1 <= len(text) <= MAX_NAME_CHARS or not _NAME.fullmatch(text):
             raise InvalidDeploymentNameError
         object.__setattr__(self, "value", text)

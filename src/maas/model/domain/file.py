@@ -1,6 +1,5 @@
 """A file of a version: a path, and the blob behind it."""
 
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -11,7 +10,7 @@ from maas.model.domain.blob import Blob, Digest
 from maas.model.public import VersionId
 from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.domain.text import has_invisible
+from maas.shared.domain.text import compose, has_invisible
 
 MAX_PATH_CHARS = 512
 MAX_SEGMENT_BYTES = 255
@@ -43,7 +42,7 @@ class FilePath:
     def __post_init__(self) -> None:
         if not self.value or has_invisible(self.value) or "\\" in self.value:
             raise InvalidFilePathError
-        text = unicodedata.normalize("NFC", self.value)
+        text = compose(self.value, max_chars=MAX_PATH_CHARS)
         if len(text) > MAX_PATH_CHARS or not all(map(_is_segment, text.split("/"))):
             raise InvalidFilePathError
         object.__setattr__(self, "value", text)

@@ -1,7 +1,6 @@
 """A supplier's account at one address: what it is called, where it is, and who else may call it."""
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, TypedDict
@@ -20,7 +19,7 @@ from maas.shared.domain.errors import (
     RuleViolatedError,
 )
 from maas.shared.domain.ids import AccountId, TenantId
-from maas.shared.domain.text import has_invisible
+from maas.shared.domain.text import compose, has_invisible
 
 MAX_PROVIDERS: Final = 200
 """Of one tenant, deleted ones not counted: each is called on a schedule."""
@@ -180,7 +179,7 @@ class ProviderName:
     def __post_init__(self) -> None:
         if has_invisible(self.value):
             raise InvalidProviderNameError
-        text = unicodedata.normalize("NFC", self.value.strip())
+        text = compose(self.value.strip(), max_chars=MAX_PROVIDER_NAME_CHARS)
         if not 1 <= len(text) <= MAX_PROVIDER_NAME_CHARS:
             raise InvalidProviderNameError
         object.__setattr__(self, "value", text)

@@ -1,14 +1,13 @@
 """Text people write about models, and the names they give them."""
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from maas.shared.domain.errors import InvalidInputError
-from maas.shared.domain.text import has_invisible
+from maas.shared.domain.text import compose, has_invisible
 
 MAX_NAME_CHARS = 200
 MAX_DESCRIPTION_CHARS = 4_000
@@ -105,7 +104,7 @@ class ModelName:
     def __post_init__(self) -> None:
         if has_invisible(self.value):
             raise InvalidModelNameError
-        text = unicodedata.normalize("NFC", self.value)
+        text = compose(self.value, max_chars=MAX_NAME_CHARS)
         if not 1 <= len(text) <= MAX_NAME_CHARS or not _NAME.fullmatch(text):
             raise InvalidModelNameError
         object.__setattr__(self, "value", text)
@@ -209,7 +208,7 @@ class Tag:
     def __post_init__(self) -> None:
         if has_invisible(self.value):
             raise InvalidTagError
-        text = unicodedata.normalize("NFC", self.value)
+        text = compose(self.value, max_chars=MAX_TAG_CHARS)
         if not 1 <= len(text) <= MAX_TAG_CHARS or not _TAG.fullmatch(text):
             raise InvalidTagError
         object.__setattr__(self, "value", text)

@@ -23,6 +23,19 @@ _STYLES: Final = "\ufe0e\ufe0f"
 _STYLED: Final = "‼⁉〰〽ℹ"  # noqa: RUF001  the sign itself: no symbol by its category, yet an emoji
 _KEYCAP: Final = re.compile("[#*0-9]\ufe0f\u20e3")
 
+_MOST_PARTS: Final = 4
+"""Of one character in Unicode's composed form (NFC)."""
+
+
+def compose(text: str, *, max_chars: int) -> str:
+    """Spell a text in Unicode's composed form (NFC), unless that can but be too long.
+
+    Then it stays as it is, longer than `max_chars`: the time this takes grows with the square of
+    the number of marks over one letter.
+    """
+    too_long = len(text) > max_chars * _MOST_PARTS
+    return text if too_long else unicodedata.normalize("NFC", text)
+
 
 def has_invisible(text: str) -> bool:
     """Tell whether a character of the text cannot be seen on a line."""
