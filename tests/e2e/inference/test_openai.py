@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import json
 from typing import Any, Final
 
@@ -10,7 +11,9 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
+from maas.inference.domain.call import Ask
 from maas.shared.infrastructure.settings import Settings
+from maas.shared.interface.traffic import IncomingBody
 from tests.e2e.conftest import MakePerson
 from tests.e2e.inference.gateway import CHAT, SUPPLIER_KEY, Gateway, opened
 from tests.upstream.desk import Desk
@@ -365,3 +368,23 @@ async def test_calls_that_nobody_waits_for_any_more_still_have_their_place(
     assert [type(each) for each in left] == [openai.APITimeoutError] * 2
     assert refusal.value.code == "too-many-calls"
     assert answer.choices
+
+
+async def test_nothing_of_a_call_waits_for_the_garbage_collector(gateway: Gateway) -> None:
+    await gateway.deploy()
+    async with gateway.client() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for is_stream in (False, True):
+                answer = await client.chat.completions.create(
+                    model="bot", messages=ASKED, stream=is_stream
+                )
+                if isinstance(answer, openai.AsyncStream):
+                    async for _ in answer:
+                        pass
+            async with asyncio.timeout(5):
+                while any(type(each) in {Ask, IncomingBody} for each in gc.get_objects()):  # noqa: ASYNC110  nobody tells
+                    await asyncio.sleep(0.05)
+        finally:
+            gc.enable()

@@ -31,6 +31,8 @@ class LeaveWatch:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+            # Its error would hold this watch, and the request with it.
+            self._watching = None
 
     def is_why_cancelled(self) -> bool:
         """Tell whether a cancellation was this watch's alone, which is then taken back."""

@@ -154,7 +154,7 @@ async def get_callable_model(request: Request) -> Response:
 
 async def _call(request: Request, kind: CallKind) -> Response:
     scope = request.scope
-    parsed, body, replay = scope[BODY_KEY]
+    parsed, body, replay = scope.pop(BODY_KEY)
     if len(body) > LONG_BODY_BYTES:
         ask = await asyncio.to_thread(read_ask, kind, parsed)
     else:

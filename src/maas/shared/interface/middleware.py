@@ -167,6 +167,8 @@ class EdgeMiddleware:
             if answer.status is None:
                 await self._faces.render(INTERNAL, scope)(scope, receive, answer.send)
         finally:
+            # The server's own `receive` knows the scope: both would wait for the garbage collector.
+            scope.pop(BODY_KEY, None)
             traffic.in_flight -= 1
             self._finish(scope, answer, call, time.perf_counter() - started)
 
