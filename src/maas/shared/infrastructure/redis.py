@@ -6,10 +6,10 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from datetime import timedelta
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
-import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -18,10 +18,10 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.typing import EncodableT
 
 from maas.shared.domain.errors import UnavailableError
+from maas.shared.infrastructure.redis_line import Command, RedisLine
 from maas.shared.infrastructure.settings import RedisSettings
 
 T = TypeVar("T")
-Command: TypeAlias = Sequence[EncodableT]
 
 KEY_PREFIX: Final = "maas:v1:"
 """Every key starts with this; the version is of the layout, and code reads n and n-1."""
@@ -73,7 +73,8 @@ class RedisGate:
         )
         self.client: Redis = Redis(connection_pool=self._pool)
         # Kept apart from the pool, whose bookkeeping costs more than a script does.
-        self._idle: list[AbstractConnection] = []
+        self._line: RedisLine | None = None
+        self._connecting: asyncio.Task[RedisLine] | None = None
         self._shut_until = 0.0
         self._run: bytes | None = None
         self._same_since = math.inf
@@ -116,13 +117,12 @@ class RedisGate:
             raise RedisUnavailableError
         tail = (len(keys), *keys, *args)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                try:
-                    return await self._exchange("EVALSHA", script.digest, *tail)
-                except NoScriptError:
-                    return await self._exchange("EVAL", script.text, *tail)
+            try:
+                return await self._exchange("EVALSHA", script.digest, *tail)
+            except NoScriptError:
+                return await self._exchange("EVAL", script.text, *tail)
         except OUTAGES as exc:
-            await self._shut_and_forget(exc)
+            self._shut_and_forget(exc)
             raise RedisUnavailableError from exc
 
     async def send(self, commands: Sequence[Command], *, seconds: float) -> list[object]:
@@ -134,16 +134,16 @@ class RedisGate:
         if self.is_shut:
             raise RedisUnavailableError
         try:
-            async with asyncio.timeout(min(seconds, self._timeout_seconds)):
-                return await self._exchange_all(commands)
+            line = await self._get_line()
+            return await line.ask(commands, seconds=min(seconds, self._timeout_seconds))
         except OUTAGES as exc:
-            await self._shut_and_forget(exc)
+            self._shut_and_forget(exc)
             raise RedisUnavailableError from exc
 
-    async def _shut_and_forget(self, error: BaseException) -> None:
+    def _shut_and_forget(self, error: BaseException) -> None:
         self._shut_after(error)
-        # A server that restarted has closed them all; each would fail once more by itself.
-        await self._forget_idle()
+        # Whoever waits there still may be answered yet.
+        self._forget_line()
 
     def _shut_after(self, error: BaseException) -> None:
         """Refuse for a second; an error that is no outage goes on its way."""
@@ -152,33 +152,40 @@ class RedisGate:
         self._shut_until = time.monotonic() + COOL_DOWN_SECONDS
 
     async def _exchange(self, *command: EncodableT) -> Any:
-        [answer] = await self._exchange_all([command])
-        if isinstance(answer, ResponseError):
+        line = await self._get_line()
+        [answer] = await line.ask((command,), seconds=self._timeout_seconds)
+        if isinstance(answer, RedisError):
             raise answer
         return answer
 
-    async def _exchange_all(self, commands: Sequence[Command]) -> list[object]:
-        connection = self._idle.pop() if self._idle else await self._connect()
-        try:
-            # The time limit is around both; the connection's own would cost a task for each.
-            await connection.send_packed_command(_pack(commands), check_health=False)
-            answers = [await _read_answer(connection) for _ in commands]
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._idle.append(connection)
-        return answers
+    async def _get_line(self) -> RedisLine:
+        line = self._line
+        if line is not None and line.is_open:
+            return line
+        if self._connecting is None:
+            # It outlives the caller who happens to be the first.
+            self._connecting = asyncio.create_task(self._connect(), context=Context())
+            self._connecting.add_done_callback(self._take_line)
+        return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> AbstractConnection:
+    def _take_line(self, connecting: "asyncio.Task[RedisLine]") -> None:
+        self._connecting = None
+        # Asked for in any case: whoever waited for it may have left.
+        if not connecting.cancelled() and connecting.exception() is None:
+            self._line = connecting.result()
+
+    async def _connect(self) -> RedisLine:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's own
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]  # likewise
-            connection.socket_timeout = None
-            await self._meet(connection)
+            async with asyncio.timeout(self._timeout_seconds):
+                await connection.connect()  # type: ignore[no-untyped-call]  # likewise
+                # Its own time limits would cost a task for each answer.
+                connection.socket_timeout = None
+                await self._meet(connection)
+            return RedisLine(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return connection
 
     async def _meet(self, connection: AbstractConnection) -> None:
         """Ask a new connection's server who it is; a restart ends all connections before it."""
@@ -199,26 +206,14 @@ class RedisGate:
             # Its uptime says nothing: a replica that steps in has been up for long.
             self._run, self._same_since = run[1], met_at
 
-    async def _forget_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+    def _forget_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.retire()
 
     async def close(self) -> None:
-        await self._forget_idle()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        self._forget_line()
         await self.client.aclose(close_connection_pool=True)
-
-
-async def _read_answer(connection: AbstractConnection) -> object:
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except ResponseError as exc:
-        return exc
-
-
-def _pack(commands: Sequence[Command]) -> bytes:
-    """Spell commands as redis-py does, at a fifth of its CPU."""
-    return b"".join(
-        hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # its stub has one argument
-        for command in commands
-    )
