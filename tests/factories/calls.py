@@ -79,6 +79,7 @@ def make_route(
 def make_ask(
     body: Mapping[str, Any] = HELLO,
     *,
+    model: str = "gemma",
     kind: CallKind = "chat",
     most_output: int | None = None,
     choices: int = 1,
@@ -86,7 +87,7 @@ def make_ask(
 ) -> Ask:
     return Ask(
         kind=kind,
-        model="gemma",
+        model=model,
         body=dict(body),
         most_input=100,
         likely_input=min(100, count_prompt(body)),

@@ -80,6 +80,7 @@ class AuditScope:
     email: str | None = None
     must: bool = True
     is_written: bool = False
+    is_refused: bool = False
     rows: "list[AuditScope]" = field(default_factory=list)
     forgotten: list[ForgottenPerson] = field(default_factory=list)
     opened_seconds: float = field(default_factory=time.monotonic)
@@ -120,6 +121,10 @@ class AuditScope:
         self.outcome = "failure"
         self.reason = reason
         self.action = action or self.action
+
+    def refuse(self, reason: str) -> None:
+        """Say that nothing was done, which is then recorded even if an outage is the reason."""
+        self.outcome, self.reason, self.is_refused = "failure", reason, True
 
     def forget_person(
         self, account_id: AccountId, *, names: Sequence[str] = (), emails: Sequence[str] = ()
@@ -282,12 +287,14 @@ class audit_scope:  # noqa: N801  reads as a statement: `async with audit_scope(
         """Record an act that no commit recorded.
 
         A crash or an outage (any error but a refusal) records nothing: what it would claim is not
-        known, and a transaction it broke left no change behind.
+        known, and a transaction it broke left no change behind. Unless the act itself said that
+        it was refused.
         """
         scope = self._scope
         if scope.is_written:
             return
-        if isinstance(error, MaasError) and not isinstance(error, UnavailableError):
+        is_known = scope.is_refused or not isinstance(error, UnavailableError)
+        if isinstance(error, MaasError) and is_known:
             denied = isinstance(error, PermissionDeniedError)
             scope.outcome = "denied" if denied else "failure"
             scope.reason = scope.reason or error.code

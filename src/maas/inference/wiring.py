@@ -20,6 +20,7 @@ from maas.inference.application.health_watch import HealthWatch
 from maas.inference.application.metering import Meter
 from maas.inference.application.ports import Routes
 from maas.inference.application.receipts import ReceiptService
+from maas.inference.application.refusals import Refusals
 from maas.inference.application.target_states import TargetStates
 from maas.inference.application.tries import TryPorts
 from maas.inference.domain.anthropic_wire import AnthropicWire
@@ -87,12 +88,13 @@ def build_inference(
     gate = RedisGate(redis.model_copy(update={"url": redis.cache_url or redis.url}))
     metrics, recent = CallMetrics(), RedisRecentCalls(gate, clock=clock)
     replays = PostgresReplays(database, secret_key=settings.secret_key.get_secret_value())
+    reports = (metrics, recent)
     meter = Meter(
         budgets=budgets,
         trail=trail,
         replays=replays,
         default_output=settings.inference.default_max_tokens,
-        reports=(metrics, recent),
+        reports=reports,
     )
     wires: Mapping[Protocol, Wire] = {
         "openai": OpenAIWire(),
@@ -118,6 +120,7 @@ def build_inference(
         dispatch=dispatcher,
         wires=wires,
         bills=bills,
+        refusals=Refusals(reports=reports),
         kept=kept,
         captures=captures,
         clock=clock,

@@ -1,19 +1,24 @@
 """How a deployment is doing, told to its own tenant, and to Prometheus without a name."""
 
+import json
+
 import httpx
 import pytest
 
+from tests.e2e.conftest import Flush
 from tests.e2e.inference.gateway import CHAT, Gateway
+from tests.integration.user.charging import Superuser
 from tests.upstream.scripts import Script
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
+EVENTS = "SELECT payload FROM audit_log WHERE action = 'inference.completed'"
 BODY = {"model": "bot", "messages": [{"role": "user", "content": "Tell me of rivers."}]}
 
 
-async def call(gateway: Gateway) -> httpx.Response:
+async def call(gateway: Gateway, **fields: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {gateway.key}"}
-    return await gateway.http.post("/v1/chat/completions", json=BODY, headers=headers)
+    return await gateway.http.post("/v1/chat/completions", json={**BODY, **fields}, headers=headers)
 
 
 async def told(gateway: Gateway, deployment_id: str) -> httpx.Response:
@@ -54,6 +59,34 @@ async def test_calls_and_targets_are_told_of(gateway: Gateway) -> None:
     assert 'maas_inference_tokens_total{meter="output"} 96.0' in scraped
     assert made["id"] not in scraped
     assert "bot" not in scraped
+
+
+async def test_what_is_refused_in_an_outage_is_counted_and_in_the_trail(
+    gateway: Gateway, flush: Flush, superuser: Superuser
+) -> None:
+    gateway.desk.scripts.put("*", Script(status=500))
+    made = await gateway.deploy()
+
+    answers = [await call(gateway) for _ in range(8)]
+    unknown = await call(gateway, model="acme/other")
+    found = (await told(gateway, made["id"])).json()["recent"]
+    scraped = (await gateway.http.get("/metrics")).text
+    await flush()
+    rows = await superuser.fetch(EVENTS)
+
+    failed = [answer.status_code for answer in answers].count(502)
+    refused = len(answers) - failed
+    assert (failed, refused, unknown.status_code) == (5, 3, 404)
+    assert (found["calls"], found["failed_calls"], found["refused_calls"]) == (5, 5, 3)
+    counted = 'maas_inference_calls_refused_total{reason="upstream-unreachable"} 3.0'
+    assert counted in scraped
+    events = [json.loads(row["payload"]) for row in rows]
+    ours = [each for each in events if each["resource"]["id"] == made["id"]]
+    reasons = [each["reason"] for each in ours]
+    assert sorted(reasons) == ["upstream-failed"] * 5 + ["upstream-unreachable"] * 3
+    assert {each["changes"]["after"]["name"] for each in ours} == {"bot"}
+    (other,) = [each for each in events if each not in ours]
+    assert (other["reason"], other["changes"]["after"]) == ("unknown-model", {"name": "acme/other"})
 
 
 async def test_who_runs_it_sees_why_a_target_is_not_called(gateway: Gateway) -> None:

@@ -57,6 +57,8 @@ async def test_all_processes_add_up_with_what_is_not_sent_yet(
     recent.call_ended(make_end())
     await recent.flush()
     recent.call_ended(make_end(is_hit=True))
+    recent.call_refused(DEPLOYMENT, "no-target")
+    recent.call_refused(None, "unknown-model")
 
     found = await recent.find(DEPLOYMENT)
 
@@ -64,6 +66,7 @@ async def test_all_processes_add_up_with_what_is_not_sent_yet(
     figures = found.figures
     assert found.since == datetime(2026, 11, 22, 11, tzinfo=UTC)
     assert (figures["calls"], figures["success"], figures["hits"]) == (3, 3, 1)
+    assert figures["refused"] == 1
     assert (figures["input"], figures["output"], figures.cost()) == (21, 6, {"EUR": 90})
     assert figures.percentile("call", 0.95) == pytest.approx(2, rel=0.051)
     assert figures.percentile("first", 0.5) == pytest.approx(0.5, rel=0.051)

@@ -71,6 +71,19 @@ class TestAudited:
 
         assert recorder.events == []
 
+    async def test_records_an_outage_of_which_the_act_knows_that_nothing_was_done(self) -> None:
+        recorder = FakeRecorder()
+
+        @audited("account.created")
+        async def route() -> None:
+            current_scope().refuse("queue-full")
+            raise UnavailableError
+
+        with serving(make_call(recorder)), pytest.raises(UnavailableError):
+            await route()
+
+        assert recorder.events == [("account.created", "failure", "queue-full")]
+
     async def test_refuses_the_answer_when_nothing_can_be_recorded(self) -> None:
         with pytest.raises(UnavailableError):
             await act(FailingRecorder(), error=ConflictError())

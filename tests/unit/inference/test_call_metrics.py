@@ -96,6 +96,17 @@ def test_tokens_and_cost_are_counted_by_meter_and_currency() -> None:
         assert line in text
 
 
+def test_calls_that_were_not_sent_are_counted_by_their_reason() -> None:
+    calls = CallMetrics()
+
+    for code in ("no-target", "upstream-unreachable", "no-target"):
+        calls.call_refused(DEPLOYMENT, code)
+    text = generate_latest(calls.registry).decode()
+
+    assert 'maas_inference_calls_refused_total{reason="no-target"} 2.0' in text
+    assert str(DEPLOYMENT) not in text
+
+
 def test_no_tenant_makes_labels_without_end_by_its_currencies() -> None:
     calls = CallMetrics()
 

@@ -28,6 +28,7 @@ from maas.inference.application.ports import (
     Routes,
     UpstreamError,
 )
+from maas.inference.application.refusals import Refusals
 from maas.inference.application.replays import ReplayKey
 from maas.inference.domain.answer_key import answer_key, may_keep
 from maas.inference.domain.call import Ask
@@ -119,6 +120,7 @@ class CallService:
     dispatch: Dispatch
     wires: Mapping[Protocol, Wire]
     bills: Bills = field(repr=False)
+    refusals: Refusals
     kept: AnswerCache
     captures: Captures
     clock: Clock
@@ -251,19 +253,29 @@ class CallService:
         )
 
     async def _book_hit(self, route: Route, ask: Ask, caller: Caller, kept: KeptAnswer) -> None:
-        await self.meter.book_hit(
-            payer=Payer.of(caller.principal),
-            route=route,
-            ask=ask,
-            request_id=caller.request_id,
-            answer_of=kept.request_id,
-            replay=caller.replay,
-        )
+        payer = Payer.of(caller.principal)
+        try:
+            await self.meter.book_hit(
+                payer=payer,
+                route=route,
+                ask=ask,
+                request_id=caller.request_id,
+                answer_of=kept.request_id,
+                replay=caller.replay,
+            )
+        except MaasError as exc:
+            self.refusals.note(exc, ask, payer, route)
+            raise
 
     async def _route(self, ask: Ask, caller: Caller) -> Route:
-        expect_allowed(caller.principal.key_limits, ask.model)
-        route = await self.routes.get(caller.principal.tenant_id, ask.model)
-        expect_within(route, ask, body_bytes=len(caller.body))
+        route: Route | None = None
+        try:
+            expect_allowed(caller.principal.key_limits, ask.model)
+            route = await self.routes.get(caller.principal.tenant_id, ask.model)
+            expect_within(route, ask, body_bytes=len(caller.body))
+        except MaasError as exc:
+            self.refusals.note(exc, ask, Payer.of(caller.principal), route)
+            raise
         return route
 
     def _wire_of(self, attempt: Attempt) -> Wire:
@@ -277,12 +289,14 @@ class CallService:
             yield bill
         except NoAnswerError as exc:
             await bill.settle_unanswered(exc.facts, exc.refusal.code)
+            self._note_unsent(bill, exc.refusal)
             raise exc.refusal from exc
         except (UpstreamError, BrokenStreamError) as exc:
             await bill.settle("failure", BrokenAnswerError.code)
             raise BrokenAnswerError from exc
         except (NotTakenError, RefusedRequestError) as exc:
             await bill.settle_unanswered(bill.facts, exc.code)
+            self._note_unsent(bill, exc)
             raise
         except TooManyCallsError as exc:
             await bill.settle("failure", exc.code)
@@ -299,22 +313,31 @@ class CallService:
         finally:
             self.bills.close_bill(bill)
 
+    def _note_unsent(self, bill: Bill, refusal: MaasError) -> None:
+        if bill.facts is None:
+            charge = bill.charge
+            self.refusals.note(refusal, charge.ask, charge.payer, charge.route)
+
     async def _begin(self, route: Route, ask: Ask, caller: Caller) -> Charge:
-        # What nobody could answer has no price, and nothing is set aside for it.
-        if not any(ask.kind in target.endpoint.urls for target in route.targets):
-            raise NoTargetError
-        tenant_id = caller.principal.tenant_id
-        self.bills.take_place(tenant_id)
+        payer = Payer.of(caller.principal)
         try:
-            return await self.meter.begin(
-                payer=Payer.of(caller.principal),
-                route=route,
-                ask=ask,
-                request_id=caller.request_id,
-                replay=caller.replay,
-            )
-        except BaseException:
-            self.bills.leave_place(tenant_id)
+            # What nobody could answer has no price, and nothing is set aside for it.
+            if not any(ask.kind in target.endpoint.urls for target in route.targets):
+                raise NoTargetError
+            self.bills.take_place(payer.tenant_id)
+            try:
+                return await self.meter.begin(
+                    payer=payer,
+                    route=route,
+                    ask=ask,
+                    request_id=caller.request_id,
+                    replay=caller.replay,
+                )
+            except BaseException:
+                self.bills.leave_place(payer.tenant_id)
+                raise
+        except MaasError as exc:
+            self.refusals.note(exc, ask, payer, route)
             raise
 
 

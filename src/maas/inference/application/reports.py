@@ -68,6 +68,10 @@ class CallEnd:
 
 
 class CallReports(Protocol):
-    """Called at the end of each call, so it must be fast and never fail, as above."""
+    """Called once for each call, so it must be fast and never fail, as above."""
 
     def call_ended(self, end: CallEnd) -> None: ...
+
+    def call_refused(self, deployment_id: DeploymentId | None, code: str) -> None:
+        """Note a call that was not sent, by the code of its error; where it led, if anywhere."""
+        ...

@@ -13,6 +13,7 @@ from maas.inference.application.reports import (
     TryOutcome,
     WaitOutcome,
 )
+from maas.inference.public import DeploymentId
 from maas.shared.domain.money import NANO
 
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
@@ -43,6 +44,9 @@ class CallMetrics(RoutingReports, CallReports):
         self._waits = self._histogram("queue_wait_seconds", "Waits for a place.", "outcome")
         self._ended = self._histogram(
             "call_seconds", "Calls from their hold to their end.", "outcome"
+        )
+        self._refused = self._counter(
+            "calls_refused", "Calls that were not sent, by the code of their error.", "reason"
         )
         self._hits = self._counter("cache_hits", "Calls answered by an answer that was kept.")
         self._tokens = self._counter("tokens", "Tokens booked.", "meter")
@@ -96,6 +100,10 @@ class CallMetrics(RoutingReports, CallReports):
                 self._tokens.labels(meter).inc(tokens)
         if figures.currency is not None and figures.cost_nanos:
             self._cost.labels(self._label_of(figures.currency)).inc(figures.cost_nanos / NANO)
+
+    @override
+    def call_refused(self, deployment_id: DeploymentId | None, code: str) -> None:
+        self._refused.labels(code).inc()
 
     def _label_of(self, currency: str) -> str:
         if currency not in self._currencies:

@@ -47,15 +47,23 @@ class RedisRecentCalls(CallReports, RecentCallsReader):
 
     @override
     def call_ended(self, end: CallEnd) -> None:
-        key = (end.deployment_id, self._slot())
+        _add(self._figures(end.deployment_id), end)
+
+    @override
+    def call_refused(self, deployment_id: DeploymentId | None, code: str) -> None:
+        if deployment_id is not None:
+            self._figures(deployment_id)["refused"] += 1
+
+    def _figures(self, deployment_id: DeploymentId) -> Figures:
+        key = (deployment_id, self._slot())
         figures = self._pending.get(key)
         if figures is None:
             figures = self._pending[key] = Figures()
             if len(self._pending) > MOST_PENDING:
                 del self._pending[next(iter(self._pending))]
-        _add(figures, end)
         if self._task is None:
             self._task = asyncio.create_task(self._flush_later(), name="recent-calls")
+        return figures
 
     @override
     async def find(self, deployment_id: DeploymentId) -> RecentCalls | None:

@@ -18,6 +18,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
         "since": "2026-11-22T11:00:00Z",
         "calls": 1204,
         "failed_calls": 3,
+        "refused_calls": 2,
         "cached_answers": 20,
         "input_tokens": 240_100,
         "cached_tokens": 1_024,
@@ -64,6 +65,12 @@ class RecentCallsRead(ReadModel):
     since: Instant = Field(description="An hour ago, or up to five minutes more.")
     calls: int = Field(description="Those that ended and were booked.")
     failed_calls: int = Field(description="Those of them that were not answered whole.")
+    refused_calls: int = Field(
+        description=(
+            "Beside those, calls that were not sent: for a quota, a limit or a full queue, or for "
+            "want of a target that is well."
+        )
+    )
     cached_answers: int = Field(description="Those that were answered by a kept answer.")
     input_tokens: int
     cached_tokens: int
@@ -82,6 +89,7 @@ class RecentCallsRead(ReadModel):
             since=recent.since,
             calls=figures["calls"],
             failed_calls=figures["failure"],
+            refused_calls=figures["refused"],
             cached_answers=figures["hits"],
             input_tokens=figures["input"],
             cached_tokens=figures["cached"],
