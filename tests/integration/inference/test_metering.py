@@ -64,17 +64,23 @@ COUNTS = TokenCounts(input=80, cached=20, output=30, reasoning=5)
 
 
 class Away(Database):
-    """Lets nobody in while it is away."""
+    """Lets nobody in while it is away, or no more than so many; what it does may be lost on us."""
 
     is_away = False
+    is_lost = False
+    lets_in: int | None = None
 
     @override
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledConnection]:
-        if self.is_away:
+        if self.is_away or self.lets_in == 0:
             raise ConnectionRefusedError
+        if self.lets_in is not None:
+            self.lets_in -= 1
         async with super().acquire() as connection:
             yield connection
+        if self.is_lost:
+            raise ConnectionResetError
 
 
 class Minutes:
@@ -106,8 +112,10 @@ async def away(settings: Settings, clean: None) -> AsyncIterator[Away]:
 
 
 @pytest.fixture
-def replays(away: Away) -> PostgresReplays:
-    return PostgresReplays(away, secret_key="s" * 64)
+async def replays(away: Away) -> AsyncIterator[PostgresReplays]:
+    replays = PostgresReplays(away, secret_key="s" * 64)
+    yield replays
+    await replays.close()
 
 
 @pytest.fixture
@@ -532,6 +540,20 @@ class TestLeases:
         again = await meter.renew()
 
         assert (early, due, again) == (0, 1, 0)
+        assert await self.lease(superuser) > 60.0
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_one_that_failed_is_tried_again_at_the_next_look(
+        self, meter: Meter, payer: Payer, superuser: Superuser, away: Away, clock: Minutes
+    ) -> None:
+        await begin(meter, payer)
+        clock.seconds += 20
+        away.is_away = True
+        failed = await meter.renew()
+        away.is_away = False
+        clock.seconds += 5
+
+        assert (failed, await meter.renew()) == (0, 1)
         assert await self.lease(superuser) > 60.0
 
     async def test_an_expired_call_is_booked_to_what_was_seen_of_its_answer(

@@ -199,9 +199,11 @@ class Meter(Metering):
             for opened in self._open.values()
             if now - opened.renewed >= RENEW_AFTER.total_seconds()
         ]
-        for opened in due:
-            opened.renewed = now
         results = await asyncio.gather(*map(self._renew, due), return_exceptions=True)
+        for opened, result in zip(due, results, strict=True):
+            # What failed stays due: a lease has not time for many more.
+            if result is None:
+                opened.renewed = now
         failures = [each for each in results if isinstance(each, Exception)]
         if failures:
             log.warning("leases_not_renewed", calls=len(failures), error=type(failures[0]).__name__)
