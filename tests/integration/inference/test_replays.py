@@ -14,13 +14,15 @@ from maas.inference.application.replays import (
     ReplaysUnavailableError,
 )
 from maas.inference.domain.call import TokenCounts
+from maas.inference.infrastructure import replays as infrastructure
 from maas.inference.infrastructure.replays import PostgresReplays, prune_replays
 from maas.shared.domain.call import Outcome
 from maas.shared.domain.idempotency import IdempotencyKeyReusedError
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.settings import Settings
-from maas.user.public import Payer, QuotaExceededError
+from maas.user.infrastructure import quota_budgets
+from maas.user.public import Payer, QuotaExceededError, QuotaUnavailableError
 from tests.factories.calls import make_ask
 from tests.integration.inference.test_metering import (
     Away,
@@ -65,6 +67,24 @@ async def end(
 ) -> None:
     facts: AttemptFacts = facts_of(charge)
     await meter.settle(charge, facts=facts, counts=None, seen=seen, outcome=outcome)
+
+
+async def whose(superuser: Superuser) -> str | None:
+    """Tell the request that has the only key there is."""
+    row: str | None = await superuser.fetchval("SELECT request_id FROM inference_replays")
+    return None if row is None else row.partition(" ")[0]
+
+
+async def is_free(superuser: Superuser) -> bool:
+    return await whose(superuser) is None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infrastructure, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(infrastructure, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(infrastructure, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(quota_budgets, "PATIENCE_SECONDS", 0.1)
 
 
 class TestKeys:
@@ -119,7 +139,7 @@ class TestKeys:
 
         await replays.claim(dataclasses.replace(KEY, body_digest=b"b" * 32), request_id="r-2")
 
-        assert await superuser.fetchval("SELECT request_id FROM inference_replays") == "r-2"
+        assert await whose(superuser) == "r-2"
 
     async def test_what_is_older_is_forgotten(
         self, replays: PostgresReplays, superuser: Superuser, settings: Settings
@@ -128,13 +148,13 @@ class TestKeys:
         await replays.claim(dataclasses.replace(KEY, key="k-2"), request_id="r-2")
         await superuser.execute(
             "UPDATE inference_replays SET made_at = made_at - interval '25 hours'"
-            " WHERE request_id = 'r-1'"
+            " WHERE request_id LIKE 'r-1 %'"
         )
 
         forgotten = await prune_replays(settings.database, clock=SystemClock())
 
         assert forgotten == 1
-        assert await superuser.fetchval("SELECT request_id FROM inference_replays") == "r-2"
+        assert await whose(superuser) == "r-2"
 
     async def test_neither_key_nor_body_can_be_read_or_tried_out(
         self, replays: PostgresReplays, away: Away, superuser: Superuser
@@ -155,6 +175,48 @@ class TestKeys:
 
         with pytest.raises(ReplaysUnavailableError):
             await replays.claim(KEY, request_id="r-1")
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_a_claim_that_nobody_heard_of_is_given_back(
+        self, replays: PostgresReplays, away: Away, superuser: Superuser
+    ) -> None:
+        away.is_lost = True
+        with pytest.raises(ReplaysUnavailableError):
+            await replays.claim(KEY, request_id="r-1")
+        taken_by, away.is_lost = await whose(superuser), False
+
+        assert taken_by == "r-1"
+        await until(lambda: is_free(superuser))
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_but_never_that_of_the_same_request_sent_again(
+        self, replays: PostgresReplays, away: Away, superuser: Superuser
+    ) -> None:
+        away.is_lost = True
+        with pytest.raises(ReplaysUnavailableError):
+            await replays.claim(KEY, request_id="r-1")
+        away.is_lost = False
+        await until(lambda: is_free(superuser))
+
+        again = dataclasses.replace(KEY, attempt=UUID(int=7))
+        await replays.claim(again, request_id="r-1")
+        # Meanwhile the first one is given back again and again.
+        await replays.close()
+
+        assert await whose(superuser) == "r-1"
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_what_was_taken_for_nothing_is_free_once_postgresql_is_back(
+        self, meter: Meter, payer: Payer, away: Away, superuser: Superuser
+    ) -> None:
+        away.lets_in = 1
+        with pytest.raises(QuotaUnavailableError):
+            await begin(meter, payer)
+        taken_by, away.lets_in = await whose(superuser), None
+
+        assert taken_by == "r-1"
+        await until(lambda: is_free(superuser))
+        assert (await begin(meter, payer, "r-2")).request_id == "r-2"
 
 
 class TestCalls:

@@ -1,14 +1,14 @@
 """A call under an Idempotency-Key is paid for once, and answered once: answers are not kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
 from typing_extensions import override
 
 from maas.shared.domain.errors import ConflictError, UnavailableError
-from maas.shared.domain.ids import TenantId
+from maas.shared.domain.ids import TenantId, new_id
 
 
 class AlreadyProcessedError(ConflictError):
@@ -40,12 +40,16 @@ class ReplaysUnavailableError(UnavailableError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayKey:
-    """What a caller names a call by, whose credential it is, and the digest of what it asks."""
+    """What a caller names a call by, whose credential it is, and the digest of what it asks.
+
+    `attempt` tells calls apart that are sent again under the same request id.
+    """
 
     tenant_id: TenantId
     credential_id: UUID
     key: str
     body_digest: bytes
+    attempt: UUID = field(default_factory=new_id)
 
 
 class Replays(Protocol):
@@ -55,13 +59,14 @@ class Replays(Protocol):
         Raises:
             AlreadyProcessedError: another request of the same body has it.
             IdempotencyKeyReusedError: one of another body.
-            ReplaysUnavailableError: nobody could tell.
+            ReplaysUnavailableError: nobody could tell; if it was taken all the same, it is given
+                back.
         """
         ...
 
     async def free(self, key: ReplayKey, *, request_id: str) -> None:
         """Give back what this request took: it cost nothing, and may be repeated.
 
-        What cannot be given back now is free after a day.
+        What cannot be given back now is tried further, for a minute.
         """
         ...

@@ -6,8 +6,10 @@ out what a prompt was.
 
 import asyncio
 import hmac
+from contextvars import Context
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -27,40 +29,97 @@ log = structlog.get_logger(__name__)
 LIFETIME: Final = timedelta(hours=24)
 PATIENCE_SECONDS: Final = 1.9
 
+INSISTENCE_SECONDS: Final = 60.0
+"""For so long a key is given back again and again, whoever waits for it."""
+
+PAUSE_SECONDS: Final = 1.0
+MARGIN_SECONDS: Final = 1.0
+"""So long after its time-out a statement that was given up on is done or undone."""
+
+CLOSE_SECONDS: Final = 2.0
+
 _CLAIM: Final = "SELECT * FROM replay_claim($1, $2, $3, $4, $5)"
 _FREE: Final = "SELECT replay_free($1, $2, $3, $4)"
 _FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
+_Taken: TypeAlias = tuple[UUID, UUID, bytes, str]
+"""A row as it is given back: the key, and whose claim it is."""
+
 
 class PostgresReplays:
-    """The port, over the pool of hot reads."""
+    """The port, over the pool of hot reads; `close` it, so that what was taken is given back."""
 
     def __init__(self, database: Database, *, secret_key: str) -> None:
         self._database = database
         self._secret = hmac.digest(secret_key.encode(), b"maas replays", "sha256")
+        self._giving_back = set[asyncio.Task[None]]()
+
+    async def close(self) -> None:
+        if self._giving_back:
+            await asyncio.wait(self._giving_back, timeout=CLOSE_SECONDS)
+        for task in self._giving_back:
+            task.cancel()
 
     async def claim(self, key: ReplayKey, *, request_id: str) -> None:
-        whose = (key.tenant_id, key.credential_id, self._digest(key.key.encode()))
+        *whose, claim = taken = self._row_of(key, request_id)
+        is_sent = False
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.acquire() as connection:
+                is_sent = True
                 first = await connection.fetchrow(
-                    _CLAIM, *whose, self._digest(key.body_digest), request_id
+                    _CLAIM, *whose, self._digest(key.body_digest), claim
                 )
         except _FAULTS as exc:
+            if is_sent:
+                # It may be done all the same, or be done yet.
+                known_in = self._database.statement_timeout_seconds + MARGIN_SECONDS
+                self._insist(taken, known_in=known_in)
             raise ReplaysUnavailableError from exc
         if first is None:
             return
         if not first["is_same"]:
             raise IdempotencyKeyReusedError("Make a new key for a new request.")
-        raise AlreadyProcessedError(first["first_request"])
+        raise AlreadyProcessedError(first["first_request"].partition(" ")[0])
 
     async def free(self, key: ReplayKey, *, request_id: str) -> None:
-        whose = (key.tenant_id, key.credential_id, self._digest(key.key.encode()))
+        taken = self._row_of(key, request_id)
+        if not await self._give_back(taken):
+            self._insist(taken, known_in=0.0)
+
+    def _insist(self, taken: _Taken, *, known_in: float) -> None:
+        # It outlives the call, and is no part of it.
+        task = asyncio.create_task(
+            self._give_back_at_last(taken, known_in=known_in),
+            name="replays-given-back",
+            context=Context(),
+        )
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
+
+    async def _give_back_at_last(self, taken: _Taken, *, known_in: float) -> None:
+        """Give it back as soon as may be, and once more when no claim can come any more."""
+        clock = asyncio.get_running_loop().time
+        known_at = clock() + known_in
+        give_up_at = known_at + INSISTENCE_SECONDS
+        while clock() < give_up_at:
+            await asyncio.sleep(PAUSE_SECONDS)
+            is_known = clock() >= known_at
+            if await self._give_back(taken) and is_known:
+                return
+        log.warning("replay_not_freed", request_id=taken[-1].partition(" ")[0])
+
+    async def _give_back(self, taken: _Taken) -> bool:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.acquire() as connection:
-                await connection.execute(_FREE, *whose, request_id)
-        except _FAULTS as exc:
-            log.warning("replay_not_freed", request_id=request_id, error=type(exc).__name__)
+                await connection.execute(_FREE, *taken)
+        except _FAULTS:
+            return False
+        return True
+
+    def _row_of(self, key: ReplayKey, request_id: str) -> _Taken:
+        # Request ids are the callers' choice: what is given back late is no later call's.
+        claim = f"{request_id} {key.attempt}"
+        return key.tenant_id, key.credential_id, self._digest(key.key.encode()), claim
 
     def _digest(self, content: bytes) -> bytes:
         return hmac.digest(self._secret, content, "sha256")
