@@ -27,6 +27,7 @@ from maas.inference.domain.anthropic_wire import AnthropicWire
 from maas.inference.domain.openai_wire import OpenAIWire
 from maas.inference.domain.route import Endpoint
 from maas.inference.domain.routes import FindLocal
+from maas.inference.domain.shares import Shares
 from maas.inference.domain.wire import Wire
 from maas.inference.infrastructure.deployment_queries import PostgresDeploymentQueries
 from maas.inference.infrastructure.deployment_repository import SqlDeploymentUnitOfWork
@@ -36,6 +37,7 @@ from maas.inference.infrastructure.replays import PostgresReplays
 from maas.inference.infrastructure.routes import PostgresRoutes
 from maas.inference.infrastructure.runtime_endpoint import derive_token, endpoint_of
 from maas.inference.infrastructure.upstreams import OutgoingUpstreams
+from maas.inference.interface.openai_bodies import MOST_BODY_BYTES, ROOM_KEY
 from maas.model.public import Protocol, ServedVersion, ServedVersions, SuppliedModels
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.database import Database
@@ -142,6 +144,7 @@ def build_inference(
         state={
             "calls": calls,
             "max_call_bytes": settings.inference.max_body_bytes,
+            ROOM_KEY: Shares(MOST_BODY_BYTES),
             "deployments": DeploymentService(
                 unit_of_work=unit_of_work, supplied=supplied, served=served, clock=clock
             ),

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
+from maas.inference.interface.openai_bodies import give_back_room, take_room
 from maas.inference.interface.openai_errors import FACE
 from maas.inference.interface.replays import replay_of
 from maas.shared.interface.problems import FaceContract
@@ -19,7 +20,7 @@ from maas.shared.interface.readers import (
     check_media,
     read_body,
 )
-from maas.shared.interface.security import Requirement, require
+from maas.shared.interface.security import Requirement, known_caller, require
 from maas.shared.interface.strict_json import parse_passing_json
 
 MAX_DEPTH: Final = 128
@@ -64,8 +65,11 @@ class OpenAIRoute(StrictRoute):
 
 def _straight(handle: RouteHandler) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handle(Request(scope, receive, send))
-        await response(scope, receive, send)
+        try:
+            response = await handle(Request(scope, receive, send))
+            await response(scope, receive, send)
+        finally:
+            give_back_room(scope)
 
     return app
 
@@ -82,6 +86,7 @@ async def _read(request: Request) -> None:
     max_bytes: int = request.scope["state"]["max_call_bytes"]
     body = await read_body(request, limits=BodyLimits(max_bytes=max_bytes, max_depth=MAX_DEPTH))
     check_media(request.scope, is_form=False)
+    take_room(request.scope, known_caller().tenant_id, body)
     if len(body) > LONG_BODY_BYTES:
         parsed: Any = await asyncio.to_thread(parse_passing_json, body, max_depth=MAX_DEPTH)
     else:
