@@ -68,7 +68,7 @@ def event(**choice: Any) -> dict[str, Any]:
 
 class TestStream:
     def test_a_usage_that_nobody_wants_is_kept_back(self) -> None:
-        shared = plan("chat", {"messages": [{}], "stream": True}, FACTS)
+        shared = plan("chat", {"messages": [{"role": "user"}], "stream": True}, FACTS)
         shape = StreamShape(shared)
         usage = {"prompt_tokens": 5, "completion_tokens": 2}
 
@@ -79,7 +79,12 @@ class TestStream:
         assert list(shape.end()) == [b"data: [DONE]\n\n"]
 
     def test_the_usage_of_all_choices_comes_in_an_event_of_its_own(self) -> None:
-        body = {"messages": [{}], "n": 2, "stream": True, "stream_options": {"include_usage": True}}
+        body = {
+            "messages": [{"role": "user"}],
+            "n": 2,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         shared = plan("chat", body, FACTS)
         shape = StreamShape(shared)
         usage = {"prompt_tokens": 5, "completion_tokens": 2}
@@ -93,7 +98,7 @@ class TestStream:
         assert end == b"data: [DONE]\n\n"
 
     def test_events_carry_one_id_and_their_own_choice(self) -> None:
-        shared = plan("chat", {"messages": [{}], "n": 2, "stream": True}, FACTS)
+        shared = plan("chat", {"messages": [{"role": "user"}], "n": 2, "stream": True}, FACTS)
         shape = StreamShape(shared)
         first = {"role": "assistant", "content": None}
 
@@ -148,6 +153,7 @@ def spoken(message: str, kind: str) -> bytes:
             "context_length_exceeded",
         ),
         (400, spoken("no", "invalid_request_error"), 400, None),
+        (500, spoken("Failed to parse messages: 'text' not found", "server_error"), 400, None),
         (500, spoken("broken", "server_error"), 502, "model-process-failed"),
         (501, spoken("no", "not_supported_error"), 502, "model-process-failed"),
         (401, spoken("no", "authentication_error"), 502, "model-process-failed"),

@@ -70,12 +70,61 @@ def test_embeddings_of_the_models_own_length_are_made() -> None:
     assert shared.shares[0].body == {"input": "Hello"}
 
 
+def schema(**fields: object) -> dict[str, Any]:
+    """Spell a response format; `fields` are those of its schema."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": fields}}
+
+
+def test_what_is_usual_is_passed_on() -> None:
+    usual = chat(
+        temperature=0.7,
+        top_logprobs=20,
+        logprobs=True,
+        stop=["\n"],
+        response_format=schema(
+            properties={"maxLength": {"type": "string", "maxLength": 500, "pattern": "^a{2,4}$"}}
+        ),
+    )
+
+    (share,) = plan("chat", usual, PLAIN).shares
+
+    assert share.body == {
+        **{name: value for name, value in usual.items() if name != "model"},
+        "cache_prompt": False,
+    }
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
 REFUSED: list[tuple[CallKind, dict[str, Any], str]] = [
     ("chat", chat(messages=[]), "messages"),
     ("chat", chat(messages="Hello"), "messages"),
     ("chat", chat(messages=[{"role": "user", "content": [IMAGE]}]), "messages"),
     ("chat", chat(messages=[{"role": "user", "content": ["Hello"]}]), "messages"),
+    ("chat", chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), "messages"),
+    ("chat", chat(messages=[{"role": "user", "content": 7}]), "messages"),
+    ("chat", chat(messages=[{"content": "Hello"}]), "messages"),
+    ("chat", chat(logprobs=True, top_logprobs=2 * 10**9), "top_logprobs"),
+    ("chat", chat(logprobs=True, top_logprobs=-5), "top_logprobs"),
+    ("completions", {"prompt": "Hello", "logprobs": 21}, "logprobs"),
+    ("chat", chat(temperature=float("nan")), "temperature"),
+    ("chat", chat(temperature="hot"), "temperature"),
+    ("chat", chat(stop=["x"] * 17), "stop"),
+    ("chat", chat(stop=["x" * 1_001]), "stop"),
+    ("chat", chat(logit_bias={str(number): 1 for number in range(1_025)}), "logit_bias"),
+    ("chat", chat(response_format=schema(enum=["x" * 70_000])), "response_format"),
+    (
+        "chat",
+        chat(response_format=schema(items={"maxLength": 300}, minItems=300)),
+        "response_format",
+    ),
+    ("chat", chat(response_format=schema(pattern="(a{30}){9999}")), "response_format"),
+    ("chat", chat(response_format=schema(pattern="a{1,99999999}")), "response_format"),
+    (
+        "chat",
+        chat(response_format=schema(anyOf=[{"maxLength": 500} for _ in range(30)])),
+        "response_format",
+    ),
+    ("chat", chat(tools=[{"type": "function", "function": schema(maxItems=513)}]), "tools"),
     ("chat", chat(n=0), "n"),
     ("chat", chat(n=True), "n"),
     ("chat", chat(n=129), "n"),

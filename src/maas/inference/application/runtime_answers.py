@@ -12,6 +12,8 @@ from maas.shared.domain.ids import new_id
 _PREFIXES: Final = {"chat": "chatcmpl", "completions": "cmpl"}
 _DATA: Final = b"data:"
 _TOO_LARGE: Final = "is too large to process"
+_NOT_READ: Final = "Failed to parse"
+"""What llama.cpp says as an error of its own, though it is the caller's."""
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ def refuse(status: int, body: bytes) -> tuple[int, Json]:
     if is_too_long:
         kind, code = "invalid_request_error", "context_length_exceeded"
         return 400, spell_error(message, kind=kind, code=code)
-    if status in {400, 422}:
+    if status in {400, 422} or message.startswith(_NOT_READ):
         return 400, spell_error(message, kind="invalid_request_error", code=None)
     return 502, spell_error(message, kind="server_error", code="model-process-failed")
 

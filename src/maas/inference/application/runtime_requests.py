@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from maas.inference.application.runtime_bounds import expect_bounded
 from maas.inference.application.runtime_ports import Mode, ModelFacts, RuntimeRequestError
 from maas.inference.application.runtime_tools import offer_tools
 from maas.inference.public import CallKind
@@ -88,6 +89,7 @@ def plan(kind: CallKind, body: Mapping[str, object], facts: ModelFacts) -> Plan:
         dimensions = _check_dimensions(body.get("dimensions"), facts)
         share = Share(index=0, body=passed, has_new_prompt=True)
         return Plan(kind=kind, shares=[share], dimensions=dimensions)
+    expect_bounded(passed)
     passed["cache_prompt"] = False
     most = body.get("max_completion_tokens") or body.get("max_tokens")
     if most is not None:
@@ -161,6 +163,9 @@ def _check_chat(passed: Json, body: Mapping[str, object]) -> None:
         # It would fetch what addresses lead to, files of this machine included.
         message = "This model reads text alone: no images, sounds or files."
         raise RuntimeRequestError(message, loc=("messages",))
+    if not all(map(_is_told, messages)):
+        message = "Each message has a role and a content: a text, or parts that have a `text` each."
+        raise RuntimeRequestError(message, loc=("messages",))
     if body.get("functions"):
         message = "Functions are offered as `tools` here, and not by their older name."
         raise RuntimeRequestError(message, loc=("functions",))
@@ -171,6 +176,16 @@ def _has_media(message: object) -> bool:
     return isinstance(content, list) and any(
         not isinstance(part, Mapping) or part.get("type") not in _TEXT_PARTS for part in content
     )
+
+
+def _is_told(message: object) -> bool:
+    """Tell whether a message is one: what is none fails over there as if nobody could answer."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(part.get(part["type"]), str) for part in content)
+    return content is None or isinstance(content, str)
 
 
 def _check_completions(body: Mapping[str, object]) -> None:
