@@ -134,6 +134,7 @@ def build_inference(
         await watch.close()
         await bills.close()
         await meter.close()
+        await replays.close()
         # After the calls, whose ends it counts.
         await recent.close()
         await gate.close()
