@@ -14,7 +14,7 @@ ARGUMENTS = '{"in": {"a": "}\\"{"}, "b":\n {}}'
 CALL = '{\n "name": "set_age",\n "arguments": ' + ARGUMENTS + "\n}"
 SAID = 'A "b" \\ ü 😀\n\t'
 TOOLS = [{"type": "function", "function": {"name": "set_age"}}]
-SHARED = plan("chat", {"messages": [{}], "tools": TOOLS, "n": 2}, ModelFacts())
+SHARED = plan("chat", {"messages": [{"role": "user"}], "tools": TOOLS, "n": 2}, ModelFacts())
 
 
 def answered(text: str, reason: str = "stop") -> dict[str, Any]:
