@@ -4,7 +4,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +19,10 @@ from maas.inference.public import CallKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What comes of one call; `fault` is before the head, or after `chunks` if there are any."""
+    """What comes of one call; `fault` is before the head, or after `chunks` if there are any.
+
+    It waits before its head for `until`, and after its chunks for `stays_open`.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -28,6 +31,7 @@ class Line:
     was_sent: bool = True
     takes: float = 0
     until: asyncio.Event | None = None
+    stays_open: asyncio.Event | None = None
 
 
 GOOD = Line()
@@ -63,7 +67,13 @@ class FakeUpstreams:
 
     @asynccontextmanager
     async def open(
-        self, endpoint: Endpoint, kind: CallKind, body: bytes, limits: TargetLimits
+        self,
+        endpoint: Endpoint,
+        kind: CallKind,
+        body: bytes,
+        limits: TargetLimits,
+        *,
+        on_sent: Callable[[], None],
     ) -> AsyncIterator[UpstreamResponse]:
         url = endpoint.urls[kind]
         self.asked.append(url)
@@ -71,6 +81,8 @@ class FakeUpstreams:
         lines = self._lines[url]
         line = lines.popleft() if lines else self._always.get(url, GOOD)
         self.open_now += 1
+        if line.was_sent:
+            on_sent()
         try:
             if line.until is not None:
                 await line.until.wait()
@@ -93,6 +105,8 @@ class _Response:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         for chunk in self._line.chunks:
             yield chunk
+        if self._line.stays_open is not None:
+            await self._line.stays_open.wait()
         if self._line.fault is not None:
             raise UpstreamError(self._line.fault, was_sent=True)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from http import HTTPStatus
 
 import pytest
 
@@ -28,6 +29,7 @@ from maas.inference.domain.route import Route, RouteTarget
 from maas.inference.infrastructure.upstreams import OutgoingUpstreams
 from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.clock import SystemClock
+from maas.shared.infrastructure.outgoing import LONG_BODY_BYTES
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
 from maas.shared.infrastructure.settings import OutgoingSettings
 from tests.factories.routes import DEPLOYMENT, make_route, make_target, seeded
@@ -198,6 +200,7 @@ async def test_the_time_of_all_together_is_told_apart_from_that_of_the_head(wire
 async def test_a_host_that_takes_no_connection_is_told_apart_from_one_that_does_not_answer(
     wire: Wire,
 ) -> None:
+    sent = list[int]()
     with socket.socket() as deaf, contextlib.ExitStack() as callers:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -213,12 +216,28 @@ async def test_a_host_that_takes_no_connection_is_told_apart_from_one_that_does_
         endpoint = replace(target.endpoint, urls={"chat": f"http://127.0.0.1:{port}/v1"})
 
         with pytest.raises(UpstreamError) as stuck:
-            async with upstreams.open(endpoint, "chat", PLAIN, target.limits):
+            async with upstreams.open(
+                endpoint, "chat", PLAIN, target.limits, on_sent=lambda: sent.append(port)
+            ):
                 pass
         await upstreams.close()
 
     assert stuck.value.fault == "connect-timeout"
     assert not stuck.value.was_sent
+    assert sent == []
+
+
+@pytest.mark.parametrize("body", [PLAIN, b" " * LONG_BODY_BYTES + PLAIN])
+async def test_it_is_told_when_a_call_leaves_whatever_its_length(wire: Wire, body: bytes) -> None:
+    target, sent = wire.target(1), list[bool]()
+
+    async with wire.dispatcher.upstreams.open(
+        target.endpoint, "chat", body, target.limits, on_sent=lambda: sent.append(True)
+    ) as response:
+        assert response.status == HTTPStatus.OK
+
+    assert sent == [True]
+    assert len(wire.upstream.desk.ledger.calls) == 1
 
 
 async def test_a_caller_that_leaves_ends_the_connection_and_frees_the_place(wire: Wire) -> None:

@@ -1,13 +1,19 @@
 """A call under way, and what is owed for it: settled or given back, whatever becomes of it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
-from maas.inference.application.ports import AttemptFacts, Charge, Metering
+from maas.inference.application.ports import (
+    AttemptFacts,
+    Charge,
+    Metering,
+    NoteSending,
+    Unanswered,
+)
 from maas.inference.domain.call import TokenCounts
 from maas.inference.domain.charging import most_output_at
 from maas.inference.domain.route import RouteTarget
@@ -51,13 +57,13 @@ class Bill:
         "_ending",
         "_held",
         "_meter",
-        "_on_sent",
+        "_on_sending",
         "_wires",
         "charge",
         "facts",
-        "sent_to",
         "stream",
         "told",
+        "unanswered",
     )
 
     def __init__(
@@ -65,32 +71,35 @@ class Bill:
         charge: Charge,
         meter: Metering,
         wires: Mapping[Protocol, Wire],
-        on_sent: Callable[[], None],
+        on_sending: NoteSending,
         held: Shares,
     ) -> None:
         self.charge = charge
-        self.sent_to: RouteTarget | None = None
+        self.unanswered: Unanswered | None = None
         self.facts: AttemptFacts | None = None
         self.stream: WireStream | None = None
         self.told: Told | None = None
         self._meter = meter
         self._wires = wires
-        self._on_sent = on_sent
+        self._on_sending = on_sending
         self._held = held
         self._bytes = 0
         self._ending: tuple[Outcome, str | None] | None = None
 
     def spell(self, target: RouteTarget) -> bytes:
-        """Write the request for a target; from then on it counts as sent to it."""
+        """Write the request for a target."""
         charge = self.charge
-        spelled = self._wires[target.endpoint.protocol].spell(
+        return self._wires[target.endpoint.protocol].spell(
             charge.ask,
             target.endpoint,
             most_output=most_output_at(target, charge.ask, charge.most_output),
         )
-        self.sent_to = target
-        self._on_sent()
-        return spelled
+
+    def note_sending(self, *, is_under_way: bool) -> None:
+        self._on_sending(is_under_way=is_under_way)
+
+    def note_end(self, unanswered: Unanswered | None) -> None:
+        self.unanswered = unanswered
 
     def hold(self, size: int) -> None:
         """Count what is kept in memory of the answer, until `let_go`.
@@ -155,16 +164,32 @@ class Bill:
             reason=reason,
         )
 
+    async def break_off(self, reason: str) -> None:
+        """Book a call whose answer came to nothing, or to no end: what was passed on, if any was.
+
+        A prompt that nobody counted is not paid for nothing.
+        """
+        stream = self.stream
+        if self.counts is not None or (stream is not None and _has_output(stream.seen)):
+            await self.settle("failure", reason)
+        else:
+            await self.settle_unanswered(self.facts, reason)
+
     async def abandon(self, reason: str) -> None:
         """Book what came of a call that was cut short on our side, or by the caller.
 
-        One that was being settled is settled as it was.
+        One that was being settled is settled as it was. Nothing is owed where nobody was at it.
         """
-        if self.facts is None and self.sent_to is not None:
-            self.facts = AttemptFacts(
-                target=self.sent_to, tries=(), decision="", status=None, first_byte=None
-            )
+        if self.facts is None and self.unanswered is not None:
+            if self.unanswered.has_failed:
+                await self.settle_unanswered(self.unanswered.facts, reason)
+                return
+            self.facts = self.unanswered.facts
         await self.settle(*(self._ending or ("failure", reason)))
+
+
+def _has_output(seen: TokenCounts) -> bool:
+    return seen.output + seen.reasoning > 0
 
 
 class Bills:
@@ -194,9 +219,9 @@ class Bills:
     def leave_place(self, tenant_id: TenantId) -> None:
         self._places.give_back(tenant_id)
 
-    def open(self, charge: Charge, *, on_sent: Callable[[], None]) -> Bill:
+    def open(self, charge: Charge, *, on_sending: NoteSending) -> Bill:
         """Keep the meter told of a call from now on, until `close_bill`."""
-        bill = Bill(charge, self._meter, self._wires, on_sent, self._held)
+        bill = Bill(charge, self._meter, self._wires, on_sending, self._held)
         self._open.add(bill)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_for_ever(), name="bills")

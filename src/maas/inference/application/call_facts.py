@@ -121,9 +121,13 @@ def _facts_of_price(price: TargetPrice | None) -> Facts:
 
 def _spell_tries(tries: Sequence[Try]) -> str:
     return ", ".join(
-        f"{each.target_id} {each.fault or each.status} {round(each.took.total_seconds() * 1000)}ms"
+        f"{each.target_id} {_outcome(each)} {round(each.took.total_seconds() * 1000)}ms"
         for each in tries[-MAX_TRIES_TOLD:]
     )
+
+
+def _outcome(tried: Try) -> object:
+    return tried.fault or tried.status or "left"
 
 
 def _decimal(amount: Decimal) -> str:

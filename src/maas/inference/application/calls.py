@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -25,6 +25,7 @@ from maas.inference.application.ports import (
     Metering,
     NamedModel,
     NoAnswerError,
+    NoteSending,
     Routes,
     UpstreamError,
 )
@@ -35,6 +36,7 @@ from maas.inference.domain.call import Ask
 from maas.inference.domain.failures import (
     BrokenAnswerError,
     NoTargetError,
+    ServerStoppedError,
     UnknownModelError,
 )
 from maas.inference.domain.limits import expect_allowed, expect_within
@@ -47,6 +49,7 @@ from maas.shared.domain.errors import InvalidInputError, MaasError
 from maas.shared.domain.principal import Principal
 from maas.user.public import Payer
 
+CLOSE_SECONDS: Final = 0.3
 MAX_REFUSAL_BYTES: Final = 64 * 1024
 MIN_SECRET_CHARS: Final = 8
 
@@ -75,21 +78,29 @@ class RefusedRequestError(InvalidInputError):
         return {"upstream": {"status": told.status, "param": told.param, "code": told.code}}
 
 
-def _note_nothing() -> None: ...
+def _note_nothing(*, is_under_way: bool) -> None: ...
+
+
+def _is_gone() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who calls, under which request id and Idempotency-Key, and the request as it came.
 
-    `on_sent` is called when the call is about to be sent: until then, leaving costs nothing.
+    A call that is cut while its caller `is_there` was not left, but stopped with the server.
+
+    `on_sending` is called with true when the call leaves for a target, and with false when this
+    one has failed: as long as nobody is at it, leaving costs nothing.
     """
 
     principal: Principal
     request_id: str
     body: bytes = field(repr=False)
     replay: ReplayKey | None = None
-    on_sent: Callable[[], None] = _note_nothing
+    is_there: Callable[[], bool] = _is_gone
+    on_sending: NoteSending = _note_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +181,7 @@ class CallService:
 
     async def _ask(self, route: Route, ask: Ask, caller: Caller) -> bytes:
         async with self._charged(route, ask, caller) as bill:
-            async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
+            async with self.dispatch.open(route, ask.kind, bill.spell, bill) as attempt:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 # Here, so that what cannot be read is counted as the target's failure.
@@ -194,7 +205,7 @@ class CallService:
 
     async def _pieces(self, route: Route, ask: Ask, caller: Caller) -> AsyncGenerator[bytes, None]:
         async with self._charged(route, ask, caller) as bill:
-            async with self.dispatch.open(route, ask.kind, bill.spell) as attempt:
+            async with self.dispatch.open(route, ask.kind, bill.spell, bill) as attempt:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 if attempt.response.status >= HTTPStatus.BAD_REQUEST:
@@ -284,7 +295,7 @@ class CallService:
     @asynccontextmanager
     async def _charged(self, route: Route, ask: Ask, caller: Caller) -> AsyncIterator[Bill]:
         """Set aside what the call may cost, and see that it is booked, however the block ends."""
-        bill = self.bills.open(await self._begin(route, ask, caller), on_sent=caller.on_sent)
+        bill = self.bills.open(await self._begin(route, ask, caller), on_sending=caller.on_sending)
         try:
             yield bill
         except NoAnswerError as exc:
@@ -292,20 +303,21 @@ class CallService:
             self._note_unsent(bill, exc.refusal)
             raise exc.refusal from exc
         except (UpstreamError, BrokenStreamError) as exc:
-            await bill.settle("failure", BrokenAnswerError.code)
+            await bill.break_off(BrokenAnswerError.code)
             raise BrokenAnswerError from exc
         except (NotTakenError, RefusedRequestError) as exc:
             await bill.settle_unanswered(bill.facts, exc.code)
             self._note_unsent(bill, exc)
             raise
         except TooManyCallsError as exc:
-            await bill.settle("failure", exc.code)
+            await bill.break_off(exc.code)
             raise
         except MaasError:
             # The meter could not book it, and goes on trying.
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            self.bills.abandon(bill, CLIENT_LEFT)
+            is_stopped = caller.is_there()
+            self.bills.abandon(bill, ServerStoppedError.code if is_stopped else CLIENT_LEFT)
             raise
         except Exception:
             self.bills.abandon(bill, BROKEN_HERE)
@@ -354,9 +366,20 @@ async def _fed(attempt: Attempt, bill: Bill) -> AsyncGenerator[bytes, None]:
                     yield piece
                 else:
                     bill.hold(len(chunk))
+                if stream.is_over:
+                    await _wait_for_close(chunks)
+                    return
     except UpstreamError:
         if not stream.is_whole:
             raise
+
+
+async def _wait_for_close(chunks: AsyncGenerator[bytes, None]) -> None:
+    """Wait a moment for an answer to end that is over: its connection can be used again then."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            async for _ in chunks:
+                pass
 
 
 async def _read(attempt: Attempt, wire: Wire, bill: Bill) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from maas.inference.application.dispatch_failures import (
@@ -22,7 +23,9 @@ from maas.inference.application.ports import (
     Attempt,
     AttemptFacts,
     NoAnswerError,
+    Sending,
     Try,
+    Unanswered,
     Upstreams,
 )
 from maas.inference.application.queues import NoPlaceError
@@ -57,32 +60,47 @@ class Dispatcher:
 
     @asynccontextmanager
     async def open(
-        self, route: Route, kind: CallKind, spell: Callable[[RouteTarget], bytes]
+        self,
+        route: Route,
+        kind: CallKind,
+        spell: Callable[[RouteTarget], bytes],
+        sending: Sending | None = None,
     ) -> AsyncIterator[Attempt]:
-        search = _Search(self, route, kind)
-        while True:
-            one, body = await search.find(spell)
-            error: BaseException | None = None
-            try:
-                target = one.target
-                limits = search.limits(target)
-                opening = self.upstreams.open(target.endpoint, kind, body, limits)
-                begun = await one.begin(opening)
-                if isinstance(begun, AnswerOnItsWay):
-                    yield Attempt(facts=search.facts(one), response=begun)
-                    return
-            except BaseException as exc:
-                error = exc
-                raise
-            finally:
-                await one.close(error)
-            await search.note_failure(one, begun)
+        search = _Search(self, route, kind, sending)
+        try:
+            while True:
+                one, body = await search.find(spell)
+                error: BaseException | None = None
+                try:
+                    target = one.target
+                    opening = self.upstreams.open(
+                        target.endpoint,
+                        kind,
+                        body,
+                        search.limits(target),
+                        on_sent=partial(search.note_sent, one),
+                    )
+                    begun = await one.begin(opening)
+                    if isinstance(begun, AnswerOnItsWay):
+                        yield Attempt(facts=search.facts(one), response=begun)
+                        return
+                except BaseException as exc:
+                    error = exc
+                    raise
+                finally:
+                    await one.close(error)
+                await search.note_failure(one, begun)
+        except BaseException:
+            search.note_end()
+            raise
 
 
 class _Search:
     """A call on its way to an answer: whom it asked, and whom it may still ask."""
 
-    def __init__(self, dispatcher: Dispatcher, route: Route, kind: CallKind) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, route: Route, kind: CallKind, sending: Sending | None
+    ) -> None:
         """Begin.
 
         Raises:
@@ -104,8 +122,11 @@ class _Search:
         self._decision = ""
         self._tries: list[Try] = []
         self._failures: list[Failure] = []
+        self._sending = sending
+        self._at: TryUnderWay | None = None
         self._was_sent = False
         self._last: RouteTarget | None = None
+        self._last_decision = ""
         self._not_placed: MaasError | None = None
         self._not_taken: NotTakenError | None = None
 
@@ -128,8 +149,7 @@ class _Search:
                 continue
             one = TryUnderWay(self._ports, target, state, permit)
             try:
-                # Last of all: what was spelled counts as sent if its caller leaves.
-                return one, spell(target)
+                body = spell(target)
             except NotTakenError as exc:
                 one.withdraw()
                 self._not_taken = exc
@@ -137,6 +157,19 @@ class _Search:
             except BaseException:
                 one.withdraw()
                 raise
+            else:
+                self._at = one
+                return one, body
+
+    def note_sent(self, one: TryUnderWay) -> None:
+        one.was_sent = True
+        if self._sending is not None:
+            self._sending.note_sending(is_under_way=True)
+
+    def note_end(self) -> None:
+        """Tell how far the call had come, whoever ended it."""
+        if self._sending is not None:
+            self._sending.note_end(self._unanswered())
 
     def limits(self, target: RouteTarget) -> TargetLimits:
         """Give the first target all the time it has, and each other one what is left of that."""
@@ -163,8 +196,11 @@ class _Search:
         told = one.told()
         self._tries.append(told)
         self._failures.append(failure)
+        self._at = None
         self._was_sent = self._was_sent or one.was_sent
-        self._last, self._is_granted = one.target, False
+        self._last, self._last_decision, self._is_granted = one.target, self._decision, False
+        if one.was_sent and self._sending is not None:
+            self._sending.note_sending(is_under_way=False)
         is_again = self._is_alone and len(self._tries) == 1 and told.fault in _NOT_CONNECTED
         if not is_again or one.was_sent:
             self._left.remove(one.target)
@@ -229,13 +265,28 @@ class _Search:
             return self._not_taken
         return NoAnswerError(left_alone(min(waits, default=0.0)))
 
+    def _unanswered(self) -> Unanswered | None:
+        one = self._at
+        if one is not None and one.was_sent:
+            told = one.told()
+            facts = AttemptFacts(
+                target=one.target,
+                tries=(*self._tries, told),
+                decision=self._decision,
+                status=told.status,
+                first_byte=None,
+            )
+            return Unanswered(facts=facts, has_failed=one.has_failed)
+        failed = self._facts_of_failure() if self._was_sent else None
+        return None if failed is None else Unanswered(facts=failed, has_failed=True)
+
     def _facts_of_failure(self) -> AttemptFacts | None:
         if self._last is None:
             return None
         return AttemptFacts(
             target=self._last,
             tries=tuple(self._tries),
-            decision=self._decision,
+            decision=self._last_decision,
             status=self._tries[-1].status,
             first_byte=None,
         )

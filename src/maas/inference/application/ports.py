@@ -62,9 +62,17 @@ class UpstreamResponse(Protocol):
 
 class Upstreams(Protocol):
     def open(
-        self, endpoint: Endpoint, kind: CallKind, body: bytes, limits: TargetLimits
+        self,
+        endpoint: Endpoint,
+        kind: CallKind,
+        body: bytes,
+        limits: TargetLimits,
+        *,
+        on_sent: Callable[[], None],
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Send a call, and give the answer as soon as its head is there, whatever its status.
+
+        `on_sent` is called when the first of it leaves.
 
         The connection is closed on leaving, unless the answer was read to its end.
 
@@ -149,9 +157,40 @@ class NoAnswerError(Exception):
         self.facts = facts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """How far a call came that was ended before its answer was there.
+
+    Whoever was asked last may be at it, and have it paid, unless it `has_failed` by itself.
+    """
+
+    facts: AttemptFacts
+    has_failed: bool
+
+
+class NoteSending(Protocol):
+    def __call__(self, *, is_under_way: bool) -> None: ...
+
+
+class Sending(Protocol):
+    """Is told how a call gets on until its answer is there."""
+
+    def note_sending(self, *, is_under_way: bool) -> None:
+        """Note that it leaves for a target, or that this one has failed and nobody is at it."""
+        ...
+
+    def note_end(self, unanswered: Unanswered | None) -> None:
+        """Note how far it had come when it ended; `None` if nothing was ever sent."""
+        ...
+
+
 class Dispatch(Protocol):
     def open(
-        self, route: Route, kind: CallKind, spell: Callable[[RouteTarget], bytes]
+        self,
+        route: Route,
+        kind: CallKind,
+        spell: Callable[[RouteTarget], bytes],
+        sending: Sending | None = None,
     ) -> AbstractAsyncContextManager[Attempt]:
         """Ask the targets of a route in turn until one answers, waiting for a place if need be.
 

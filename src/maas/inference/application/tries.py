@@ -143,6 +143,10 @@ class TryUnderWay:
             self._fault = exc.fault
             return self._fail(_OF_FAULTS[exc.fault])
 
+    @property
+    def has_failed(self) -> bool:
+        return self._has_failed
+
     def withdraw(self) -> None:
         """Give everything back before anything was done."""
         self._permit.abandon()
@@ -203,6 +207,8 @@ class TryUnderWay:
 
     def _note_end(self, error: BaseException | None) -> None:
         now, outcome = self._ports.seconds(), self._outcome(error)
+        if self._answer is None:
+            self._took = now - self._begun
         if outcome == "left":
             self._permit.abandon()
         elif outcome in {"answered", "request-refused"}:

@@ -5,7 +5,7 @@ the operator's targets, and none of a supplier to the runtime.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,7 +70,13 @@ class OutgoingUpstreams:
 
     @asynccontextmanager
     async def open(
-        self, endpoint: Endpoint, kind: CallKind, body: bytes, limits: TargetLimits
+        self,
+        endpoint: Endpoint,
+        kind: CallKind,
+        body: bytes,
+        limits: TargetLimits,
+        *,
+        on_sent: Callable[[], None],
     ) -> AsyncIterator[UpstreamResponse]:
         client = self._reaching(endpoint)
         ends_at = time.monotonic() + limits.total.total_seconds()
@@ -86,6 +92,7 @@ class OutgoingUpstreams:
             ),
             headers={**endpoint.headers, "Content-Type": "application/json"},
             body=body,
+            on_sent=on_sent,
         )
         try:
             response = await opening.__aenter__()

@@ -9,22 +9,45 @@ LOOK_AFTER_SECONDS: Final = 0.2
 """Most calls are over by then, and are spared a task of their own."""
 
 
+class Presence:
+    """Whether a caller is there, as far as anybody noticed."""
+
+    __slots__ = ("is_gone",)
+
+    def __init__(self) -> None:
+        self.is_gone = False
+
+    def is_there(self) -> bool:
+        return not self.is_gone
+
+
 class LeaveWatch:
     """Cancels the task it was made in when the caller leaves; `stop()` it.
 
     It is to be made once the request's body was read.
     """
 
-    __slots__ = ("_receive", "_serving", "_timer", "_watching", "has_left")
+    __slots__ = ("_receive", "_serving", "_timer", "_watching", "presence")
 
-    def __init__(self, receive: Receive, *, after: float = LOOK_AFTER_SECONDS) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        presence: Presence | None = None,
+        *,
+        after: float = LOOK_AFTER_SECONDS,
+    ) -> None:
         serving = asyncio.current_task()
         assert serving is not None  # noqa: S101  whoever serves does so in a task
-        self.has_left = False
+        self.presence = presence or Presence()
         self._receive = receive
         self._serving = serving
         self._watching: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(after, self._begin)
+
+    def resume(self) -> None:
+        """Notice again, after a `stop`, that the caller leaves, or has left."""
+        self.stop()
+        self._begin()
 
     def stop(self) -> None:
         """Let the caller leave unnoticed from now on."""
@@ -36,7 +59,7 @@ class LeaveWatch:
 
     def is_why_cancelled(self) -> bool:
         """Tell whether a cancellation was this watch's alone, which is then taken back."""
-        return self.has_left and self._serving.uncancel() == 0
+        return self.presence.is_gone and self._serving.uncancel() == 0
 
     def _begin(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -44,5 +67,5 @@ class LeaveWatch:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.has_left = True
+        self.presence.is_gone = True
         self._serving.cancel()

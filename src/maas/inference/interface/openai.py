@@ -23,6 +23,7 @@ from maas.inference.domain.failures import (
     NoTargetError,
     QueueDeadlineError,
     QueueFullError,
+    ServerStoppedError,
     UnknownModelError,
     UpstreamFailedError,
     UpstreamRateLimitedError,
@@ -37,7 +38,7 @@ from maas.inference.domain.limits import (
     OutputOverLimitError,
 )
 from maas.inference.domain.wire import NotTakenError
-from maas.inference.interface.leaving import LeaveWatch
+from maas.inference.interface.leaving import LeaveWatch, Presence
 from maas.inference.interface.openai_docs import (
     CHAT,
     COMPLETIONS,
@@ -103,6 +104,7 @@ _REFUSALS: Final[tuple[type[MaasError], ...]] = (
     QuotaUnavailableError,
     RefusedRequestError,
     ReplaysUnavailableError,
+    ServerStoppedError,
     SlowRequestError,
     TooManyCallsError,
     UnknownModelError,
@@ -161,17 +163,27 @@ async def _call(request: Request, kind: CallKind) -> Response:
         ask = read_ask(kind, parsed)
     incoming: IncomingBody = scope[INCOMING_KEY]
     watch = LeaveWatch(request.receive)
+
+    def note_sending(*, is_under_way: bool) -> None:
+        if ask.is_stream:
+            return
+        # A plain call that was sent goes on without its caller: only its end tells what it cost.
+        if is_under_way:
+            watch.stop()
+        else:
+            watch.resume()
+
     caller = Caller(
         principal=known_caller(),
         request_id=current_call().request_id,
         body=body,
         replay=replay,
-        # A plain call that was sent goes on without its caller: only its end tells what it cost.
-        on_sent=_go_on if ask.is_stream else watch.stop,
+        is_there=watch.presence.is_there,
+        on_sending=note_sending,
     )
     try:
         with incoming.waiting_elsewhere():
-            return await _answer(_calls_of(scope), ask, caller)
+            return await _answer(_calls_of(scope), ask, caller, watch.presence)
     except asyncio.CancelledError:
         if watch.is_why_cancelled():
             raise ClientDisconnect from None
@@ -180,10 +192,7 @@ async def _call(request: Request, kind: CallKind) -> Response:
         watch.stop()
 
 
-def _go_on() -> None: ...
-
-
-async def _answer(calls: CallService, ask: Ask, caller: Caller) -> Response:
+async def _answer(calls: CallService, ask: Ask, caller: Caller, presence: Presence) -> Response:
     if not ask.is_stream:
         answer = await calls.answer(ask, caller)
         headers = {DEPLOYMENT_HEADER: str(answer.deployment_id)}
@@ -191,7 +200,8 @@ async def _answer(calls: CallService, ask: Ask, caller: Caller) -> Response:
             headers[CACHE_HEADER] = "hit" if answer.is_hit else "miss"
         return Response(answer.body, media_type="application/json", headers=headers)
     streamed = await calls.stream(ask, caller)
-    return EventStreamResponse(streamed, headers={DEPLOYMENT_HEADER: str(streamed.deployment_id)})
+    headers = {DEPLOYMENT_HEADER: str(streamed.deployment_id)}
+    return EventStreamResponse(streamed, presence, headers=headers)
 
 
 def _calls_of(scope: Scope) -> CallService:

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from typing_extensions import override
 
 from maas.shared.infrastructure.outgoing_names import LookupsBusyError, OwnThreadsResolver
@@ -160,8 +160,11 @@ class OutgoingClient:
         limits: OutgoingLimits,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> AsyncIterator[OutgoingResponse]:
         """Send a request, and give the answer as soon as its head is there.
+
+        `on_sent` is called when there is a connection, and the body begins to be written to it.
 
         Raises:
             OutgoingError: the target is refused, or there is no answer.
@@ -174,7 +177,7 @@ class OutgoingClient:
                 response = await self._get_session().request(
                     method,
                     target,
-                    data=_in_pieces(body),
+                    data=_payload(body, on_sent),
                     headers={**(headers or {}), "Accept-Encoding": "identity"},
                     allow_redirects=False,
                     timeout=_timeout(limits),
@@ -260,9 +263,42 @@ def _believing(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
-def _in_pieces(body: bytes | None) -> bytes | BytesIO | None:
+class _TellingBytes(aiohttp.BytesPayload):
+    def __init__(self, body: bytes, on_sent: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._on_sent = on_sent
+
+    @override
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self._on_sent()
+        await super().write_with_length(writer, content_length)
+
+
+class _TellingPieces(aiohttp.BytesIOPayload):
+    def __init__(self, body: bytes, on_sent: Callable[[], None]) -> None:
+        super().__init__(BytesIO(body))
+        self._on_sent = on_sent
+
+    @override
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self._on_sent()
+        await super().write_with_length(writer, content_length)
+
+
+def _payload(
+    body: bytes | None, on_sent: Callable[[], None] | None
+) -> bytes | BytesIO | aiohttp.Payload | None:
     """Have a long body sent piece by piece: the event loop has others to serve in between."""
-    return body if body is None or len(body) <= LONG_BODY_BYTES else BytesIO(body)
+    if body is None:
+        return None
+    is_long = len(body) > LONG_BODY_BYTES
+    if on_sent is None:
+        return BytesIO(body) if is_long else body
+    return _TellingPieces(body, on_sent) if is_long else _TellingBytes(body, on_sent)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
