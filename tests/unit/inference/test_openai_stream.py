@@ -10,6 +10,8 @@ from starlette.types import Message
 
 from maas.inference.application.calls import StreamedAnswer
 from maas.inference.domain.failures import BrokenAnswerError
+from maas.inference.interface import openai_stream
+from maas.inference.interface.leaving import Presence
 from maas.inference.interface.openai_stream import EventStreamResponse
 from maas.inference.public import DeploymentId
 from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic
@@ -21,6 +23,9 @@ class Reader:
     def __init__(self) -> None:
         self.got: list[Message] = []
         self.leaves = asyncio.Event()
+        self.presence = Presence()
+        self.takes = asyncio.Event()
+        self.takes.set()
         self.traffic = Traffic(max_in_flight=1, in_flight=1)
 
     async def receive(self) -> Message:
@@ -28,13 +33,15 @@ class Reader:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        await self.takes.wait()
         self.got.append(message)
 
     async def read(self, rest: AsyncGenerator[bytes, None]) -> None:
         answer = StreamedAnswer(first=b"1", rest=rest, deployment_id=DeploymentId(UUID(int=1)))
         incoming = IncomingBody(self.receive, self.traffic, lambda: None)
         scope: dict[str, Any] = {BODY_KEY: incoming}
-        await EventStreamResponse(answer, headers={})(scope, self.receive, self.send)
+        response = EventStreamResponse(answer, self.presence, headers={})
+        await response(scope, self.receive, self.send)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -84,14 +91,36 @@ async def test_a_reader_who_leaves_ends_it() -> None:
     await reader.read(rest())
 
     assert (ended, reader.bodies, reader.traffic.in_flight) == ([True], [b"1"], 1)
+    assert not reader.presence.is_there()
 
 
-async def test_a_shutdown_is_not_taken_for_a_reader_who_left() -> None:
-    reader = Reader()
+async def test_a_reader_who_takes_nothing_any_more_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openai_stream, "PATIENCE_SECONDS", 0.01)
+    reader, was_there = Reader(), []
 
     async def rest() -> AsyncGenerator[bytes, None]:
-        await asyncio.Event().wait()
-        yield b"never"
+        try:
+            reader.takes.clear()
+            yield b"2"
+        finally:
+            was_there.append(reader.presence.is_there())
+
+    await reader.read(rest())
+
+    assert was_there == [False]
+
+
+async def test_a_shutdown_is_not_taken_for_a_reader_who_left_and_is_told() -> None:
+    reader, was_there = Reader(), []
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+            yield b"never"
+        finally:
+            was_there.append(reader.presence.is_there())
 
     sending = asyncio.create_task(reader.read(rest()))
     while not reader.got:  # noqa: ASYNC110  a few turns of the loop
@@ -100,3 +129,7 @@ async def test_a_shutdown_is_not_taken_for_a_reader_who_left() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await sending
+    assert was_there == [True]
+    assert reader.bodies[0] == b"1"
+    assert b'"code":"server-stopped"' in reader.bodies[1]
+    assert reader.bodies[2:] == [b""]

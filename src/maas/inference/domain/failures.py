@@ -65,6 +65,11 @@ class UpstreamFailedError(BadGatewayError):
     title = "What answers for this model failed"
 
 
+class ServerStoppedError(UnavailableError):
+    code = "server-stopped"
+    title = "The server was stopped before the answer was whole"
+
+
 class BrokenAnswerError(BadGatewayError):
     code = "upstream-broke-off"
     title = "The answer broke off, or cannot be read"
