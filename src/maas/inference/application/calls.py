@@ -40,6 +40,7 @@ from maas.inference.domain.failures import (
     UnknownModelError,
 )
 from maas.inference.domain.limits import expect_allowed, expect_within
+from maas.inference.domain.quoting import quotes_secret
 from maas.inference.domain.route import Route
 from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
 from maas.inference.public import CallKind, DeploymentId
@@ -51,7 +52,6 @@ from maas.user.public import Payer
 
 CLOSE_SECONDS: Final = 0.3
 MAX_REFUSAL_BYTES: Final = 64 * 1024
-MIN_SECRET_CHARS: Final = 8
 
 MOST_ANSWER_BYTES: Final[Mapping[CallKind, int]] = {
     "chat": 16 * 1024 * 1024,
@@ -417,7 +417,4 @@ def _without_secrets(attempt: Attempt, status: int, told: Refusal | None) -> Ref
     if told is None:
         return unsaid
     said = f"{told.message} {told.param} {told.code}"
-    for value in attempt.facts.target.endpoint.headers.values():
-        if any(len(word) >= MIN_SECRET_CHARS and word in said for word in value.split()):
-            return unsaid
-    return told
+    return unsaid if quotes_secret(said, attempt.facts.target.endpoint.headers) else told

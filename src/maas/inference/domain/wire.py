@@ -28,6 +28,13 @@ class Refusal:
     param: str | None = None
     code: str | None = None
 
+    def __post_init__(self) -> None:
+        # JSON may have halves of characters, which nobody can write.
+        for name in ("message", "param", "code"):
+            told = getattr(self, name)
+            if told is not None:
+                object.__setattr__(self, name, told.encode("utf-8", "replace").decode())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
