@@ -1,11 +1,12 @@
 """A dispatcher over fakes."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
 
 from maas.inference.application.dispatch import Dispatcher
-from maas.inference.application.ports import Attempt, NoAnswerError
+from maas.inference.application.ports import Attempt, NoAnswerError, Sending, Unanswered
 from maas.inference.application.target_states import (
     TargetNow,
     TargetStates,
@@ -15,6 +16,7 @@ from maas.inference.domain.circuit import CircuitRules
 from maas.inference.domain.route import Route, RouteTarget
 from maas.inference.public import TargetId
 from maas.shared.domain.errors import MaasError
+from maas.shared.domain.ids import TenantId
 from tests.factories.routes import DEPLOYMENT, seeded
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstreams import FakeReports, FakeUpstreams, Seconds
@@ -48,8 +50,8 @@ class Desk:
         async with self.open(route) as attempt:
             return b"".join([chunk async for chunk in attempt.response.chunks()])
 
-    def open(self, route: Route) -> "Opening":
-        return Opening(self, route)
+    def open(self, route: Route, sending: Sending | None = None) -> "Opening":
+        return Opening(self, route, sending)
 
     async def refused(self, route: Route) -> MaasError:
         with pytest.raises(NoAnswerError) as refused:
@@ -63,9 +65,20 @@ class Desk:
         return [url.partition("//supplier-")[2][0] for url in self.upstreams.asked]
 
 
+@dataclass(frozen=True, slots=True)
+class FakeSending:
+    """A call of a tenant, which is told nothing of it."""
+
+    tenant_id: TenantId
+
+    def note_sending(self, *, is_under_way: bool) -> None: ...
+
+    def note_end(self, unanswered: Unanswered | None) -> None: ...
+
+
 class Opening:
-    def __init__(self, desk: Desk, route: Route) -> None:
-        self._opening = desk.dispatcher.open(route, "chat", lambda _: b"{}")
+    def __init__(self, desk: Desk, route: Route, sending: Sending | None) -> None:
+        self._opening = desk.dispatcher.open(route, "chat", lambda _: b"{}", sending)
 
     async def __aenter__(self) -> Attempt:
         return await self._opening.__aenter__()

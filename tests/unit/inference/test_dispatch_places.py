@@ -15,8 +15,9 @@ from maas.inference.domain.failures import (
     QueueFullError,
 )
 from maas.inference.public import DeploymentId
+from maas.shared.domain.ids import TenantId
 from tests.factories.routes import DEPLOYMENT, make_route, make_target, seeded
-from tests.fakes.dispatch import Desk
+from tests.fakes.dispatch import Desk, FakeSending
 from tests.fakes.upstreams import DOWN, FAILS, GOOD, Line
 
 
@@ -86,6 +87,24 @@ class TestPlaces:
         assert isinstance(refusal, QueueDeadlineError)
         assert desk.reports.waits == ["late", "full"]
         assert [now.in_flight for now in desk.states.look(DEPLOYMENT).values()] == [0, 0]
+
+    async def test_a_tenant_that_fills_the_queue_keeps_no_other_out(self, desk: Desk) -> None:
+        ada, bob = (FakeSending(TenantId(UUID(int=number))) for number in (1, 2))
+        gate = asyncio.Event()
+        target = make_target(1, max_concurrent=1, max_queued=2)
+        desk.upstreams.script(target.endpoint, Line(until=gate))
+
+        async def call(whose: FakeSending) -> None:
+            async with desk.open(make_route(target), whose):
+                pass
+
+        callers = [asyncio.create_task(call(whose)) for whose in (ada, ada, ada, bob)]
+        await asyncio.sleep(0)
+        gate.set()
+        ended = await asyncio.gather(*callers, return_exceptions=True)
+
+        assert [type(each) for each in ended] == [*[type(None)] * 2, NoAnswerError, type(None)]
+        assert desk.reports.waits == ["full", "placed", "placed"]
 
     async def test_a_full_queue_sends_the_call_elsewhere(self, desk: Desk) -> None:
         gate = asyncio.Event()

@@ -1,11 +1,15 @@
 """Places at a target: in order, in time, and exact whoever leaves when."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
 from maas.inference.application.queues import NoPlaceError, Places
+from maas.shared.domain.ids import TenantId
 from tests.factories.routes import seeded
+
+ADA, BOB, CY = (TenantId(UUID(int=number)) for number in (1, 2, 3))
 
 
 def make_places(limit: int | None) -> Places:
@@ -46,6 +50,50 @@ async def test_who_came_first_is_first() -> None:
 
     assert order == [0, 1, 2, 3, 4]
     assert places.is_idle
+
+
+async def test_tenants_have_their_turns_one_after_another() -> None:
+    places, order = make_places(1), list[TenantId]()
+    await places.take(max_waiting=0, seconds=0)
+
+    async def come(tenant_id: TenantId) -> None:
+        await places.take(max_waiting=9, seconds=9, tenant_id=tenant_id)
+        order.append(tenant_id)
+        places.leave()
+
+    callers = []
+    for number, tenant_id in enumerate([ADA, ADA, ADA, BOB, CY, BOB]):
+        callers.append(asyncio.create_task(come(tenant_id)))
+        await until_waiting(places, number + 1)
+    places.leave()
+    await asyncio.gather(*callers)
+
+    assert order == [ADA, BOB, CY, ADA, BOB, ADA]
+    assert places.is_idle
+
+
+async def test_whoever_fills_the_queue_makes_room_for_others_until_all_have_as_much() -> None:
+    places = make_places(1)
+    await places.take(max_waiting=0, seconds=0)
+
+    def come(tenant_id: TenantId) -> asyncio.Task[None]:
+        return asyncio.create_task(places.take(max_waiting=4, seconds=9, tenant_id=tenant_id))
+
+    many = [come(ADA) for _ in range(4)]
+    await until_waiting(places, 4)
+    few = [come(BOB) for _ in range(3)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    ended = {each for each in [*many, *few] if each.done()}
+
+    # The last of many, one after another, and whoever would have had more than they.
+    assert ended == {many[2], many[3], few[2]}
+    assert all(isinstance(each.exception(), NoPlaceError) for each in ended)
+    assert places.waiting == 4
+    for each in [*many, *few]:
+        each.cancel()
+    await asyncio.wait([*many, *few])
+    assert (places.taken, places.waiting) == (1, 0)
 
 
 async def test_nobody_slips_in_before_those_who_wait() -> None:
@@ -134,7 +182,11 @@ async def test_counts_are_exact_under_hundreds_of_random_cancellations(seed: int
 
     async def call() -> None:
         nonlocal most, served
-        await places.take(max_waiting=1000, seconds=random.choice([0.001, 5]))
+        await places.take(
+            max_waiting=random.choice([20, 1000]),
+            seconds=random.choice([0.001, 5]),
+            tenant_id=random.choice([ADA, BOB, CY]),
+        )
         try:
             most = max(most, places.taken)
             for _ in range(random.randrange(4)):

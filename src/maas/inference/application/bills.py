@@ -95,6 +95,10 @@ class Bill:
             most_output=most_output_at(target, charge.ask, charge.most_output),
         )
 
+    @property
+    def tenant_id(self) -> TenantId:
+        return self.charge.payer.tenant_id
+
     def note_sending(self, *, is_under_way: bool) -> None:
         self._on_sending(is_under_way=is_under_way)
 

@@ -238,6 +238,7 @@ class _Search:
             await state.places.take(
                 max_waiting=self._states.share(limits.max_queued),
                 seconds=max(self._turn_by - begun, 0.0),
+                tenant_id=None if self._sending is None else self._sending.tenant_id,
             )
             outcome = "placed"
         except NoPlaceError as exc:

@@ -175,6 +175,11 @@ class NoteSending(Protocol):
 class Sending(Protocol):
     """Is told how a call gets on until its answer is there."""
 
+    @property
+    def tenant_id(self) -> TenantId:
+        """Whose call it is: tenants wait in lines of their own."""
+        ...
+
     def note_sending(self, *, is_under_way: bool) -> None:
         """Note that it leaves for a target, or that this one has failed and nobody is at it."""
         ...
