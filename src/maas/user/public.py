@@ -237,10 +237,11 @@ class BudgetExceededError(PaymentRequiredError):
     code = "budget-exceeded"
     title = "The budget does not cover this"
 
-    def __init__(self, shortage: Shortage) -> None:
+    def __init__(self, shortage: Shortage, *, retry_after: timedelta | None = None) -> None:
         super().__init__(
             "What is left of this budget does not cover the call: ask for less, wait for its reset "
-            "or have the limit raised."
+            "or have the limit raised.",
+            retry_after=retry_after,
         )
         self.shortage = shortage
 

@@ -29,6 +29,10 @@ _TYPES: Final[Mapping[int, str]] = {
 
 _INVALID_KEY: Final = "invalid_api_key"
 _NO_QUOTA: Final = "insufficient_quota"
+_TOO_FAST: Final = "rate_limit_exceeded"
+_SOON: Final = range(2, 61)
+"""Seconds; a single one is what is said where nobody knows."""
+
 _CODES: Final[Mapping[str, str]] = {
     UnauthenticatedError.code: _INVALID_KEY,
     CredentialError.code: _INVALID_KEY,
@@ -36,7 +40,7 @@ _CODES: Final[Mapping[str, str]] = {
     InvalidApiKeyError.code: _INVALID_KEY,
     UnknownModelError.code: "model_not_found",
     NotTakenError.code: "unsupported_parameter",
-    RateLimitedError.code: "rate_limit_exceeded",
+    RateLimitedError.code: _TOO_FAST,
     QuotaExceededError.code: _NO_QUOTA,
     BudgetExceededError.code: _NO_QUOTA,
     BudgetCurrencyError.code: _NO_QUOTA,
@@ -92,6 +96,8 @@ def status_under_v1(problem: Problem) -> int:
 def error_document(problem: Problem) -> dict[str, object]:
     """Write a problem as OpenAI's clients read it."""
     status, code = status_under_v1(problem), _CODES.get(problem.code, problem.code)
+    if code == _NO_QUOTA and not _is_in_vain(problem):
+        code = _TOO_FAST
     usual = (
         "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     )
@@ -106,7 +112,7 @@ def error_document(problem: Problem) -> dict[str, object]:
 def render_openai_error(problem: Problem, _instance: str, _request_id: str) -> Response:
     headers = dict(problem.headers)
     if problem.code in _IN_VAIN:
-        headers["X-Should-Retry"] = "false"
+        headers["X-Should-Retry"] = "false" if _is_in_vain(problem) else "true"
     first_request = problem.extensions.get("first_request_id")
     if isinstance(first_request, str):
         headers["X-Maas-First-Request-Id"] = first_request
@@ -116,6 +122,14 @@ def render_openai_error(problem: Problem, _instance: str, _request_id: str) -> R
         headers=headers,
         media_type="application/json",
     )
+
+
+def _is_in_vain(problem: Problem) -> bool:
+    """Tell whether asking again soon is: not where a quota is only set aside, or about to reset."""
+    if problem.code not in _IN_VAIN:
+        return False
+    is_of_quota = problem.code in {QuotaExceededError.code, BudgetExceededError.code}
+    return not is_of_quota or int(problem.headers.get("Retry-After", 0)) not in _SOON
 
 
 def _param_of(problem: Problem) -> str | None:

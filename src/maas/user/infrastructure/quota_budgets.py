@@ -29,6 +29,7 @@ from maas.user.public import (
     Budgets,
     Hold,
     HoldId,
+    Meter,
     Payer,
     QuotaExceededError,
     QuotaUnavailableError,
@@ -51,6 +52,9 @@ BOOK_STORAGE: Final = "SELECT quota_book_storage($1, $2, $3, $4, $5, $6, $7, $8,
 
 LONGEST_LEASE: Final = timedelta(days=28)
 """The ledger has the month before this one at hand."""
+
+HELD_WAIT: Final = timedelta(seconds=5)
+"""When to ask again for what others may not use after all."""
 
 MAX_TEXT: Final = 512
 """Of a name in the ledger; what PostgreSQL cannot keep would be refused when it is settled."""
@@ -129,7 +133,7 @@ class PostgresBudgets(Budgets):
             ask.is_abandoned = True
             ask.future.add_done_callback(self._giver_back(ask, payer, hold_id))
             raise
-        return _read(row, hold_id, payer, wanted)
+        return _read(row, hold_id, payer, wanted, least or wanted)
 
     @override
     async def progress(self, hold: Hold, used: Amounts) -> None:
@@ -293,6 +297,15 @@ def spell_event(event: ComposedEvent | None) -> dict[str, object]:
     }
 
 
+def _meters(amounts: Amounts) -> Mapping[Meter, int]:
+    return {
+        "requests": amounts.requests,
+        "tokens": amounts.tokens,
+        "cost": amounts.cost_nanos,
+        "storage": amounts.storage_bytes,
+    }
+
+
 def _spell(audited_as: AuditedAs) -> dict[str, object]:
     kept = audited_as.resource.fields
     return {
@@ -340,14 +353,16 @@ def _floor(wanted: Amounts, least: Amounts) -> dict[str, object]:
     }
 
 
-def _read(row: asyncpg.Record | None, hold_id: HoldId, payer: Payer, wanted: Amounts) -> Hold:
+def _read(
+    row: asyncpg.Record | None, hold_id: HoldId, payer: Payer, wanted: Amounts, least: Amounts
+) -> Hold:
     outcome = None if row is None else row["outcome"]
     if row is None or outcome == "ended":
         raise QuotaUnavailableError
     if outcome == "currency":
         raise BudgetCurrencyError
     if outcome == "exceeded":
-        raise _refusal(json.loads(row["shortage"]), at=row["created_at"])
+        raise _refusal(json.loads(row["shortage"]), least, at=row["created_at"])
     return Hold(
         id=hold_id,
         payer=payer,
@@ -363,9 +378,16 @@ def _read(row: asyncpg.Record | None, hold_id: HoldId, payer: Payer, wanted: Amo
     )
 
 
-def _refusal(found: Mapping[str, Any], *, at: datetime) -> QuotaExceededError | BudgetExceededError:
+def _refusal(
+    found: Mapping[str, Any], least: Amounts, *, at: datetime
+) -> QuotaExceededError | BudgetExceededError:
     shortage = Shortage(**found, resets_at=resets_at(found["period"], at))
+    needed = shortage.used + _meters(least)[shortage.meter]
+    # Hardly any call uses all that was set aside for it.
+    is_held = needed <= shortage.limit < needed + shortage.held
     if shortage.meter == "cost":
-        return BudgetExceededError(shortage)
+        return BudgetExceededError(shortage, retry_after=HELD_WAIT if is_held else None)
     wait = None if shortage.resets_at is None else shortage.resets_at - at
+    if is_held:
+        wait = HELD_WAIT
     return QuotaExceededError(shortage, retry_after=wait)
