@@ -147,6 +147,7 @@ class Calling:
     route: Route
     desk: Desk = field(default_factory=Desk)
     meter: FakeMeter = field(default_factory=FakeMeter)
+    is_caller_there: bool = False
 
     def __post_init__(self) -> None:
         wires: Mapping[Protocol, Wire] = {"openai": OpenAIWire()}
@@ -168,7 +169,12 @@ class Calling:
         """Have something answered, streamed or plain, to its end."""
         said = [{"role": "user", "content": "four words of prose"}]
         ask = read_ask("chat", {"model": "bot", "messages": said, **fields})
-        caller = Caller(principal=make_principal("inference:call"), request_id="r", body=b"{}")
+        caller = Caller(
+            principal=make_principal("inference:call"),
+            request_id="r",
+            body=b"{}",
+            is_there=lambda: self.is_caller_there,
+        )
         if not ask.is_stream:
             return (await self.service.answer(ask, caller)).body
         streamed = await self.service.stream(ask, caller)

@@ -66,6 +66,18 @@ class TestLeaving:
         assert [(each.target_id, each.status) for each in booked.facts.tries] == [(FIRST.id, None)]
 
     @pytest.mark.parametrize("is_stream", [True, False])
+    async def test_who_is_there_did_not_leave_but_was_cut_off(
+        self, calling: Calling, *, is_stream: bool
+    ) -> None:
+        calling.is_caller_there = True
+        calling.desk.upstreams.script(FIRST.endpoint, Line(until=asyncio.Event()))
+
+        booked = await left(calling, is_stream=is_stream)
+
+        assert booked is not None
+        assert (booked.outcome, booked.reason) == ("failure", "server-stopped")
+
+    @pytest.mark.parametrize("is_stream", [True, False])
     async def test_in_the_next_ones_queue_after_a_failure_costs_nothing(
         self, calling: Calling, *, is_stream: bool
     ) -> None:
