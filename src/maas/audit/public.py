@@ -180,11 +180,18 @@ class RecordedEvents(Protocol):
     """The log, for contexts whose documents are events of theirs."""
 
     async def list_of_request(
-        self, tenant_id: TenantId, request_id: str, *, action: str, actor_id: UUID | None
+        self,
+        tenant_id: TenantId,
+        request_id: str,
+        *,
+        action: str,
+        actor_id: UUID | None,
+        telling: str,
     ) -> Sequence[RecordedEvent]:
         """List what a request left under an action, newest first, `actor_id`'s or everybody's.
 
-        Callers may give many requests one id: it is the last 20 events.
+        Only events whose change has a field `telling`. Callers may give many requests one id: it is
+        the last 20 of them.
         """
         ...
 

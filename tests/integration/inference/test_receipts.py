@@ -7,13 +7,18 @@ import pytest
 
 from maas.audit.domain.proof import find_fault
 from maas.audit.flush_wiring import build_flush
-from maas.audit.infrastructure.recorded import PostgresRecordedEvents
+from maas.audit.infrastructure.outbox import keep_in_outbox
+from maas.audit.infrastructure.recorded import MOST, PostgresRecordedEvents
 from maas.audit.infrastructure.signing import is_signed_by
+from maas.audit.public import AuditScope
+from maas.audit.wiring import build_event_composer
 from maas.inference.application.metering import Meter
 from maas.inference.application.receipts import ReceiptNotFoundError, ReceiptService
 from maas.inference.interface.receipt_schemas import ReceiptRead
+from maas.shared.domain.call import current_call
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.principal import Principal
+from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import Settings
 from maas.user.infrastructure.booking_queries import PostgresBookings
@@ -174,6 +179,26 @@ class TestReceipts:
         ):
             with pytest.raises(ReceiptNotFoundError):
                 await receipts.get(stranger, "r-1")
+
+    async def test_refusals_under_its_id_do_not_hide_it(
+        self,
+        meter: Meter,
+        payer: Payer,
+        receipts: ReceiptService,
+        flush: Flush,
+        database: Database,
+    ) -> None:
+        charge = await begin(meter, payer)
+        await settle(meter, charge)
+        scope = AuditScope("inference.completed", "failure", "already-processed")
+        composer = build_event_composer(SystemClock())
+        refused = [composer.compose(scope, current_call()) for _ in range(MOST + 1)]
+        await keep_in_outbox(database, *refused)
+        await flush()
+
+        receipt = await receipts.get(own(payer), "r-1")
+
+        assert receipt.event.after["hold_id"] == str(charge.hold.id)
 
     async def test_of_many_calls_of_one_id_it_is_the_last_ones(
         self, meter: Meter, payer: Payer, receipts: ReceiptService, flush: Flush

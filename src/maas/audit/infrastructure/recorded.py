@@ -19,7 +19,8 @@ _OF_REQUEST: Final = """
     SELECT * FROM audit_log
     WHERE tenant_id = $1 AND request_id = $2 AND action = $3 AND retention_class = $4
         AND ($5::uuid IS NULL OR actor_id = $5)
-    ORDER BY occurred_at DESC, event_id DESC LIMIT $6
+        AND convert_from(payload, 'UTF8')::jsonb #> '{changes,after}' ? $6
+    ORDER BY occurred_at DESC, event_id DESC LIMIT $7
 """
 
 
@@ -30,9 +31,15 @@ class PostgresRecordedEvents:
         self._database = database
 
     async def list_of_request(
-        self, tenant_id: TenantId, request_id: str, *, action: str, actor_id: UUID | None
+        self,
+        tenant_id: TenantId,
+        request_id: str,
+        *,
+        action: str,
+        actor_id: UUID | None,
+        telling: str,
     ) -> Sequence[RecordedEvent]:
-        wanted = (tenant_id, request_id, action, classify(action), actor_id, MOST)
+        wanted = (tenant_id, request_id, action, classify(action), actor_id, telling, MOST)
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(_OF_REQUEST, *wanted)
         return [_event(row) for row in rows]

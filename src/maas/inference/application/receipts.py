@@ -56,6 +56,8 @@ class ReceiptService:
             request_id,
             action=COMPLETED,
             actor_id=None if caller.may(READ_ALL) else caller.account_id,
+            # What was refused leaves events too, and nothing that could be a receipt.
+            telling="hold_id",
         )
         for event in events:
             hold_id, held_at = event.after.get("hold_id"), event.after.get("held_at")
