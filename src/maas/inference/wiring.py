@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -179,10 +180,17 @@ def _upstreams(settings: Settings) -> OutgoingUpstreams:
 
 def _find_local(settings: Settings) -> FindLocal:
     url, token = settings.runtime.url, derive_token(settings.secret_key.get_secret_value())
+    loads_within = timedelta(seconds=settings.runtime.load_seconds)
 
     def find(version: ServedVersion) -> Endpoint | None:
         if url is None:
             return None
-        return endpoint_of(url, token=token, version_id=version.id, model=version.model_name)
+        return endpoint_of(
+            url,
+            token=token,
+            version_id=version.id,
+            model=version.model_name,
+            loads_within=loads_within,
+        )
 
     return find

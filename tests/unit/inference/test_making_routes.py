@@ -1,5 +1,6 @@
 """Making a route: which targets are fit, and in which currency they are priced."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -133,6 +134,18 @@ class TestTargets:
         assert theirs.origin.provider_model_id == model.id
         assert theirs.endpoint.model == "gpt-4o"
         assert "sk-example" not in repr(route)
+
+    def test_of_ones_own_have_time_to_be_loaded_before_they_answer(self) -> None:
+        reference = VersionReference(model_id=ModelId(new_id()), version="1.0")
+        deployment = make_deployment(targets=(make_target(reference),))
+        slow = replace(LOCAL, ready_within=timedelta(seconds=180))
+        quick = replace(LOCAL, ready_within=timedelta(seconds=10))
+
+        (patient,) = route_of(deployment, make_version(reference), local=lambda _: slow).targets
+        (usual,) = route_of(deployment, make_version(reference), local=lambda _: quick).targets
+
+        assert patient.limits.first_byte == timedelta(seconds=180)
+        assert usual.limits.first_byte == timedelta(seconds=60)
 
 
 class TestCurrency:

@@ -35,7 +35,10 @@ EndpointReach: TypeAlias = Literal["public", "private", "runtime"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """How a target is called. `urls` has the kinds of calls it takes; headers carry its key."""
+    """How a target is called. `urls` has the kinds of calls it takes; headers carry its key.
+
+    `ready_within` is how long it may take to get ready, whatever else is said of its answers.
+    """
 
     protocol: Protocol
     reach: EndpointReach
@@ -43,6 +46,7 @@ class Endpoint:
     urls: Mapping[CallKind, str]
     model: str
     headers: Mapping[str, str] = field(repr=False)
+    ready_within: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,10 @@ def _supplied(target: Target, model: SuppliedModel) -> _Way:
 
 
 def _served(target: Target, version: ServedVersion, endpoint: Endpoint) -> _Way:
-    price = target.price
+    price, limits = target.price, target.limits
+    if limits.first_byte < endpoint.ready_within:
+        # Its first call would never be answered, and count as its failure.
+        limits = replace(limits, first_byte=endpoint.ready_within)
     return _Way(
         target=RouteTarget(
             id=target.id,
@@ -149,7 +152,7 @@ def _served(target: Target, version: ServedVersion, endpoint: Endpoint) -> _Way:
                 digest=version.digest,
             ),
             price=None,
-            limits=target.limits,
+            limits=limits,
             context_length=version.context_length,
         ),
         prices={} if price is None else {price.currency: TargetPrice(id=None, prices=price)},

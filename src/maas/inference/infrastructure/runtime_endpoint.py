@@ -1,6 +1,7 @@
 """How the API reaches a version of the registry at the runtime host."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -16,6 +17,9 @@ PATHS: Final[Mapping[CallKind, str]] = {
     "embeddings": "v1/embeddings",
 }
 
+FETCHED_WITHIN: Final = timedelta(minutes=1)
+"""From the registry to the runtime's disk, before a file is loaded."""
+
 
 def derive_token(secret_key: str) -> str:
     """Derive what the API shows the runtime host: both have the server's secret key."""
@@ -23,7 +27,14 @@ def derive_token(secret_key: str) -> str:
     return derivation.derive(secret_key.encode()).hex()
 
 
-def endpoint_of(url: str, *, token: str, version_id: VersionId, model: str) -> Endpoint:
+def endpoint_of(
+    url: str,
+    *,
+    token: str,
+    version_id: VersionId,
+    model: str,
+    loads_within: timedelta = timedelta(0),
+) -> Endpoint:
     """Make the endpoint of a version; `url` is the setting, `token` is derived once a process."""
     base = f"{url.rstrip('/')}/versions/{version_id}"
     return Endpoint(
@@ -33,4 +44,5 @@ def endpoint_of(url: str, *, token: str, version_id: VersionId, model: str) -> E
         urls={kind: f"{base}/{path}" for kind, path in PATHS.items()},
         model=model,
         headers={"authorization": f"Bearer {token}"},
+        ready_within=loads_within + FETCHED_WITHIN,
     )
