@@ -52,6 +52,10 @@ from maas.user.public import Payer
 
 CLOSE_SECONDS: Final = 0.3
 MAX_REFUSAL_BYTES: Final = 64 * 1024
+REFUSAL_SECONDS: Final = 5.0
+
+MAX_KEPT_BODY_BYTES: Final = 512 * 1024
+"""The answer to a longer request is not kept: to tell which one it is takes too long."""
 
 MOST_ANSWER_BYTES: Final[Mapping[CallKind, int]] = {
     "chat": 16 * 1024 * 1024,
@@ -165,7 +169,8 @@ class CallService:
             MaasError: there is none; what was used all the same is booked.
         """
         route = await self._route(ask, caller)
-        key = answer_key(caller.principal.tenant_id, route, ask)
+        is_short = len(caller.body) <= MAX_KEPT_BODY_BYTES
+        key = answer_key(caller.principal.tenant_id, route, ask) if is_short else None
         kept = None if key is None else await self.kept.find(key)
         if kept is not None:
             await self._book_hit(route, ask, caller, kept)
@@ -391,24 +396,35 @@ async def _read(attempt: Attempt, wire: Wire, bill: Bill) -> bytes:
         TooManyCallsError: too much of others is in memory.
         UpstreamError: it breaks off.
     """
+    status = attempt.response.status
+    if status >= HTTPStatus.BAD_REQUEST:
+        told = wire.refusal(status, await _read_refusal(attempt))
+        raise RefusedRequestError(_without_secrets(attempt, status, told))
     most = MOST_ANSWER_BYTES[bill.charge.ask.kind]
-    response = attempt.response
-    is_refusal = response.status >= HTTPStatus.BAD_REQUEST
     parts, size = list[bytes](), 0
-    async with aclosing(response.chunks()) as chunks:
+    async with aclosing(attempt.response.chunks()) as chunks:
         async for chunk in chunks:
             bill.hold(len(chunk))
             parts.append(chunk)
             size += len(chunk)
-            if is_refusal and size >= MAX_REFUSAL_BYTES:
-                break
             if size > most:
                 raise BrokenStreamError
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    if is_refusal:
-        told = wire.refusal(response.status, body)
-        raise RefusedRequestError(_without_secrets(attempt, response.status, told))
-    return body
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_refusal(attempt: Attempt) -> bytes:
+    """Read why the request is wrong, as far as it is told soon and in few words."""
+    body = bytearray()
+    with suppress(TimeoutError):
+        async with (
+            asyncio.timeout(REFUSAL_SECONDS),
+            aclosing(attempt.response.chunks()) as chunks,
+        ):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) >= MAX_REFUSAL_BYTES:
+                    break
+    return bytes(body)
 
 
 def _without_secrets(attempt: Attempt, status: int, told: Refusal | None) -> Refusal:
