@@ -17,10 +17,10 @@ from maas.inference.public import DeploymentId
 from maas.shared.domain.clock import Clock
 from maas.shared.infrastructure.redis import (
     KEY_PREFIX,
-    Command,
     RedisGate,
     RedisUnavailableError,
 )
+from maas.shared.infrastructure.redis_line import Command
 
 SLOT_SECONDS: Final = 300
 SLOTS: Final = 12
