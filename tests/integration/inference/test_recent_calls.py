@@ -1,7 +1,9 @@
 """Figures of deployments: of all processes, for an hour, and no trouble without Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -112,6 +114,30 @@ async def test_without_redis_nothing_is_told_and_what_was_counted_waits(
     assert found is not None
     assert found.figures["calls"] == 2
     await away.close()
+
+
+async def test_a_flush_that_is_cut_short_loses_nothing(
+    recent: RedisRecentCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    recent.call_ended(make_end())
+    with monkeypatch.context() as patch:
+        patch.setattr(recent, "_redis", SimpleNamespace(send=never))
+        flushing = asyncio.create_task(recent.flush())
+        await begun.wait()
+        flushing.cancel()
+        await asyncio.wait([flushing])
+    await recent.flush()
+
+    found = await recent.find(DEPLOYMENT)
+
+    assert found is not None
+    assert found.figures["calls"] == 1
 
 
 async def test_what_waits_is_bounded(redis_gate: RedisGate, clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ killed takes some seconds of them with it, and an outage may count a few calls t
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -94,12 +95,17 @@ class RedisRecentCalls(CallReports, RecentCallsReader):
             key = _key(deployment_id, slot)
             commands += [("HINCRBY", key, name, count) for name, count in figures.items()]
             commands.append(("EXPIRE", key, KEPT_SECONDS))
+        is_sent = False
         try:
-            await self._redis.send(commands, seconds=SEND_SECONDS)
-        except RedisUnavailableError:
-            for key_of, figures in self._pending.items():
-                pending.setdefault(key_of, Figures()).update(figures)
-            self._pending = pending
+            with suppress(RedisUnavailableError):
+                await self._redis.send(commands, seconds=SEND_SECONDS)
+                is_sent = True
+        finally:
+            # Also of a flush that `close` cut short.
+            if not is_sent:
+                for key_of, figures in self._pending.items():
+                    pending.setdefault(key_of, Figures()).update(figures)
+                self._pending = pending
 
     async def close(self) -> None:
         if self._task is not None:
