@@ -159,8 +159,22 @@ class TestAStream:
         stream.feed(written(*HELLO[:4]))
 
         assert stream.counts is None
-        assert stream.seen == TokenCounts(input=10, output=2)
+        assert stream.seen == TokenCounts(input=10, output=1)
         assert not stream.is_whole
+
+    def test_estimates_a_token_a_piece_whatever_the_length_of_its_word(self) -> None:
+        stream = WIRE.stream(asked())
+        words = [
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "text_delta", "text": " harbour"},
+            }
+        ] * 14
+
+        stream.feed(written(*HELLO[:2], *words))
+
+        assert stream.seen.output == 14
 
     def test_estimates_the_prompt_where_nobody_tells_it(self) -> None:
         stream = WIRE.stream(asked(wants_usage=True))
@@ -239,7 +253,7 @@ class TestCalls:
             {"index": 0, "type": "thinking", "thinking": "hm well", "signature": "c2ln"},
             {"index": 1, "type": "redacted_thinking", "data": "xx"},
         ]
-        assert stream.seen == TokenCounts(input=10, output=5, reasoning=2)
+        assert stream.seen == TokenCounts(input=10, output=4, reasoning=2)
 
 
 class TestABrokenStream:

@@ -14,7 +14,7 @@ from maas.inference.domain.anthropic_answer import (
     tell_usage,
 )
 from maas.inference.domain.call import Ask, TokenCounts
-from maas.inference.domain.estimates import count_text
+from maas.inference.domain.estimates import Pieces, count_text
 from maas.inference.domain.sse import LONG_EVENT_BYTES, EventCutter, data_of, split_events
 from maas.inference.domain.wire import BrokenStreamError
 
@@ -58,8 +58,8 @@ class AnthropicStream:
     _is_counted: bool = field(default=False, init=False)
     _has_told_usage: bool = field(default=False, init=False)
     _is_broken: bool = field(default=False, init=False)
-    _seen_output: int = field(default=0, init=False)
-    _seen_reasoning: int = field(default=0, init=False)
+    _seen_output: Pieces = field(default_factory=Pieces, init=False)
+    _seen_reasoning: Pieces = field(default_factory=Pieces, init=False)
 
     @property
     def counts(self) -> TokenCounts | None:
@@ -72,8 +72,8 @@ class AnthropicStream:
         return TokenCounts(
             input=self.ask.likely_input if read is None else read.input,
             cached=0 if read is None else read.cached,
-            output=self._seen_output,
-            reasoning=self._seen_reasoning,
+            output=self._seen_output.tokens,
+            reasoning=self._seen_reasoning.tokens,
         )
 
     def feed(self, chunk: bytes) -> bytes:
@@ -184,16 +184,13 @@ class AnthropicStream:
 
     def _text(self, name: str, text: object) -> bytes:
         words = str(text)
-        tokens = max(1, count_text(words))
-        if name == "content":
-            self._seen_output += tokens
-        else:
-            self._seen_reasoning += tokens
+        seen = self._seen_output if name == "content" else self._seen_reasoning
+        seen.add(count_text(words))
         return self._chunk({name: words})
 
     def _arguments(self, opened: _Open, piece: str) -> bytes:
         opened.say(piece)
-        self._seen_output += max(1, count_text(piece))
+        self._seen_output.add(count_text(piece))
         call = {"index": opened.call, "function": {"arguments": piece}}
         return self._chunk({"tool_calls": [call]})
 

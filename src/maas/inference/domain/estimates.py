@@ -7,6 +7,7 @@ puts around messages and tools is counted on top of that.
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Final
@@ -28,6 +29,9 @@ TOKENS_AN_ELEMENT: Final = 4
 
 TOKENS_A_PART: Final = 50_000
 """A picture, sound or file, at most: its bytes say nothing about its tokens."""
+
+TOKENS_A_PIECE_OF_STREAM: Final = 2
+"""Pieces of a stream may look up to so long, and count as one token each all the same."""
 
 TOKENS_A_MARK: Final = 4
 """What an accent may add by joining its letter in the place of another one."""
@@ -185,6 +189,24 @@ def count_text(text: str) -> int:
         return (len(text) + 3) // 4
     wide = sum(map(_count_wide, _slices(text)))
     return wide + (len(text) - wide + 3) // 4
+
+
+@dataclass(slots=True)
+class Pieces:
+    """The tokens of a stream, by its pieces: most send one in each, and what is longer several."""
+
+    count: int = 0
+    of_texts: int = 0
+
+    def add(self, tokens: int) -> None:
+        """Add a piece whose text by itself has so many."""
+        self.count += tokens > 0
+        self.of_texts += tokens
+
+    @property
+    def tokens(self) -> int:
+        is_piecemeal = self.of_texts <= self.count * TOKENS_A_PIECE_OF_STREAM
+        return self.count if is_piecemeal else self.of_texts
 
 
 def _count_wide(text: str) -> int:

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Final
 
-from maas.inference.domain.call import Ask, TokenCounts
-from maas.inference.domain.estimates import TOKENS_A_PART, count_text
+from maas.inference.domain.call import REWRITTEN, Ask, TokenCounts
+from maas.inference.domain.estimates import TOKENS_A_PART, Pieces, count_text
 from maas.inference.domain.openai_usage import read_usage
 from maas.inference.domain.route import Endpoint
 from maas.inference.domain.sse import LONG_EVENT_BYTES, EventCutter, data_of, split_events
@@ -29,9 +29,6 @@ MAX_USAGE_BYTES: Final = 4_096
 
 BYTES_A_TOKEN: Final = 4
 
-TOKENS_A_PIECE: Final = 2
-"""Pieces of a stream may look up to so long, and count as one token each all the same."""
-
 UNREAD_BYTES: Final = 64 * 1024
 """So much of a stream waits to be counted, which is only done if the upstream does not."""
 
@@ -48,7 +45,10 @@ _decode: Final = json.JSONDecoder().raw_decode
 
 class OpenAIWire:
     def spell(self, ask: Ask, endpoint: Endpoint, *, most_output: int | None) -> bytes:
-        body = {**ask.body, "model": endpoint.model}
+        given = ask.body
+        if ask.written is not None:
+            given = {name: given[name] for name in REWRITTEN if name in given}
+        body = {**given, "model": endpoint.model}
         if ask.kind != "embeddings" and most_output is not None:
             _limit_output(body, ask, endpoint, most_output)
         if ask.is_stream:
@@ -57,7 +57,8 @@ class OpenAIWire:
                 **(options if isinstance(options, dict) else {}),
                 "include_usage": True,
             }
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        spelled = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"%b,%b}" % (spelled[:-1], ask.written) if ask.written else spelled
 
     def read(self, ask: Ask, body: bytes) -> Told:
         if len(body) > PARSED_WHOLE_BYTES:
@@ -172,11 +173,10 @@ class OpenAIStream:
         "_begun",
         "_counts",
         "_cutter",
-        "_deltas",
         "_ended",
         "_has_done",
         "_is_stale",
-        "_texts",
+        "_seen",
         "_unread",
         "_unread_bytes",
     )
@@ -186,7 +186,8 @@ class OpenAIStream:
         self._cutter = EventCutter()
         self._counts: TokenCounts | None = None
         self._begun = self._has_done = self._is_stale = False
-        self._ended = self._deltas = self._texts = self._unread_bytes = 0
+        self._ended = self._unread_bytes = 0
+        self._seen = Pieces()
         self._unread: list[bytes] = []
 
     @property
@@ -221,9 +222,7 @@ class OpenAIStream:
 
     def _seen_output(self) -> int:
         self._read_on()
-        # Most send a token a piece. What is far longer has several.
-        is_piecemeal = self._texts <= self._deltas * TOKENS_A_PIECE
-        return self._deltas if is_piecemeal else self._texts
+        return self._seen.tokens
 
     def feed(self, chunk: bytes) -> bytes:
         if not self._begun:
@@ -281,8 +280,7 @@ class OpenAIStream:
     def _look_at_long(self, event: bytes) -> None:
         self._counts = _find_usage(event[-TELLING_BYTES:]) or self._counts
         self._ended += _ENDED.search(event) is not None
-        self._deltas += 1
-        self._texts += _guess(self._ask, event)
+        self._seen.add(_guess(self._ask, event))
 
     def _takes(self, chunk: dict[str, object]) -> bool:
         if chunk.get("error"):
@@ -300,14 +298,12 @@ class OpenAIStream:
 
     def _count(self, choices: list[object]) -> bool:
         """Count pieces of answers; tell whether there was anything in them."""
-        before = self._deltas
+        before = self._seen.count
         for choice in choices:
-            counted = _count_choice(choice)
-            self._texts += counted
-            self._deltas += counted > 0
+            self._seen.add(_count_choice(choice))
             if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
                 self._ended += 1
-        return self._deltas > before
+        return self._seen.count > before
 
     def _leave_unread(self, whole: bytes) -> None:
         if self._counts is not None and _CHOICES in whole:
@@ -321,10 +317,10 @@ class OpenAIStream:
     def _note_more(self, whole: bytes) -> None:
         """Note what comes after a count: if it is anything, that was not of the whole answer."""
         self._read_on()
-        before = self._deltas
+        before = self._seen.count
         self._unread.append(whole)
         self._read_on()
-        self._is_stale |= self._deltas > before
+        self._is_stale |= self._seen.count > before
 
     def _read_on(self) -> None:
         """Count what waits; what cannot be read is none of the answer."""
