@@ -542,6 +542,26 @@ class TestLeases:
         assert (early, due, again) == (0, 1, 0)
         assert await self.lease(superuser) > 60.0
 
+    async def test_the_first_that_comes_is_told_at_the_next_look(
+        self,
+        meter: Meter,
+        payer: Payer,
+        superuser: Superuser,
+        settings: Settings,
+        clock: Minutes,
+    ) -> None:
+        charge = await begin(meter, payer)
+        await meter.progress(charge, TokenCounts(input=80, output=20))
+        clock.seconds += 5
+        first = await meter.renew()
+        await meter.progress(charge, TokenCounts(input=80, output=30))
+        clock.seconds += 5
+        second = await meter.renew()
+        await expire(superuser, settings)
+
+        assert (first, second) == (1, 0)
+        assert await superuser.fetchval("SELECT output_tokens FROM usage") == 100
+
     @pytest.mark.usefixtures("impatient")
     async def test_one_that_failed_is_tried_again_at_the_next_look(
         self, meter: Meter, payer: Payer, superuser: Superuser, away: Away, clock: Minutes

@@ -1,6 +1,7 @@
 """What a call costs: held before it is sent, booked after, with the event that is its receipt."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -121,6 +122,9 @@ class Meter(Metering):
         opened = self._open.get(charge.hold.id)
         # As long as nothing came, all of the answer may be under way, and may have to be paid.
         if opened is not None and (seen.output or seen.reasoning):
+            if not opened.seen.total:
+                # Told at the next look: if the process is killed, all of the hold is booked else.
+                opened.renewed = -math.inf
             opened.seen = seen
 
     @override
