@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from maas.inference.application.dispatch import MOST_TRIES
 from maas.inference.application.ports import NoAnswerError, UpstreamError
@@ -223,6 +224,16 @@ class TestRetries:
         await desk.refused(make_route(*targets))
 
         assert len(desk.upstreams.asked) == MOST_TRIES
+
+    async def test_who_runs_it_is_told_once_of_a_target_that_is_given_up(self, desk: Desk) -> None:
+        desk.upstreams.script(FIRST.endpoint, then=FAILS)
+
+        with capture_logs() as lines:
+            for _ in range(8):
+                await desk.refused(make_route(FIRST))
+
+        told = [line for line in lines if line["event"] == "circuit_opened"]
+        assert [(line["target_id"], line["status"]) for line in told] == [(str(FIRST.id), 503)]
 
     async def test_the_only_target_is_asked_again_once_if_nothing_was_sent(
         self, desk: Desk

@@ -8,6 +8,8 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
+import structlog
+
 from maas.inference.application.dispatch_failures import SOON, Failure
 from maas.inference.application.ports import Try, UpstreamError, UpstreamFault, UpstreamResponse
 from maas.inference.application.reports import AnswererKind, RoutingReports, TryOutcome
@@ -18,6 +20,8 @@ from maas.inference.domain.route import RouteTarget
 from maas.inference.domain.verdict import Verdict, judge, retry_after
 from maas.inference.domain.wire import BrokenStreamError
 from maas.shared.domain.clock import Clock
+
+log = structlog.get_logger(__name__)
 
 _OF_FAULTS: Final[Mapping[UpstreamFault, TryOutcome]] = {
     "refused-target": "refused",
@@ -235,5 +239,13 @@ class TryUnderWay:
     def _note_failure(self, now: float) -> None:
         if self._permit.failed(now):
             self._ports.reports.circuit_opened(self._kind)
+            # Once each time: its supplier's words are not in it.
+            log.warning(
+                "circuit_opened",
+                target_id=str(self.target.id),
+                provider=self.target.origin.provider_name,
+                status=self._status,
+                fault=self._fault,
+            )
         if self._state.health.circuit.state(now) != "closed":
             self._ports.on_failing(self.target, self._state)
