@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maas.inference.domain.asking import InvalidCallError, read_ask
+from maas.inference.domain.asking import InvalidCallError, read_ask, read_long_ask
 from maas.inference.domain.call import Ask, TokenCounts
 from maas.inference.domain.openai_usage import read_usage
 from maas.inference.domain.openai_wire import DONE, OpenAIStream, OpenAIWire
@@ -83,6 +83,12 @@ class TestSpelling:
         body = spelled(ask_of(stream=True, stream_options={"x": 1}))
 
         assert body["stream_options"] == {"x": 1, "include_usage": True}
+
+    @pytest.mark.parametrize("fields", [{}, {"max_tokens": 99}, {"stream": True, "x": [1, {}]}])
+    def test_what_was_written_before_says_the_same(self, fields: dict[str, Any]) -> None:
+        long = read_long_ask("chat", {"model": "bot", **fields})
+
+        assert spelled(long) == spelled(ask_of(**fields))
 
 
 class TestAsking:

@@ -4,10 +4,12 @@ The rest is not looked at: what is wrong with it is for whoever answers to say.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from maas.inference.domain.call import Ask
+from maas.inference.domain.call import REWRITTEN, Ask
 from maas.inference.domain.estimates import most_input
+from maas.inference.domain.long_json import write_members
 from maas.inference.domain.prompts import count_prompt
 from maas.inference.public import CallKind
 from maas.shared.domain.errors import InvalidInputError
@@ -49,6 +51,17 @@ def read_ask(kind: CallKind, body: object) -> Ask:
         is_stream=is_stream,
         wants_usage=is_stream and _read_wants_usage(body),
     )
+
+
+def read_long_ask(kind: CallKind, body: object) -> Ask:
+    """Read a long request, and write what of it is passed on, away from the event loop.
+
+    Raises:
+        InvalidCallError: as `read_ask`.
+    """
+    ask = read_ask(kind, body)
+    passed = {name: value for name, value in ask.body.items() if name not in REWRITTEN}
+    return replace(ask, written=write_members(passed))
 
 
 def _read_model(body: Mapping[str, object]) -> str:

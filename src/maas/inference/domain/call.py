@@ -1,8 +1,12 @@
 """A call, as far as routing and billing need to know it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from maas.inference.public import CallKind
+
+REWRITTEN: Final = ("model", "max_completion_tokens", "max_tokens", "stream_options")
+"""What is told to a target in other words than the caller's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,8 @@ class Ask:
 
     `body` is the parsed request, which nobody changes. `most_input` is no less than the tokens its
     prompt can have, and `likely_input` how many it has if nobody counts them; `most_output` is what
-    one answer may have by the caller's own word, and `choices` how many answers there are.
+    one answer may have by the caller's own word, and `choices` how many answers there are. A long
+    body is `written` already: its members, but for those of `REWRITTEN`.
     """
 
     kind: CallKind
@@ -37,3 +42,4 @@ class Ask:
     choices: int = 1
     is_stream: bool = False
     wants_usage: bool = False
+    written: bytes | None = field(default=None, repr=False)

@@ -15,7 +15,7 @@ from maas.inference.application.bills import TooManyCallsError
 from maas.inference.application.calls import Caller, CallService, RefusedRequestError
 from maas.inference.application.ports import NamedModel
 from maas.inference.application.replays import AlreadyProcessedError, ReplaysUnavailableError
-from maas.inference.domain.asking import InvalidCallError, read_ask
+from maas.inference.domain.asking import InvalidCallError, read_ask, read_long_ask
 from maas.inference.domain.call import Ask
 from maas.inference.domain.charging import CallTooLargeError
 from maas.inference.domain.failures import (
@@ -158,7 +158,7 @@ async def _call(request: Request, kind: CallKind) -> Response:
     scope = request.scope
     parsed, body, replay = scope.pop(BODY_KEY)
     if len(body) > LONG_BODY_BYTES:
-        ask = await asyncio.to_thread(read_ask, kind, parsed)
+        ask = await asyncio.to_thread(read_long_ask, kind, parsed)
     else:
         ask = read_ask(kind, parsed)
     incoming: IncomingBody = scope[INCOMING_KEY]
