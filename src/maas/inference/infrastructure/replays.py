@@ -6,8 +6,9 @@ out what a prompt was.
 
 import asyncio
 import hmac
+import time
 from contextvars import Context
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -38,6 +39,13 @@ MARGIN_SECONDS: Final = 1.0
 
 CLOSE_SECONDS: Final = 2.0
 
+RUN_SECONDS: Final = 20.0
+SLICE: Final = 5_000
+
+_PRUNE: Final = """
+DELETE FROM inference_replays WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM inference_replays WHERE made_at <= $1 LIMIT $2))
+"""
 _CLAIM: Final = "SELECT * FROM replay_claim($1, $2, $3, $4, $5)"
 _FREE: Final = "SELECT replay_free($1, $2, $3, $4)"
 _FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -129,9 +137,18 @@ async def prune_replays(settings: DatabaseSettings, *, clock: Clock) -> int:
     """Forget keys of over a day ago, of all tenants, as `maas_system`; tell how many."""
     connection = await asyncpg.connect(**system_arguments(settings))
     try:
-        done = await connection.execute(
-            "DELETE FROM inference_replays WHERE made_at <= $1", clock.now() - LIFETIME
-        )
+        return await _prune(connection, clock.now() - LIFETIME)
     finally:
         await connection.close()
-    return int(done.rpartition(" ")[2])
+
+
+async def _prune(connection: "asyncpg.Connection[asyncpg.Record]", until: datetime) -> int:
+    """Delete in slices, each well within a statement's time; the next run deletes what is left."""
+    pruned, run_until = 0, time.monotonic() + RUN_SECONDS
+    while time.monotonic() < run_until:
+        done = await connection.execute(_PRUNE, until, SLICE)
+        count = int(done.rpartition(" ")[2])
+        pruned += count
+        if count < SLICE:
+            break
+    return pruned

@@ -64,14 +64,14 @@ _COMPLETION_CHUNK: Final = (
 _VECTORS: Final = {
     "object": "list",
     "data": [{"object": "embedding", "index": 0, "embedding": [0.12, -0.5]}],
-    "model": "wordllama",
+    "model": "gemma-3-270m",
     "usage": {"prompt_tokens": 2, "total_tokens": 2},
 }
 _MODEL: Final = {
     "id": "gemma-3-270m",
     "object": "model",
     "created": 1795000000,
-    "owned_by": "default",
+    "owned_by": "01900000-0000-7000-8000-000000000001",
 }
 _MODEL_SCHEMA: Final = {
     "type": "object",
@@ -92,6 +92,15 @@ _HEADERS: Final = {
         "description": "Of a plain answer, where the deployment keeps some: `hit` or `miss`.",
         "schema": {"type": "string", "enum": ["hit", "miss"]},
     },
+}
+_REPLAY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A key of your own for this call, good for 24 hours: sent again under it, the "
+    "call is answered 409 `already-processed` with the first one's id, and charged once. A call "
+    "that cost nothing may be sent again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _PASSING: Final = """
 `model` is the name of a deployment: of your tenant, granted to it, or public. Everything else goes
@@ -114,6 +123,7 @@ def _body(
     properties: Mapping[str, object], required: list[str], example: Mapping[str, object]
 ) -> dict[str, object]:
     return {
+        "parameters": [_REPLAY_KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -127,7 +137,7 @@ def _body(
                     "examples": {"call": {"value": example}},
                 }
             },
-        }
+        },
     }
 
 
@@ -192,7 +202,7 @@ EMBEDDINGS: Final[dict[str, Any]] = {
             }
         },
         ["model", "input"],
-        {"model": "wordllama", "input": ["Good morning."]},
+        {"model": "gemma-3-270m", "input": ["Good morning."]},
     ),
     "responses": _answers(_VECTORS),
 }

@@ -66,7 +66,7 @@ _RECEIPT: JsonDict = {
         "version": "1.0.0",
         "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     },
-    "decision": "the only target",
+    "decision": "only one, priority 0",
     "tries": "019ab3c8-0000-7000-8000-000000000004 200 41ms",
     "status": 200,
     "first_byte_ms": 41,
