@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -14,7 +14,7 @@ import pytest
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import Settings
-from maas.user.infrastructure.quota_budgets import HELD_WAIT, PostgresBudgets
+from maas.user.infrastructure.quota_budgets import PostgresBudgets
 from maas.user.infrastructure.quota_expiry import expire_holds
 from maas.user.public import (
     Amounts,
@@ -160,24 +160,6 @@ class TestRefusals:
         assert found.resets_at.day == 1
         assert refusal.value.retry_after is not None
         assert timedelta() < refusal.value.retry_after < timedelta(days=32)
-
-    @pytest.mark.parametrize("meter", ["tokens", "cost"])
-    async def test_what_is_only_set_aside_may_be_had_soon(
-        self, budgets: PostgresBudgets, superuser: Superuser, meter: Literal["tokens", "cost"]
-    ) -> None:
-        payer = make_payer()
-        await limit(superuser, payer.account_id, meter, 100)
-        all_of_it = Amounts(tokens=100, cost_nanos=100, currency="USD")
-        hold = await reserve(budgets, payer, all_of_it)
-
-        with pytest.raises((QuotaExceededError, BudgetExceededError)) as refusal:
-            await reserve(budgets, payer, Amounts(tokens=10, cost_nanos=10, currency="USD"))
-        await budgets.settle(hold, UsageFigures(output_tokens=91, cost_nanos=91, currency="USD"))
-        with pytest.raises((QuotaExceededError, BudgetExceededError)) as used_up:
-            await reserve(budgets, payer, Amounts(tokens=10, cost_nanos=10, currency="USD"))
-
-        assert refusal.value.retry_after == HELD_WAIT
-        assert used_up.value.retry_after is None or used_up.value.retry_after > HELD_WAIT
 
     async def test_each_scope_binds(self, budgets: PostgresBudgets, superuser: Superuser) -> None:
         payer = make_payer()

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
@@ -16,9 +16,17 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID, new_id
 from maas.shared.infrastructure.database import Database, PooledConnection
 from maas.shared.infrastructure.settings import Settings
 from maas.user.infrastructure import quota_expiry
-from maas.user.infrastructure.quota_budgets import PostgresBudgets
+from maas.user.infrastructure.quota_budgets import HELD_WAIT, PostgresBudgets
 from maas.user.infrastructure.quota_expiry import expire_holds
-from maas.user.public import Amounts, Hold, HoldId, Payer, UsageFigures
+from maas.user.public import (
+    Amounts,
+    BudgetExceededError,
+    Hold,
+    HoldId,
+    Payer,
+    QuotaExceededError,
+    UsageFigures,
+)
 from tests.conftest import WorkerDatabase
 from tests.integration.user.charging import (
     EVENTS,
@@ -461,6 +469,26 @@ class TestGrants:
         await attempt.rollback()
 
         assert granted == 0
+
+
+class TestWhatIsHeld:
+    @pytest.mark.parametrize("meter", ["tokens", "cost"])
+    async def test_what_is_only_set_aside_may_be_had_soon(
+        self, budgets: PostgresBudgets, superuser: Superuser, meter: Literal["tokens", "cost"]
+    ) -> None:
+        payer = make_payer()
+        await limit(superuser, payer.account_id, meter, 100)
+        all_of_it = Amounts(tokens=100, cost_nanos=100, currency="USD")
+        hold = await reserve(budgets, payer, all_of_it)
+
+        with pytest.raises((QuotaExceededError, BudgetExceededError)) as refusal:
+            await reserve(budgets, payer, Amounts(tokens=10, cost_nanos=10, currency="USD"))
+        await budgets.settle(hold, UsageFigures(output_tokens=91, cost_nanos=91, currency="USD"))
+        with pytest.raises((QuotaExceededError, BudgetExceededError)) as used_up:
+            await reserve(budgets, payer, Amounts(tokens=10, cost_nanos=10, currency="USD"))
+
+        assert refusal.value.retry_after == HELD_WAIT
+        assert used_up.value.retry_after is None or used_up.value.retry_after > HELD_WAIT
 
 
 class TestText:
