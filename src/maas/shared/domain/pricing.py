@@ -1,6 +1,6 @@
 """What a call costs: prices are decimals per million units, and are rounded once for each call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -38,6 +38,8 @@ class Price:
     """
 
     per_million: Decimal
+    steps: int = field(init=False, repr=False, compare=False)
+    """The price as a whole number of 10^-12, for exact arithmetic."""
 
     def __post_init__(self) -> None:
         if not (self.per_million.is_finite() and 0 <= self.per_million <= MAX_PRICE):
@@ -45,12 +47,9 @@ class Price:
         exponent = self.per_million.as_tuple().exponent
         if not (isinstance(exponent, int) and exponent >= -MAX_DECIMALS):
             raise InvalidPriceError
-
-    @property
-    def steps(self) -> int:
-        """The price as a whole number of 10^-12, for exact arithmetic."""
+        # Here, since each call asks for it several times.
         numerator, denominator = self.per_million.as_integer_ratio()
-        return numerator * _STEPS // denominator
+        object.__setattr__(self, "steps", numerator * _STEPS // denominator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

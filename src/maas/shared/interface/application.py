@@ -4,6 +4,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
@@ -49,7 +50,11 @@ class EdgeApplication(FastAPI):
     @override
     def build_middleware_stack(self) -> ASGIApp:
         self.router.middleware_stack = RouteIndex(self.router.routes, otherwise=self.router.app)
-        return LastResort(super().build_middleware_stack(), faces=self.faces)
+        stack = super().build_middleware_stack()
+        # FastAPI's own outermost net does what ours does, once more for each message of an answer.
+        if isinstance(stack, ServerErrorMiddleware):
+            stack = stack.app
+        return LastResort(stack, faces=self.faces)
 
     @override
     def openapi(self) -> dict[str, Any]:

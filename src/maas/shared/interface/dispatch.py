@@ -85,11 +85,11 @@ class RouteIndex:
             self._refuse_other_methods(scope)
             await self._otherwise(scope, receive, send)
             return
+        # Not `handle`, which knows only the methods that were declared, and asks again for them.
         if scope["method"] == "HEAD":
-            # Not `handle`, which knows only the methods that were declared.
             await route.app(scope, receive, _without_body(send))
         else:
-            await route.handle(scope, receive, send)
+            await route.app(scope, receive, send)
 
     def _find(self, scope: Scope) -> Route | None:
         methods = self._exact.get(scope["path"])
