@@ -128,8 +128,10 @@ class CaptureService:
             CaptureNotFoundError: nothing is.
             SecretUnreadableError: it does not open any more.
         """
+        found = await self.queries.list_captures(caller, request_id, page)
+        # Only now: an id that no call had may be anything, a secret in the wrong place too.
         current_scope().resource(CAPTURE, request_id)
-        return await self.queries.list_captures(caller, request_id, page)
+        return found
 
 
 class CaptureStore(Protocol):

@@ -1,16 +1,13 @@
 """Reading what was kept of a call: its prompt and its answer."""
 
-from typing import Annotated, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
 from maas.audit.public import audited
-from maas.inference.application.captures import (
-    CaptureNotFoundError,
-    CaptureService,
-)
+from maas.inference.application.captures import CaptureNotFoundError
+from maas.inference.interface.dependencies import Captures, RequestIdPath
 from maas.inference.public import CallKind
 from maas.shared.domain.errors import may_refuse
 from maas.shared.interface.pagination import PageRead, Paging
@@ -55,17 +52,6 @@ class CaptureRead(ReadModel):
     keep_until: Instant = Field(description="When it is deleted.")
     request: str = Field(description="The body as it was sent.")
     answer: str = Field(description="The body as it was answered; of a stream, its events.")
-
-
-async def _captures(request: Request) -> CaptureService:
-    return cast("CaptureService", request.scope["state"]["captures"])
-
-
-Captures = Annotated[CaptureService, Depends(_captures)]
-RequestIdPath = Annotated[
-    str,
-    Path(pattern="^[A-Za-z0-9._-]{1,128}$", description="The call's `X-Request-ID`."),
-]
 
 
 @router.get(

@@ -1,14 +1,9 @@
 """The receipt of a call, by the request id of its answer."""
 
-from typing import Annotated, cast
+from fastapi import APIRouter
 
-from fastapi import APIRouter, Depends, Path, Request
-
-from maas.inference.application.receipts import (
-    READ_ALL,
-    ReceiptNotFoundError,
-    ReceiptService,
-)
+from maas.inference.application.receipts import READ_ALL, ReceiptNotFoundError
+from maas.inference.interface.dependencies import Receipts, RequestIdPath
 from maas.inference.interface.receipt_schemas import ReceiptRead
 from maas.inference.public import CALL_MODELS
 from maas.shared.domain.errors import may_refuse
@@ -16,17 +11,6 @@ from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
 
 router = APIRouter(prefix="/receipts", tags=["serving"], route_class=StrictRoute)
-
-
-async def _receipts(request: Request) -> ReceiptService:
-    return cast("ReceiptService", request.scope["state"]["receipts"])
-
-
-Receipts = Annotated[ReceiptService, Depends(_receipts)]
-RequestIdPath = Annotated[
-    str,
-    Path(pattern="^[A-Za-z0-9._-]{1,128}$", description="The call's `X-Request-ID`."),
-]
 
 
 @router.get(
