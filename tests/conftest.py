@@ -24,7 +24,10 @@ from tests.cleaner import Cleaner
 from tests.servers import TEMPLATE, RunningServers, Servers, migrate_template
 
 # The same cases every time: what a change breaks is its own doing, not the dice's.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+# How slow is too slow is a matter of what else the machine does.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("repeatable")
 
 # A pretty traceback shows every local variable there is: seconds of work for each one logged.
