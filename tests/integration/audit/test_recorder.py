@@ -12,7 +12,8 @@ from maas.audit.wiring import AuditContext, build_audit
 from maas.shared.domain.call import Call, serving
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import Database
-from maas.shared.infrastructure.redis import Command, RedisGate
+from maas.shared.infrastructure.redis import RedisGate
+from maas.shared.infrastructure.redis_line import Command
 from maas.shared.infrastructure.settings import Settings
 from tests.integration.audit.helpers import Trail, acting
 
