@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from maas.inference.infrastructure.runtime_endpoint import derive_token
 from maas.sealed import count_lost
 from maas.shared.infrastructure.database import app_arguments, system_arguments
-from maas.shared.infrastructure.migrations import known_revisions
+from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.sealing_faults import find_key_faults
 from maas.shared.infrastructure.sealing_key_file import is_exposed
 from maas.shared.infrastructure.sealing_keys import key_file_path

@@ -31,7 +31,7 @@ from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
-from maas.shared.infrastructure.migrations import known_revisions
+from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
