@@ -47,4 +47,4 @@ def known_revisions() -> Revisions:
     if len(heads) != 1:
         message = f"the migrations of this installation have {len(heads)} heads"
         raise RuntimeError(message)
-    return Revisions(*heads, known - heads)
+    return Revisions(heads.pop(), frozenset(before & known))
