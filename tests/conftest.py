@@ -140,9 +140,9 @@ async def drop(servers: Servers, name: str) -> None:
 
 @pytest.fixture
 async def superuser(
-    servers: Servers, worker_database: WorkerDatabase
+    servers: Servers, worker_database: WorkerDatabase, clean: None
 ) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    """A connection past all rules: for looking, cleaning and tampering only."""
+    """A connection past all rules, for looking and tampering; what it left is cleaned away."""
     connection = await servers.connect(worker_database.name)
     yield connection
     await connection.close()

@@ -223,10 +223,6 @@ QUARTER = timedelta(minutes=15)
 class TestCountingOverTime:
     """The functions themselves, told what time it is."""
 
-    @pytest.fixture(autouse=True)
-    async def _nothing_counted(self, superuser: Superuser) -> None:
-        await superuser.execute("DELETE FROM login_throttles")
-
     @staticmethod
     async def begin(connection: Superuser, at: datetime) -> tuple[str, timedelta]:
         row = await connection.fetchrow(
