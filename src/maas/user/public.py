@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final, Literal, NewType, Protocol, Self, TypeAlias
 from uuid import UUID
 
@@ -180,9 +181,20 @@ class Hold:
     lease_until: datetime
 
 
+NANO_DIGITS: Final = 9
+
+_HOLDERS: Final[Mapping[Scope, str]] = {"tenant": "tenant", "user": "caller", "key": "API key"}
+_UNITS: Final[Mapping[Meter, str]] = {
+    "requests": "requests ",
+    "tokens": "tokens ",
+    "cost": "",
+    "storage": "bytes ",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortage:
-    """The quota that does not cover a call; a total is never reset."""
+    """The quota that does not cover a call, and what that needs; a total is never reset."""
 
     scope: Scope
     meter: Meter
@@ -190,8 +202,29 @@ class Shortage:
     limit: int
     used: int
     held: int
+    needed: int
     currency: str | None
     resets_at: datetime | None
+
+    @property
+    def sentence(self) -> str:
+        """Say it to a person: OpenAI's clients show nothing else of a refusal."""
+        limit, used, held, needed = map(
+            self._amount, (self.limit, self.used, self.held, self.needed)
+        )
+        span, wait = "in all", ""
+        if self.resets_at is not None:
+            span, wait = "a month", f"wait for {self.resets_at:%Y-%m-%d}, "
+        return (
+            f"The quota of the {_HOLDERS[self.scope]} is {limit} {_UNITS[self.meter]}{span}: "
+            f"{used} used, {held} set aside for calls under way, and this one may need {needed}. "
+            f"Ask for less, {wait}or have the limit raised."
+        )
+
+    def _amount(self, amount: int) -> str:
+        if self.meter != "cost":
+            return f"{amount:,}"
+        return f"{Decimal(amount).scaleb(-NANO_DIGITS).normalize():f} {self.currency}"
 
     @property
     def members(self) -> Mapping[str, object]:
@@ -203,6 +236,7 @@ class Shortage:
             "limit": exact(self.limit),
             "used": exact(self.used),
             "held": exact(self.held),
+            "needed": exact(self.needed),
             "currency": self.currency,
             "resets_at": None
             if self.resets_at is None
@@ -220,11 +254,7 @@ class QuotaExceededError(TooManyRequestsError):
     title = "The quota does not cover this"
 
     def __init__(self, shortage: Shortage, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(
-            "What is left of this quota does not cover the call: ask for less, wait for its reset "
-            "or have the limit raised.",
-            retry_after=retry_after,
-        )
+        super().__init__(shortage.sentence, retry_after=retry_after)
         self.shortage = shortage
 
     @property
@@ -238,11 +268,7 @@ class BudgetExceededError(PaymentRequiredError):
     title = "The budget does not cover this"
 
     def __init__(self, shortage: Shortage, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(
-            "What is left of this budget does not cover the call: ask for less, wait for its reset "
-            "or have the limit raised.",
-            retry_after=retry_after,
-        )
+        super().__init__(shortage.sentence, retry_after=retry_after)
         self.shortage = shortage
 
     @property

@@ -16,6 +16,7 @@ SHORTAGE = Shortage(
     limit=100,
     used=10,
     held=90,
+    needed=5,
     currency=None,
     resets_at=None,
 )

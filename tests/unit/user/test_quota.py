@@ -167,6 +167,7 @@ def make_shortage(**parts: object) -> Shortage:
         "limit": 100,
         "used": 60,
         "held": 30,
+        "needed": 11,
         "currency": None,
         "resets_at": datetime(2026, 12, 1, tzinfo=UTC),
     }
@@ -186,9 +187,37 @@ class TestRefusals:
             "limit": 100,
             "used": 60,
             "held": 30,
+            "needed": 11,
             "currency": None,
             "resets_at": "2026-12-01T00:00:00Z",
         }
+
+    def test_a_quota_is_told_to_people_in_one_sentence(self) -> None:
+        by_month = QuotaExceededError(make_shortage(limit=1_000, used=960))
+        in_all = BudgetExceededError(
+            make_shortage(
+                scope="tenant",
+                meter="cost",
+                currency="EUR",
+                period="total",
+                resets_at=None,
+                limit=50_000_000_000,
+                used=49_990_000_000,
+                held=0,
+                needed=20_500_000,
+            )
+        )
+
+        assert by_month.detail == (
+            "The quota of the API key is 1,000 tokens a month: 960 used, 30 set aside for calls "
+            "under way, and this one may need 11. "
+            "Ask for less, wait for 2026-12-01, or have the limit raised."
+        )
+        assert in_all.detail == (
+            "The quota of the tenant is 50 EUR in all: 49.99 EUR used, 0 EUR set aside for calls "
+            "under way, and this one may need 0.0205 EUR. "
+            "Ask for less, or have the limit raised."
+        )
 
     def test_a_budget_is_a_matter_of_payment(self) -> None:
         shortage = make_shortage(

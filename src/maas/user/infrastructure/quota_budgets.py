@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -328,11 +329,34 @@ async def _answer_of(ask: Ask) -> asyncpg.Record | None:
     Raises:
         QuotaUnavailableError: there is none in time.
     """
+    # `asyncio.shield` within `asyncio.timeout` does the same, at three times the CPU.
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[asyncpg.Record | None] = loop.create_future()
+    ask.future.add_done_callback(partial(_tell, told))
+    timer = loop.call_later(PATIENCE_SECONDS, _give_up, told)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await asyncio.shield(ask.future)
+        return await told
     except (TimeoutError, UnansweredError, asyncpg.PostgresError) as exc:
         raise QuotaUnavailableError from exc
+    finally:
+        timer.cancel()
+
+
+def _tell(
+    told: "asyncio.Future[asyncpg.Record | None]", answer: "asyncio.Future[asyncpg.Record | None]"
+) -> None:
+    if told.done():
+        return
+    error = answer.exception()
+    if error is None:
+        told.set_result(answer.result())
+    else:
+        told.set_exception(error)
+
+
+def _give_up(told: "asyncio.Future[asyncpg.Record | None]") -> None:
+    if not told.done():
+        told.set_exception(TimeoutError())
 
 
 def _floor(wanted: Amounts, least: Amounts) -> dict[str, object]:
@@ -381,8 +405,12 @@ def _read(
 def _refusal(
     found: Mapping[str, Any], least: Amounts, *, at: datetime
 ) -> QuotaExceededError | BudgetExceededError:
-    shortage = Shortage(**found, resets_at=resets_at(found["period"], at))
-    needed = shortage.used + _meters(least)[shortage.meter]
+    shortage = Shortage(
+        **found,
+        needed=_meters(least)[found["meter"]],
+        resets_at=resets_at(found["period"], at),
+    )
+    needed = shortage.used + shortage.needed
     # Hardly any call uses all that was set aside for it.
     is_held = needed <= shortage.limit < needed + shortage.held
     if shortage.meter == "cost":
