@@ -12,6 +12,7 @@ from maas.inference.domain.deployment import (
     Target,
 )
 from maas.inference.public import DeploymentId
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.page import Page, PageRequest
 from maas.shared.domain.principal import Principal
@@ -63,15 +64,6 @@ class DeploymentDetails:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentGrantDetails:
-    """`tenant_id` is the other tenant, which may call the deployment."""
-
-    tenant_id: TenantId
-    created_by: AccountId
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentFilter:
     name: str | None = None
     status: DeploymentStatus | None = None
@@ -94,7 +86,7 @@ class DeploymentQueries(Protocol):
 
     async def list_grants(
         self, caller: Principal, deployment_id: DeploymentId, page: PageRequest
-    ) -> Page[DeploymentGrantDetails]:
+    ) -> Page[Grant]:
         """List to whom a deployment of the caller's own tenant is granted, newest first.
 
         Raises DeploymentNotFoundError.

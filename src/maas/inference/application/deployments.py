@@ -10,14 +10,12 @@ from maas.audit.public import current_scope
 from maas.inference.application.deployment_ports import CheckRevision, DeploymentUnitOfWork
 from maas.inference.application.deployment_queries import (
     DeploymentDetails,
-    DeploymentGrantDetails,
 )
 from maas.inference.application.trail import DEPLOYMENT, trail_of
 from maas.inference.domain.deployment import (
     MAX_DEPLOYMENTS,
     Deployment,
     DeploymentChanges,
-    DeploymentGrant,
     DeploymentGrantToSelfError,
     DeploymentName,
     DeploymentNameTakenError,
@@ -35,6 +33,7 @@ from maas.inference.domain.route import TargetLimits
 from maas.inference.public import MANAGE_DEPLOYMENTS, DeploymentId, TargetId
 from maas.model.public import ServedVersions, SuppliedModels, VersionReference
 from maas.shared.domain.clock import Clock
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.domain.pricing import Prices
 from maas.shared.domain.principal import Principal
@@ -190,7 +189,7 @@ class DeploymentService:
 
     async def grant(
         self, principal: Principal, deployment_id: DeploymentId, grantee_id: TenantId
-    ) -> tuple[DeploymentGrantDetails, bool]:
+    ) -> tuple[Grant, bool]:
         """Let another tenant call the deployment, and tell whether that is new.
 
         Raises:
@@ -204,20 +203,15 @@ class DeploymentService:
                 raise DeploymentOfOperatorError
             if grantee_id == deployment.tenant_id:
                 raise DeploymentGrantToSelfError
-            grant = DeploymentGrant(
-                deployment_id=deployment.id,
-                tenant_id=deployment.tenant_id,
-                grantee_id=grantee_id,
+            grant = Grant(
+                tenant_id=grantee_id,
                 created_by=principal.account_id,
                 created_at=self.clock.now(),
             )
-            kept, is_new = await uow.deployments.grant(grant)
+            kept, is_new = await uow.deployments.grant(deployment.id, grant)
             current_scope().change(DEPLOYMENT, deployment.id, after={"granted_to": str(grantee_id)})
             await uow.commit()
-        details = DeploymentGrantDetails(
-            tenant_id=kept.grantee_id, created_by=kept.created_by, created_at=kept.created_at
-        )
-        return details, is_new
+        return kept, is_new
 
     async def revoke(self, deployment_id: DeploymentId, grantee_id: TenantId) -> None:
         """Let another tenant call the deployment no longer.

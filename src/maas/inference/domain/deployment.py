@@ -18,6 +18,7 @@ from maas.shared.domain.errors import (
     PermissionDeniedError,
     RuleViolatedError,
 )
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.pricing import Prices
 from maas.shared.domain.text import compose, has_invisible
@@ -306,17 +307,6 @@ def _check_each_once(targets: Sequence[Target]) -> None:
         seen.add(target.to)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentGrant:
-    """Another tenant that may call the deployment, without seeing what answers."""
-
-    deployment_id: DeploymentId
-    tenant_id: TenantId
-    grantee_id: TenantId
-    created_by: AccountId
-    created_at: datetime
-
-
 class DeploymentRepository(Protocol):
     """Finds the tenant's own deployments."""
 
@@ -340,7 +330,7 @@ class DeploymentRepository(Protocol):
         """Keep its targets as they are now, in their order; others are gone."""
         ...
 
-    async def grant(self, grant: DeploymentGrant) -> tuple[DeploymentGrant, bool]:
+    async def grant(self, deployment_id: DeploymentId, grant: Grant) -> tuple[Grant, bool]:
         """Have the grant, or the one the tenant had before; and tell whether it is new.
 
         Raises:

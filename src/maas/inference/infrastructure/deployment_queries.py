@@ -13,15 +13,16 @@ import asyncpg
 from maas.inference.application.deployment_queries import (
     DeploymentDetails,
     DeploymentFilter,
-    DeploymentGrantDetails,
 )
 from maas.inference.domain.deployment import DeploymentNotFoundError
 from maas.inference.infrastructure.deployment_rows import DEPLOYMENT_COLUMNS, read_deployment
 from maas.inference.public import DeploymentId
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
+from maas.shared.domain.page import Page, PageRequest, cut_page, position_of
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database, PooledConnection
+from maas.shared.infrastructure.grants import GrantPages
 
 _LIVE: Final = "d.deleted_at IS NULL"
 
@@ -61,16 +62,7 @@ ORDER BY deployment_id, position
 
 HAS_OWN: Final = "SELECT 1 FROM deployments WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL"
 
-LIST_GRANTS: Final = """
-SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM deployment_grants g
-WHERE g.tenant_id = $1 AND g.deployment_id = $2
-  AND ($3::timestamptz IS NULL OR (g.created_at, g.grantee_id) < ($3, $4::uuid))
-ORDER BY g.created_at DESC, g.grantee_id DESC LIMIT $5
-"""
-
-COUNT_GRANTS: Final = (
-    "SELECT count(*) FROM deployment_grants WHERE tenant_id = $1 AND deployment_id = $2"
-)
+_GRANTS: Final = GrantPages("deployment_grants", "deployment_id")
 
 
 class PostgresDeploymentQueries:
@@ -92,7 +84,7 @@ class PostgresDeploymentQueries:
     ) -> Page[DeploymentDetails]:
         scope = (caller.tenant_id, wanted.name, wanted.status)
         async with self._database.tenant(caller.tenant_id) as connection:
-            rows = await connection.fetch(LIST_DEPLOYMENTS, *scope, *_keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_DEPLOYMENTS, *scope, *page.keyset, page.limit + 1)
             found = await _show(connection, caller.tenant_id, rows)
             total = (
                 await connection.fetchval(COUNT_DEPLOYMENTS, *scope) if page.include_total else None
@@ -101,17 +93,12 @@ class PostgresDeploymentQueries:
 
     async def list_grants(
         self, caller: Principal, deployment_id: DeploymentId, page: PageRequest
-    ) -> Page[DeploymentGrantDetails]:
+    ) -> Page[Grant]:
         own = (caller.tenant_id, deployment_id)
         async with self._database.tenant(caller.tenant_id) as connection:
             if await connection.fetchval(HAS_OWN, *own) is None:
                 raise DeploymentNotFoundError
-            rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
-            total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
-        grants = [DeploymentGrantDetails(**row) for row in rows]
-        return cut_page(
-            grants, page.limit, total, lambda last: Position(at=last.created_at, id=last.tenant_id)
-        )
+            return await _GRANTS.read(connection, *own, page)
 
 
 async def _show(
@@ -129,7 +116,3 @@ async def _show(
         for row in rows
         for details in [DeploymentDetails.of(read_deployment(row.items(), targets[row["id"]]))]
     ]
-
-
-def _keyset(page: PageRequest) -> tuple[object, object]:
-    return (None, None) if page.after is None else (page.after.at, page.after.id)

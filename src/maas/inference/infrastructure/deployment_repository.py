@@ -11,7 +11,6 @@ from typing_extensions import override
 from maas.inference.domain.deployment import (
     MAX_DEPLOYMENT_GRANTS,
     Deployment,
-    DeploymentGrant,
     DeploymentGrantNotFoundError,
     DeploymentName,
     DeploymentNameTakenError,
@@ -27,8 +26,10 @@ from maas.inference.infrastructure.deployment_tables import (
 )
 from maas.inference.public import DeploymentId
 from maas.shared.domain.call import current_call
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.constraints import constraint_of
+from maas.shared.infrastructure.grants import SqlGrants
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 
 
@@ -36,6 +37,7 @@ class SqlDeploymentRepository:
     def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
         self._session = session
         self._tenant_id = tenant_id
+        self._grants = SqlGrants(session, deployment_grants.c.deployment_id, tenant_id)
 
     async def get(self, deployment_id: DeploymentId) -> Deployment:
         found = await self._session.execute(
@@ -122,47 +124,16 @@ class SqlDeploymentRepository:
         ]
         await self._session.execute(insert(deployment_targets), rows)
 
-    async def grant(self, grant: DeploymentGrant) -> tuple[DeploymentGrant, bool]:
-        # The deployment is locked, so no other grant of it comes between the look and the row.
-        of_deployment = (
-            deployment_grants.c.deployment_id == grant.deployment_id,
-            deployment_grants.c.tenant_id == grant.tenant_id,
+    async def grant(self, deployment_id: DeploymentId, grant: Grant) -> tuple[Grant, bool]:
+        return await self._grants.add(
+            deployment_id,
+            grant,
+            at_most=MAX_DEPLOYMENT_GRANTS,
+            too_many=TooManyDeploymentGrantsError,
         )
-        found = await self._session.execute(
-            select(deployment_grants).where(
-                *of_deployment, deployment_grants.c.grantee_id == grant.grantee_id
-            )
-        )
-        row = found.mappings().one_or_none()
-        if row is not None:
-            return DeploymentGrant(**dict(row)), False
-        granted = await self._session.scalar(
-            select(func.count()).select_from(deployment_grants).where(*of_deployment)
-        )
-        if granted is not None and granted >= MAX_DEPLOYMENT_GRANTS:
-            raise TooManyDeploymentGrantsError
-        await self._session.execute(
-            insert(deployment_grants).values(
-                deployment_id=grant.deployment_id,
-                tenant_id=grant.tenant_id,
-                grantee_id=grant.grantee_id,
-                created_by=grant.created_by,
-                created_at=grant.created_at,
-            )
-        )
-        return grant, True
 
     async def revoke(self, deployment_id: DeploymentId, grantee_id: TenantId) -> None:
-        revoked = await self._session.scalar(
-            delete(deployment_grants)
-            .where(
-                deployment_grants.c.deployment_id == deployment_id,
-                deployment_grants.c.tenant_id == self._tenant_id,
-                deployment_grants.c.grantee_id == grantee_id,
-            )
-            .returning(deployment_grants.c.grantee_id)
-        )
-        if revoked is None:
+        if not await self._grants.remove(deployment_id, grantee_id):
             raise DeploymentGrantNotFoundError
 
 

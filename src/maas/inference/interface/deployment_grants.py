@@ -1,9 +1,6 @@
 """Grants: other tenants that may call a deployment."""
 
-from typing import Annotated
-from uuid import UUID
-
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
 from maas.inference.domain.deployment import (
@@ -14,14 +11,12 @@ from maas.inference.domain.deployment import (
     TooManyDeploymentGrantsError,
 )
 from maas.inference.interface.dependencies import DeploymentIdPath, DeploymentReads, Deployments
-from maas.inference.interface.deployment_schemas import DeploymentGrantRead
 from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import TenantId
+from maas.shared.interface.grants import GranteePath, GrantRead
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-
-GranteePath = Annotated[UUID, Path(description="The id of the other tenant.")]
 
 router = APIRouter(
     prefix="/deployments/{deployment_id}/grants", tags=["serving"], route_class=StrictRoute
@@ -37,9 +32,9 @@ router = APIRouter(
 @may_refuse(DeploymentNotFoundError)
 async def list_deployment_grants(
     deployment_id: DeploymentIdPath, caller: Caller, queries: DeploymentReads, page: Paging
-) -> PageRead[DeploymentGrantRead]:
+) -> PageRead[GrantRead]:
     found = await queries.list_grants(caller, deployment_id, page)
-    return PageRead[DeploymentGrantRead].of(found, DeploymentGrantRead.model_validate)
+    return PageRead[GrantRead].of(found, GrantRead.model_validate)
 
 
 @router.put(
@@ -53,7 +48,7 @@ async def list_deployment_grants(
         "answers. Answers 201 for a new grant, 200 for one there was. Whether there is such a "
         "tenant is not told."
     ),
-    responses={200: {"model": DeploymentGrantRead, "description": "Granted before."}},
+    responses={200: {"model": GrantRead, "description": "Granted before."}},
 )
 @audited("deployment.granted")
 @may_refuse(
@@ -68,10 +63,10 @@ async def grant_deployment(
     caller: Caller,
     deployments: Deployments,
     response: Response,
-) -> DeploymentGrantRead:
+) -> GrantRead:
     grant, is_new = await deployments.grant(caller, deployment_id, TenantId(tenant_id))
     response.status_code = 201 if is_new else 200
-    return DeploymentGrantRead.model_validate(grant)
+    return GrantRead.model_validate(grant)
 
 
 @router.delete(

@@ -203,21 +203,3 @@ class DeploymentRead(ReadModel):
     created_by: UUID | None
     created_at: Instant
     updated_at: Instant
-
-
-class DeploymentGrantRead(ReadModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant_id": "01935d2e-0000-7000-8000-000000000009",
-                    "created_by": "01935d2e-0000-7000-8000-000000000002",
-                    "created_at": "2026-11-22T08:00:00Z",
-                }
-            ]
-        }
-    )
-
-    tenant_id: UUID = Field(description="The tenant that may call the deployment.")
-    created_by: UUID
-    created_at: Instant

@@ -7,20 +7,20 @@ from typing_extensions import Unpack
 
 from maas.audit.public import ChangeValue, current_scope
 from maas.model.application.ports import CheckRevision, ModelUnitOfWork
-from maas.model.application.queries import GrantDetails, ModelDetails
+from maas.model.application.queries import ModelDetails
 from maas.model.application.trail import MODEL, spell
 from maas.model.domain.metadata import Metadata
 from maas.model.domain.model import (
     GrantToSelfError,
     Model,
     ModelChanges,
-    ModelGrant,
     ModelNameTakenError,
     OwnerNotMemberError,
 )
 from maas.model.domain.text import Description, Label, ModelCard, ModelName, Tag
 from maas.model.public import MANAGE_MODELS, Framework, ModelId, Visibility
 from maas.shared.domain.clock import Clock
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.domain.principal import Principal
 from maas.user.public import Members
@@ -182,7 +182,7 @@ class ModelService:
 
     async def grant(
         self, principal: Principal, model_id: ModelId, grantee_id: TenantId
-    ) -> tuple[GrantDetails, bool]:
+    ) -> tuple[Grant, bool]:
         """Let another tenant read the model, and tell whether that is new.
 
         Raises:
@@ -194,17 +194,15 @@ class ModelService:
             _check_decider(principal, model)
             if grantee_id == model.tenant_id:
                 raise GrantToSelfError
-            grant = ModelGrant(
-                model_id=model.id,
-                tenant_id=model.tenant_id,
-                grantee_id=grantee_id,
+            grant = Grant(
+                tenant_id=grantee_id,
                 created_by=principal.account_id,
                 created_at=self.clock.now(),
             )
-            kept, is_new = await uow.models.grant(grant)
+            kept, is_new = await uow.models.grant(model.id, grant)
             current_scope().change(MODEL, model.id, after={"granted_to": str(grantee_id)})
             await uow.commit()
-        return GrantDetails.of(kept), is_new
+        return kept, is_new
 
     async def revoke(self, principal: Principal, model_id: ModelId, grantee_id: TenantId) -> None:
         """Let another tenant read the model no longer.

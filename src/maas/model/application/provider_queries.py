@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
-from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import Provider
 from maas.model.domain.provider_health import ProviderHealth
 from maas.model.public import ProviderId, ProviderKind, ProviderStatus, Reach
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.page import Page, PageRequest
 from maas.shared.domain.principal import Principal
@@ -78,7 +78,7 @@ class ProviderQueries(Protocol):
 
     async def list_grants(
         self, caller: Principal, provider_id: ProviderId, page: PageRequest
-    ) -> Page[GrantDetails]:
+    ) -> Page[Grant]:
         """List to whom a provider of the caller's own tenant is granted, newest first.
 
         Raises ProviderNotFoundError.

@@ -14,7 +14,6 @@ from maas.model.application.provider_ports import (
     TargetCheck,
 )
 from maas.model.application.provider_queries import ProviderDetails
-from maas.model.application.queries import GrantDetails
 from maas.model.application.trail import PROVIDER
 from maas.model.domain.provider import (
     MAX_PROVIDERS,
@@ -22,7 +21,6 @@ from maas.model.domain.provider import (
     BaseUrlMissingError,
     Provider,
     ProviderChanges,
-    ProviderGrant,
     ProviderGrantsOfOperatorError,
     ProviderGrantToSelfError,
     ProviderName,
@@ -34,6 +32,7 @@ from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.domain.text import Description
 from maas.model.public import MANAGE_SUPPLIERS, ProviderId, ProviderKind, ProviderStatus
 from maas.shared.domain.clock import Clock
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId, new_id
 from maas.shared.domain.principal import Principal
 
@@ -209,7 +208,7 @@ class ProviderService:
 
     async def grant(
         self, principal: Principal, provider_id: ProviderId, grantee_id: TenantId
-    ) -> tuple[GrantDetails, bool]:
+    ) -> tuple[Grant, bool]:
         """Let another tenant call the provider, and tell whether that is new.
 
         Raises:
@@ -223,20 +222,15 @@ class ProviderService:
                 raise ProviderGrantsOfOperatorError
             if grantee_id == provider.tenant_id:
                 raise ProviderGrantToSelfError
-            grant = ProviderGrant(
-                provider_id=provider.id,
-                tenant_id=provider.tenant_id,
-                grantee_id=grantee_id,
+            grant = Grant(
+                tenant_id=grantee_id,
                 created_by=principal.account_id,
                 created_at=self.clock.now(),
             )
-            kept, is_new = await uow.providers.grant(grant)
+            kept, is_new = await uow.providers.grant(provider.id, grant)
             current_scope().change(PROVIDER, provider.id, after={"granted_to": str(grantee_id)})
             await uow.commit()
-        details = GrantDetails(
-            tenant_id=kept.grantee_id, created_by=kept.created_by, created_at=kept.created_at
-        )
-        return details, is_new
+        return kept, is_new
 
     async def revoke(
         self, principal: Principal, provider_id: ProviderId, grantee_id: TenantId

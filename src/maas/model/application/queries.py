@@ -9,7 +9,7 @@ from maas.model.domain.blob import Blob, Digest
 from maas.model.domain.facts import Facts
 from maas.model.domain.file import FilePath, VersionFile
 from maas.model.domain.metadata import MetadataValue
-from maas.model.domain.model import Model, ModelGrant
+from maas.model.domain.model import Model
 from maas.model.domain.source import Source
 from maas.model.domain.text import VersionName
 from maas.model.domain.version import ModelVersion
@@ -21,6 +21,7 @@ from maas.model.public import (
     VersionStatus,
     Visibility,
 )
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.page import Page, PageRequest, TextPageRequest, TextPosition
 from maas.shared.domain.principal import Principal
@@ -72,21 +73,6 @@ class ModelDetails(ModelSummary):
             deleted_at=model.deleted_at,
             revision=model.revision,
             card=_text(model.card),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantDetails:
-    """`tenant_id` is the other tenant, which may read the model."""
-
-    tenant_id: TenantId
-    created_by: AccountId
-    created_at: datetime
-
-    @classmethod
-    def of(cls, grant: ModelGrant) -> Self:
-        return cls(
-            tenant_id=grant.grantee_id, created_by=grant.created_by, created_at=grant.created_at
         )
 
 
@@ -206,7 +192,7 @@ class ModelQueries(Protocol):
 
     async def list_grants(
         self, principal: Principal, model_id: ModelId, page: PageRequest
-    ) -> Page[GrantDetails]:
+    ) -> Page[Grant]:
         """List to whom a model of the caller's own tenant is granted, newest first.
 
         Raises ModelNotFoundError.

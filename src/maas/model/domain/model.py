@@ -15,6 +15,7 @@ from maas.shared.domain.errors import (
     PermissionDeniedError,
     RuleViolatedError,
 )
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 
 MAX_TAGS = 50
@@ -188,17 +189,6 @@ class Model:
         self.revision += 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelGrant:
-    """Another tenant that may read the model, its versions and their files."""
-
-    model_id: ModelId
-    tenant_id: TenantId
-    grantee_id: TenantId
-    created_by: AccountId
-    created_at: datetime
-
-
 class ModelRepository(Protocol):
     """Finds the tenant's own models, and of private ones those that the caller may see."""
 
@@ -216,7 +206,7 @@ class ModelRepository(Protocol):
 
     def add(self, model: Model) -> None: ...
 
-    async def grant(self, grant: ModelGrant) -> tuple[ModelGrant, bool]:
+    async def grant(self, model_id: ModelId, grant: Grant) -> tuple[Grant, bool]:
         """Have the grant, or the one the tenant had before; and tell whether it is new.
 
         Raises:

@@ -18,6 +18,7 @@ from maas.shared.domain.errors import (
     PermissionDeniedError,
     RuleViolatedError,
 )
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.domain.text import compose, has_invisible
 
@@ -342,17 +343,6 @@ class Provider:
         self.revision += 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderGrant:
-    """Another tenant that may call the provider, without seeing where it is."""
-
-    provider_id: ProviderId
-    tenant_id: TenantId
-    grantee_id: TenantId
-    created_by: AccountId
-    created_at: datetime
-
-
 class ProviderRepository(Protocol):
     """Finds the tenant's own providers."""
 
@@ -380,7 +370,7 @@ class ProviderRepository(Protocol):
         """Keep no key, whether there was one or not."""
         ...
 
-    async def grant(self, grant: ProviderGrant) -> tuple[ProviderGrant, bool]:
+    async def grant(self, provider_id: ProviderId, grant: Grant) -> tuple[Grant, bool]:
         """Have the grant, or the one the tenant had before; and tell whether it is new.
 
         Raises:

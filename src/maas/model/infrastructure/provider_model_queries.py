@@ -16,7 +16,7 @@ from maas.model.domain.provider_model import (
     ProviderModelNotFoundError,
     UnitPrice,
 )
-from maas.model.infrastructure.provider_queries import SEEN, keyset
+from maas.model.infrastructure.provider_queries import SEEN
 from maas.model.public import PriceId, ProviderId, ProviderModelId
 from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
 from maas.shared.domain.principal import Principal
@@ -108,7 +108,7 @@ class PostgresProviderModelQueries:
         async with self._database.tenant(caller.tenant_id) as connection:
             if await connection.fetchval(HAS_PROVIDER, *scope) is None:
                 raise ProviderNotFoundError
-            rows = await connection.fetch(LIST_MODELS, *scope, *keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_MODELS, *scope, *page.keyset, page.limit + 1)
             total = await connection.fetchval(COUNT_MODELS, *scope) if page.include_total else None
         found = [ProviderModelDetails(**row) for row in rows]
         return cut_page(found, page.limit, total, position_of)
@@ -146,7 +146,7 @@ class PostgresProviderModelQueries:
             seen = await connection.fetchval(GET_MODEL, caller.tenant_id, provider_id, model_id)
             if seen is None:
                 raise ProviderModelNotFoundError
-            rows = await connection.fetch(listing, *scope, *keyset(page), page.limit + 1)
+            rows = await connection.fetch(listing, *scope, *page.keyset, page.limit + 1)
             total = await connection.fetchval(counting, *scope) if page.include_total else None
         found = [_price(row) for row in rows]
         return cut_page(

@@ -10,16 +10,17 @@ import asyncpg
 
 from maas.model.application.provider_ports import SupplierAccount
 from maas.model.application.provider_queries import ProviderDetails, ProviderFilter
-from maas.model.application.queries import GrantDetails
 from maas.model.domain.provider import CredentialUnreadableError, ProviderNotFoundError
 from maas.model.domain.provider_health import UNKNOWN, ProviderHealth
 from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.infrastructure.provider_credentials import SealedCredentials
 from maas.model.public import ProviderId
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId
-from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
+from maas.shared.domain.page import Page, PageRequest, cut_page, position_of
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.grants import GrantPages
 from maas.shared.infrastructure.sealing import SecretUnreadableError
 
 _SHOWN: Final = """
@@ -70,16 +71,7 @@ COUNT_PROVIDERS: Final = f"SELECT count(*) FROM ({_WANTED}) p"  # noqa: S608  li
 
 HAS_OWN: Final = "SELECT 1 FROM providers WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL"
 
-LIST_GRANTS: Final = """
-SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM provider_grants g
-WHERE g.tenant_id = $1 AND g.provider_id = $2
-  AND ($3::timestamptz IS NULL OR (g.created_at, g.grantee_id) < ($3, $4::uuid))
-ORDER BY g.created_at DESC, g.grantee_id DESC LIMIT $5
-"""
-
-COUNT_GRANTS: Final = (
-    "SELECT count(*) FROM provider_grants WHERE tenant_id = $1 AND provider_id = $2"
-)
+_GRANTS: Final = GrantPages("provider_grants", "provider_id")
 
 # One statement: in two, a key could be read before the address was changed, and sent after. Nobody
 # acts in a tenant that is suspended or closed, so nothing is called for it either.
@@ -111,7 +103,7 @@ class PostgresProviderQueries:
     ) -> Page[ProviderDetails]:
         scope = (caller.tenant_id, wanted.type, wanted.status)
         async with self._database.tenant(caller.tenant_id) as connection:
-            rows = await connection.fetch(LIST_PROVIDERS, *scope, *keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_PROVIDERS, *scope, *page.keyset, page.limit + 1)
             total = (
                 await connection.fetchval(COUNT_PROVIDERS, *scope) if page.include_total else None
             )
@@ -120,17 +112,12 @@ class PostgresProviderQueries:
 
     async def list_grants(
         self, caller: Principal, provider_id: ProviderId, page: PageRequest
-    ) -> Page[GrantDetails]:
+    ) -> Page[Grant]:
         own = (caller.tenant_id, provider_id)
         async with self._database.tenant(caller.tenant_id) as connection:
             if await connection.fetchval(HAS_OWN, *own) is None:
                 raise ProviderNotFoundError
-            rows = await connection.fetch(LIST_GRANTS, *own, *keyset(page), page.limit + 1)
-            total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
-        grants = [GrantDetails(**row) for row in rows]
-        return cut_page(
-            grants, page.limit, total, lambda last: Position(at=last.created_at, id=last.tenant_id)
-        )
+            return await _GRANTS.read(connection, *own, page)
 
 
 class PostgresSupplierAccounts:
@@ -167,8 +154,3 @@ def _details(row: asyncpg.Record) -> ProviderDetails:
     status = values.pop("health_status")
     health = UNKNOWN if status is None else ProviderHealth(status=status, **told)
     return ProviderDetails(**values, health=health)
-
-
-def keyset(page: PageRequest) -> tuple[object, object]:
-    """Give the two arguments of a page that begins after a row, or at the beginning."""
-    return (None, None) if page.after is None else (page.after.at, page.after.id)

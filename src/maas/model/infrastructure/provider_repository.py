@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +13,6 @@ from typing_extensions import override
 from maas.model.domain.provider import (
     MAX_PROVIDER_GRANTS,
     Provider,
-    ProviderGrant,
     ProviderGrantNotFoundError,
     ProviderName,
     ProviderNameTakenError,
@@ -34,8 +33,10 @@ from maas.model.infrastructure.provider_tables import (
 from maas.model.public import ProviderId
 from maas.shared.domain.call import current_call
 from maas.shared.domain.errors import ConflictError
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import AccountId, TenantId
 from maas.shared.infrastructure.constraints import constraint_of
+from maas.shared.infrastructure.grants import SqlGrants
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 
 _HEALTH: Final = tuple(provider_health.c[each.name] for each in fields(ProviderHealth))
@@ -45,6 +46,7 @@ class SqlProviderRepository:
     def __init__(self, session: AsyncSession, tenant_id: TenantId | None) -> None:
         self._session = session
         self._tenant_id = tenant_id
+        self._grants = SqlGrants(session, provider_grants.c.provider_id, tenant_id)
 
     async def get(self, provider_id: ProviderId) -> Provider:
         found = await self._session.execute(
@@ -122,47 +124,13 @@ class SqlProviderRepository:
             )
         )
 
-    async def grant(self, grant: ProviderGrant) -> tuple[ProviderGrant, bool]:
-        # The provider is locked, so no other grant of it comes between the look and the row.
-        of_provider = (
-            provider_grants.c.provider_id == grant.provider_id,
-            provider_grants.c.tenant_id == grant.tenant_id,
+    async def grant(self, provider_id: ProviderId, grant: Grant) -> tuple[Grant, bool]:
+        return await self._grants.add(
+            provider_id, grant, at_most=MAX_PROVIDER_GRANTS, too_many=TooManyProviderGrantsError
         )
-        found = await self._session.execute(
-            select(provider_grants).where(
-                *of_provider, provider_grants.c.grantee_id == grant.grantee_id
-            )
-        )
-        row = found.mappings().one_or_none()
-        if row is not None:
-            return ProviderGrant(**dict(row)), False
-        granted = await self._session.scalar(
-            select(func.count()).select_from(provider_grants).where(*of_provider)
-        )
-        if granted is not None and granted >= MAX_PROVIDER_GRANTS:
-            raise TooManyProviderGrantsError
-        await self._session.execute(
-            insert(provider_grants).values(
-                provider_id=grant.provider_id,
-                tenant_id=grant.tenant_id,
-                grantee_id=grant.grantee_id,
-                created_by=grant.created_by,
-                created_at=grant.created_at,
-            )
-        )
-        return grant, True
 
     async def revoke(self, provider_id: ProviderId, grantee_id: TenantId) -> None:
-        revoked = await self._session.scalar(
-            delete(provider_grants)
-            .where(
-                provider_grants.c.provider_id == provider_id,
-                provider_grants.c.tenant_id == self._tenant_id,
-                provider_grants.c.grantee_id == grantee_id,
-            )
-            .returning(provider_grants.c.grantee_id)
-        )
-        if revoked is None:
+        if not await self._grants.remove(provider_id, grantee_id):
             raise ProviderGrantNotFoundError
 
 

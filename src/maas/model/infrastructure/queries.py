@@ -9,7 +9,6 @@ import asyncpg
 
 from maas.model.application.queries import (
     FileDetails,
-    GrantDetails,
     ModelDetails,
     ModelSummary,
     SourceDetails,
@@ -26,6 +25,7 @@ from maas.model.domain.version import VersionFileNotFoundError, VersionNotFoundE
 from maas.model.infrastructure.fact_repository import facts_of
 from maas.model.infrastructure.visibility import readable, reader
 from maas.model.public import ModelId, VersionId
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.page import (
     Page,
     PageRequest,
@@ -37,6 +37,7 @@ from maas.shared.domain.page import (
 )
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.grants import GrantPages
 
 _READABLE = readable(tenant="$2", account="$3", manager="$4")
 _LIVE = f"m.id = $1 AND m.deleted_at IS NULL AND {_READABLE}"
@@ -54,14 +55,7 @@ ARRAY(SELECT t.tag FROM model_tags t WHERE t.model_id = m.id AND t.tenant_id = m
 
 GET_MODEL = f"SELECT {SUMMARY_COLUMNS}, m.card FROM models m WHERE {_LIVE}"  # noqa: S608  no input in it
 
-LIST_GRANTS = """
-SELECT g.grantee_id AS tenant_id, g.created_by, g.created_at FROM model_grants g
-WHERE g.model_id = $1 AND g.tenant_id = $2
-  AND ($3::timestamptz IS NULL OR (g.created_at, g.grantee_id) < ($3, $4::uuid))
-ORDER BY g.created_at DESC, g.grantee_id DESC LIMIT $5
-"""
-
-COUNT_GRANTS = "SELECT count(*) FROM model_grants WHERE model_id = $1 AND tenant_id = $2"
+_GRANTS = GrantPages("model_grants", "model_id")
 
 VERSION_COLUMNS = """
 v.id, v.model_id, v.name, v.status, v.status_reason, v.description, v.file_count, v.size,
@@ -148,17 +142,11 @@ class PostgresModelQueries:
 
     async def list_grants(
         self, principal: Principal, model_id: ModelId, page: PageRequest
-    ) -> Page[GrantDetails]:
-        own = (model_id, principal.tenant_id)
+    ) -> Page[Grant]:
         async with self._database.tenant(principal.tenant_id) as connection:
             if await connection.fetchval(HAS_OWN_MODEL, model_id, *reader(principal)) is None:
                 raise ModelNotFoundError
-            rows = await connection.fetch(LIST_GRANTS, *own, *_keyset(page), page.limit + 1)
-            total = await connection.fetchval(COUNT_GRANTS, *own) if page.include_total else None
-        grants = [GrantDetails(**row) for row in rows]
-        return cut_page(
-            grants, page.limit, total, lambda last: Position(at=last.created_at, id=last.tenant_id)
-        )
+            return await _GRANTS.read(connection, principal.tenant_id, model_id, page)
 
     async def get_version(
         self, principal: Principal, model_id: ModelId, version: VersionName
@@ -176,7 +164,7 @@ class PostgresModelQueries:
     ) -> Page[VersionDetails]:
         scope = (model_id, *reader(principal))
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await connection.fetch(LIST_VERSIONS, *scope, *_keyset(page), page.limit + 1)
+            rows = await connection.fetch(LIST_VERSIONS, *scope, *page.keyset, page.limit + 1)
             if not rows:
                 await _explain(connection, scope)
             total = None
@@ -282,10 +270,6 @@ def _with_metadata(row: asyncpg.Record) -> dict[str, Any]:
     metadata = values["metadata"]
     values["metadata"] = {} if metadata is None else json.loads(metadata)
     return values
-
-
-def _keyset(page: PageRequest) -> tuple[object, object]:
-    return (None, None) if page.after is None else (page.after.at, page.after.id)
 
 
 def _blob(rows: list[asyncpg.Record]) -> Blob:

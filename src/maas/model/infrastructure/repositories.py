@@ -32,7 +32,6 @@ from maas.model.domain.metadata import MetadataValue, is_same
 from maas.model.domain.model import (
     MAX_GRANTS,
     Model,
-    ModelGrant,
     ModelGrantNotFoundError,
     ModelNameTakenError,
     ModelNotFoundError,
@@ -68,9 +67,11 @@ from maas.model.infrastructure.upload_repository import SqlUploadRepository
 from maas.model.infrastructure.visibility import is_readable, is_seen
 from maas.model.public import ModelId
 from maas.shared.domain.call import current_call
+from maas.shared.domain.grants import Grant
 from maas.shared.domain.ids import TenantId
 from maas.shared.domain.principal import Principal
 from maas.shared.infrastructure.constraints import constraint_of
+from maas.shared.infrastructure.grants import SqlGrants
 from maas.shared.infrastructure.unit_of_work import SqlUnitOfWork
 
 _TAGS = (
@@ -119,6 +120,7 @@ class SqlModelRepository:
     ) -> None:
         self._session = session
         self._tenant_id = tenant_id
+        self._grants = SqlGrants(session, model_grants.c.model_id, tenant_id)
         self._principal = principal
         self._new: list[Model] = []
         self._before: dict[Model, tuple[set[Tag], dict[str, MetadataValue]]] = {}
@@ -169,45 +171,13 @@ class SqlModelRepository:
         self._new.append(model)
         self._before[model] = set(), {}
 
-    async def grant(self, grant: ModelGrant) -> tuple[ModelGrant, bool]:
-        # The model is locked, so no other grant of it comes between the look and the row.
-        of_model = (
-            model_grants.c.model_id == grant.model_id,
-            model_grants.c.tenant_id == grant.tenant_id,
+    async def grant(self, model_id: ModelId, grant: Grant) -> tuple[Grant, bool]:
+        return await self._grants.add(
+            model_id, grant, at_most=MAX_GRANTS, too_many=TooManyGrantsError
         )
-        found = await self._session.execute(
-            select(model_grants).where(*of_model, model_grants.c.grantee_id == grant.grantee_id)
-        )
-        row = found.mappings().one_or_none()
-        if row is not None:
-            return ModelGrant(**dict(row)), False
-        granted = await self._session.scalar(
-            select(func.count()).select_from(model_grants).where(*of_model)
-        )
-        if granted is not None and granted >= MAX_GRANTS:
-            raise TooManyGrantsError
-        await self._session.execute(
-            insert(model_grants).values(
-                model_id=grant.model_id,
-                tenant_id=grant.tenant_id,
-                grantee_id=grant.grantee_id,
-                created_by=grant.created_by,
-                created_at=grant.created_at,
-            )
-        )
-        return grant, True
 
     async def revoke(self, model_id: ModelId, grantee_id: TenantId) -> None:
-        revoked = await self._session.scalar(
-            delete(model_grants)
-            .where(
-                model_grants.c.model_id == model_id,
-                model_grants.c.tenant_id == self._tenant_id,
-                model_grants.c.grantee_id == grantee_id,
-            )
-            .returning(model_grants.c.grantee_id)
-        )
-        if revoked is None:
+        if not await self._grants.remove(model_id, grantee_id):
             raise ModelGrantNotFoundError
 
     async def insert(self) -> None:

@@ -1,9 +1,6 @@
 """Grants: other tenants that may read a model."""
 
-from typing import Annotated
-from uuid import UUID
-
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 
 from maas.audit.public import audited
 from maas.model.domain.model import (
@@ -14,14 +11,12 @@ from maas.model.domain.model import (
     TooManyGrantsError,
 )
 from maas.model.interface.dependencies import ModelIdPath, Models, Queries
-from maas.model.interface.schemas import GrantRead
 from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import TenantId
+from maas.shared.interface.grants import GranteePath, GrantRead
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
-
-GranteePath = Annotated[UUID, Path(description="The id of the other tenant.")]
 
 router = APIRouter(prefix="/models/{model_id}/grants", tags=["models"], route_class=StrictRoute)
 

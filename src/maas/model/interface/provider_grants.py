@@ -11,11 +11,10 @@ from maas.model.domain.provider import (
     ProviderOfOperatorError,
     TooManyProviderGrantsError,
 )
-from maas.model.interface.grants import GranteePath
 from maas.model.interface.provider_dependencies import ProviderIdPath, ProviderReads, Providers
-from maas.model.interface.provider_schemas import ProviderGrantRead
 from maas.shared.domain.errors import may_refuse
 from maas.shared.domain.ids import TenantId
+from maas.shared.interface.grants import GranteePath, GrantRead
 from maas.shared.interface.pagination import PageRead, Paging
 from maas.shared.interface.readers import StrictRoute
 from maas.shared.interface.security import Caller, requires
@@ -34,9 +33,9 @@ router = APIRouter(
 @may_refuse(ProviderNotFoundError)
 async def list_provider_grants(
     provider_id: ProviderIdPath, caller: Caller, queries: ProviderReads, page: Paging
-) -> PageRead[ProviderGrantRead]:
+) -> PageRead[GrantRead]:
     found = await queries.list_grants(caller, provider_id, page)
-    return PageRead[ProviderGrantRead].of(found, ProviderGrantRead.model_validate)
+    return PageRead[GrantRead].of(found, GrantRead.model_validate)
 
 
 @router.put(
@@ -50,7 +49,7 @@ async def list_provider_grants(
         "key, and changes nothing. Answers 201 for a new grant, 200 for one there was. Whether "
         "there is such a tenant is not told."
     ),
-    responses={200: {"model": ProviderGrantRead, "description": "Granted before."}},
+    responses={200: {"model": GrantRead, "description": "Granted before."}},
 )
 @audited("provider.granted")
 @may_refuse(
@@ -65,10 +64,10 @@ async def grant_provider(
     caller: Caller,
     providers: Providers,
     response: Response,
-) -> ProviderGrantRead:
+) -> GrantRead:
     grant, is_new = await providers.grant(caller, provider_id, TenantId(tenant_id))
     response.status_code = 201 if is_new else 200
-    return ProviderGrantRead.model_validate(grant)
+    return GrantRead.model_validate(grant)
 
 
 @router.delete(

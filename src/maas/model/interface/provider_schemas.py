@@ -156,24 +156,6 @@ class ProviderRead(ReadModel):
     updated_at: Instant
 
 
-class ProviderGrantRead(ReadModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant_id": "01935d2e-0000-7000-8000-000000000009",
-                    "created_by": "01935d2e-0000-7000-8000-000000000002",
-                    "created_at": "2026-11-21T08:00:00Z",
-                }
-            ]
-        }
-    )
-
-    tenant_id: UUID = Field(description="The tenant that may call the provider.")
-    created_by: UUID
-    created_at: Instant
-
-
 class ProviderTypeRead(ReadModel):
     model_config = ConfigDict(
         json_schema_extra={

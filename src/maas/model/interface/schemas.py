@@ -171,24 +171,6 @@ class ModelRead(ModelSummaryRead):
     card: str | None = Field(description=CARD)
 
 
-class GrantRead(ReadModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant_id": "01935d2e-0000-7000-8000-000000000009",
-                    "created_by": "01935d2e-0000-7000-8000-000000000002",
-                    "created_at": "2026-11-21T08:00:00Z",
-                }
-            ]
-        }
-    )
-
-    tenant_id: UUID = Field(description="The tenant that may read the model.")
-    created_by: UUID
-    created_at: Instant
-
-
 class VersionCreate(StrictModel):
     model_config = ConfigDict(
         json_schema_extra={

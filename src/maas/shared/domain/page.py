@@ -36,6 +36,11 @@ class PageRequest:
     after: Position | None = None
     include_total: bool = False
 
+    @property
+    def keyset(self) -> tuple[datetime | None, UUID | None]:
+        """Time and id of the row that the page comes after, as SQL takes them; first page: None."""
+        return (None, None) if self.after is None else (self.after.at, self.after.id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPageRequest:

@@ -66,9 +66,7 @@ class PostgresDirectoryQueries:
     ) -> Page[MemberDetails]:
         filters = (wanted.search, wanted.status, wanted.role)
         async with self._database.tenant(tenant_id) as connection:
-            rows = await connection.fetch(
-                FIND_MEMBERS, *filters, *_keyset(page.after), page.limit + 1
-            )
+            rows = await connection.fetch(FIND_MEMBERS, *filters, *page.keyset, page.limit + 1)
             total = None
             if page.include_total:
                 total = await connection.fetchval(COUNT_MEMBERS, *filters)
@@ -80,7 +78,12 @@ class PostgresDirectoryQueries:
     ) -> Sequence[MemberDetails]:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(
-                FIND_MEMBERS, wanted.search, wanted.status, wanted.role, *_keyset(after), limit
+                FIND_MEMBERS,
+                wanted.search,
+                wanted.status,
+                wanted.role,
+                *PageRequest(after=after).keyset,
+                limit,
             )
         return [MemberDetails(**row) for row in rows]
 
@@ -102,7 +105,7 @@ class PostgresDirectoryQueries:
         filters = (status, None if search is None else _pattern(search))
         async with self._database.acquire() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(
-                LIST_TENANTS, *filters, *_keyset(page.after), page.limit + 1
+                LIST_TENANTS, *filters, *page.keyset, page.limit + 1
             )
             total = None
             if page.include_total:
@@ -122,7 +125,3 @@ def _pattern(search: str) -> str:
     for special in ("\\", "%", "_"):
         search = search.replace(special, f"\\{special}")
     return f"%{search}%"
-
-
-def _keyset(after: Position | None) -> tuple[object, object]:
-    return (None, None) if after is None else (after.at, after.id)

@@ -1,7 +1,7 @@
 """Reads of API keys and service accounts, each as a page or one."""
 
 from maas.shared.domain.ids import ApiKeyId, ServiceAccountId, TenantId
-from maas.shared.domain.page import Page, PageRequest, Position, cut_page, position_of
+from maas.shared.domain.page import Page, PageRequest, cut_page, position_of
 from maas.shared.infrastructure.database import Database
 from maas.user.application.key_ports import ApiKeyDetails, ServiceAccountDetails
 from maas.user.domain.api_key import ApiKeyNotFoundError, Holder
@@ -51,7 +51,7 @@ class PostgresKeyQueries:
             await self.get_service_account(tenant_id, holder.service_account_id)
         held = (tenant_id, holder.account_id, holder.service_account_id)
         async with self._database.tenant(tenant_id) as connection:
-            rows = await connection.fetch(LIST_KEYS, *held, *_keyset(page.after), page.limit + 1)
+            rows = await connection.fetch(LIST_KEYS, *held, *page.keyset, page.limit + 1)
             total = await connection.fetchval(COUNT_KEYS, *held) if page.include_total else None
         keys = [ApiKeyDetails(**row) for row in rows]
         return cut_page(keys, page.limit, total, position_of)
@@ -69,7 +69,7 @@ class PostgresKeyQueries:
     ) -> Page[ServiceAccountDetails]:
         async with self._database.tenant(tenant_id) as connection:
             rows = await connection.fetch(
-                LIST_SERVICE_ACCOUNTS, tenant_id, *_keyset(page.after), page.limit + 1
+                LIST_SERVICE_ACCOUNTS, tenant_id, *page.keyset, page.limit + 1
             )
             total = None
             if page.include_total:
@@ -85,7 +85,3 @@ class PostgresKeyQueries:
         if row is None:
             raise ServiceAccountNotFoundError
         return ServiceAccountDetails(**row)
-
-
-def _keyset(after: Position | None) -> tuple[object, object]:
-    return (None, None) if after is None else (after.at, after.id)
