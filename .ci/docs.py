@@ -26,6 +26,7 @@ WHERE = {
     "shared": "any route, refused",
     "bootstrap.py": "the first start",
     "cli.py": "the command line",
+    "backup": "`maas backup` and `maas restore`",
     "sealed.py": "the upkeep of kept secrets and their keys",
 }
 

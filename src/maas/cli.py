@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from maas.audit_commands import audit
+from maas.backup_commands import backup, restore
 from maas.embedded.address import check_free, find_free_port
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
@@ -55,6 +56,8 @@ app.add_typer(keys, name="keys")
 app.command("login")(login)
 app.command("logout")(logout)
 app.command("runtime")(runtime)
+app.command("backup")(backup)
+app.command("restore")(restore)
 
 EMBEDDED_DRAIN_SECONDS = "4"
 _OFF = frozenset({"false", "f", "0", "no", "n", "off"})

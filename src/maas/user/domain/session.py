@@ -14,6 +14,7 @@ RevocationReason: TypeAlias = Literal[
     "password-changed",
     "password-reset",
     "removed",
+    "restored",
     "suspended",
     "tenant-closed",
     "token-reused",
