@@ -20,9 +20,6 @@ from tests.architecture.inspection import (
     unwalked_routes,
 )
 
-LOOPBACK_OR = {"metrics:read"}
-"""Asked for only where the caller is on another machine."""
-
 
 def keys(routes: Iterable[RouteFacts]) -> list[str]:
     return sorted(f"{route.method} {route.path}" for route in routes)
@@ -75,7 +72,7 @@ def test_every_permission_is_described(app: FastAPI) -> None:
     required = {name for route in walk_routes(app) for name in route.permissions}
 
     assert sorted(required - set(DESCRIPTIONS)) == []
-    assert sorted(set(DESCRIPTIONS) - required - BESIDE_ROUTES - LOOPBACK_OR) == []
+    assert sorted(set(DESCRIPTIONS) - required - BESIDE_ROUTES) == []
 
 
 def test_nothing_is_mounted_past_the_checks(app: FastAPI) -> None:

@@ -33,6 +33,20 @@ class TestUse:
         assert await ask(client, key, USERS) == 403
         assert await ask(client, key, PROFILE) == 403
 
+    async def test_a_key_of_the_operator_reads_metrics_from_elsewhere_and_nothing_more(
+        self, client: httpx.AsyncClient, make_person: MakePerson
+    ) -> None:
+        olga = await make_person("olga", roles=("admin", "platform_admin"))
+
+        key = (await make_key(client, olga, "platform:metrics"))["key"]
+        elsewhere = {"X-Forwarded-For": "203.0.113.7"}
+        stranger = await client.get("/metrics", headers=elsewhere)
+        answer = await client.get("/metrics", headers={**elsewhere, **with_key(key)})
+
+        assert stranger.status_code == 401
+        assert (answer.status_code, "maas_http_requests_total" in answer.text) == (200, True)
+        assert await ask(client, key) == 403
+
     async def test_two_credentials_are_one_too_many(
         self, client: httpx.AsyncClient, make_person: MakePerson
     ) -> None:

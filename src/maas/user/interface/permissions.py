@@ -26,7 +26,6 @@ DESCRIPTIONS = {
     "deployment:read": "See what the tenant may call, and what answers for its own names.",
     "deployment:write": "Give names to what answers calls, change and delete them.",
     "inference:call": "Call models through `/v1`, and read the receipts of one's own calls.",
-    "metrics:read": "Read the platform's metrics from another machine.",
     "model:read": "See models, versions and files, and download them.",
     "model:write": "Register models, upload and promote versions.",
     "model:delete": "Delete models, versions and files, and restore models.",
@@ -36,6 +35,7 @@ DESCRIPTIONS = {
     "platform:deployments": "Offer deployments to other tenants: grant them, or make them public.",
     "platform:member-read": "See who belongs to any tenant.",
     "platform:member-write": "Join accounts to any tenant, and take them out.",
+    "platform:metrics": "Read the platform's metrics from another machine.",
     "platform:quota-read": "See what any tenant may use, and uses.",
     "platform:quota-write": "Set what a tenant may use.",
     "platform:suppliers": "Connect suppliers at the operator's private targets, and change them.",
@@ -61,9 +61,15 @@ DESCRIPTIONS = {
 """What each permission lets one do; a test finds those that are missing here."""
 
 BESIDE_ROUTES = frozenset(
-    {"model:manage", "platform:account-write", "platform:deployments", "platform:suppliers"}
+    {
+        "model:manage",
+        "platform:account-write",
+        "platform:deployments",
+        "platform:metrics",
+        "platform:suppliers",
+    }
 )
-"""Asked for within a use case, whatever the route asks."""
+"""Asked for within a use case, whatever the route asks; or of callers from elsewhere alone."""
 
 
 class UnknownScopesError(InvalidInputError):
