@@ -73,9 +73,10 @@ class Completion:
         if outer is not None and outer.action == UPLOADED:
             outer.skip()
         async with audit_scope(UPLOADED) as scope:
-            scope.actor = Actor(upload.payer.actor_kind, upload.payer.account_id)
+            if is_task := current_call().principal is None:
+                scope.actor = Actor(upload.payer.actor_kind, upload.payer.account_id)
             try:
-                if current_call().principal is None:
+                if is_task:
                     # A task sees every model before it acts for somebody.
                     await self.ingestion.act_for(upload.payer)
                 await self._admit(upload, blob)

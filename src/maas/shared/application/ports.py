@@ -20,7 +20,9 @@ class InvalidApiKeyError(UnauthenticatedError):
     title = "The API key is not valid"
 
     def __init__(self) -> None:
-        super().__init__("The API key is mistyped, expired, rotated out or revoked.")
+        super().__init__(
+            "The API key is mistyped, expired, rotated out or revoked, or its holder may not act."
+        )
 
 
 class Authenticator(Protocol):

@@ -22,7 +22,9 @@ class NoMembershipError(RuleViolatedError):
     title = "Not a member of that tenant"
 
     def __init__(self) -> None:
-        super().__init__("Your account belongs to no active tenant of that name.")
+        super().__init__(
+            "Your account is an active member of no such tenant: it may be suspended there."
+        )
 
 
 class InvalidRefreshTokenError(UnauthenticatedError):

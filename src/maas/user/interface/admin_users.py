@@ -103,8 +103,8 @@ async def list_users(
     summary="Make an account at home in this tenant",
     description=(
         "The person gets the roles named, none of which may allow more than you may do, and "
-        "must change the password at the first sign-in. A generated one is shown in this "
-        "answer only."
+        "is asked to change the password: `password_change_required` says so until then. A "
+        "generated one is shown in this answer only."
     ),
 )
 @audited("user.created")
