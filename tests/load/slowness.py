@@ -1,0 +1,205 @@
+"""G17: a thousand clients that dawdle. Whoever does not is served as before.
+
+Three kinds of them, one after the other: heads a byte at a time, bodies a byte at a time, and
+readers of a 100 MB answer who take a kilobyte now and then. Normal requests come by the clock, at
+a rate the platform does not notice, before and meanwhile.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import psutil
+
+from tests.acceptance.platforms import Person, Platform, running
+from tests.load.generator import Figures, Orders, begin, collect, generate, share
+from tests.load.report import Row
+from tests.load.watching import watch_liveness
+from tests.load.world import port_of, request
+
+COUNT: Final = 1_000
+RATE: Final = 60.0
+CONNECTIONS: Final = 40
+BYTE_SECONDS: Final = 1.0
+READ_BYTES: Final = 1_024
+RECEIVE_BUFFER_BYTES: Final = 4_096
+MAX_LIVE_MS: Final = 1_000.0
+MAX_TIMES: Final = 2.0
+SPARE_FILES: Final = 10
+BACK_SECONDS: Final = 20.0
+MIB: Final = 2**20
+FILE_BYTES: Final = 100 * 1_000_000
+
+Dawdle: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    name: str
+    dawdle: Dawdle
+    first: bytes
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How many sockets there were, and how many the server ended of itself."""
+
+    opened: int = 0
+    most_open: int = 0
+    now_open: int = 0
+    ended: int = 0
+
+
+def measure(folder: Path, *, seconds: float, tell: Callable[[str], None]) -> list[Row]:
+    (folder / "slow").mkdir(mode=0o755)
+    with running(folder / "slow", settings={"MAAS_LOG_LEVEL": "WARNING"}) as platform:
+        person = platform.sign_in()
+        tell("uploading 100 MB to be read slowly")
+        path = _upload(person)
+        api = platform.of_role("serve")[0]
+        orders = Orders(
+            port=port_of(platform.url),
+            request=request("GET", "/api/v1/users/profile", person.token),
+            connections=CONNECTIONS,
+            seconds=seconds,
+            rate=RATE,
+        )
+        generate(orders)
+        tell("normal requests alone")
+        before = generate(orders)
+        rows = [_told_of_normal(before)]
+        for kind in _kinds(person.token, path):
+            tell(f"{COUNT:,} {kind.name}")
+            rows += asyncio.run(_hold(platform, api, kind, orders, before))
+        return rows
+
+
+def _kinds(token: str, path: str) -> list[Kind]:
+    body_head = request("POST", "/api/v1/models", token, "x" * 10_000).partition("\r\n\r\n")[0]
+    return [
+        Kind(name="slow heads", dawdle=_drip, first=b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: "),
+        Kind(name="slow bodies", dawdle=_drip, first=f"{body_head}\r\n\r\n".encode()),
+        Kind(name="slow readers", dawdle=_sip, first=request("GET", path, token).encode()),
+    ]
+
+
+def _upload(person: Person) -> str:
+    """Put 100 MB into a version, and tell its path."""
+    with person.client() as client:
+        body = {"name": "read-slowly", "framework": "other"}
+        model = client.post("/api/v1/models", json=body).raise_for_status().json()["id"]
+        versions = f"/api/v1/models/{model}/versions"
+        client.post(versions, json={"version": "1"}).raise_for_status()
+        path = f"{versions}/1/files/noise.bin"
+        content = os.urandom(FILE_BYTES)
+        client.put(path, content=content, timeout=120).raise_for_status()
+    return path
+
+
+async def _drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"a")
+    await writer.drain()
+
+
+async def _sip(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    if not await reader.read(READ_BYTES):
+        raise ConnectionResetError
+
+
+async def _hold(
+    platform: Platform, api: psutil.Process, kind: Kind, orders: Orders, before: Figures
+) -> list[Row]:
+    """Keep a thousand of them open while normal requests go on, and let go of them."""
+    files, memory = api.num_fds(), api.memory_info().rss
+    crowd = Crowd()
+    is_over = asyncio.Event()
+    tasks = [asyncio.create_task(_dawdle(orders.port, kind, crowd, is_over)) for _ in range(COUNT)]
+    await _until(lambda: crowd.now_open >= COUNT, seconds=20)
+    with watch_liveness(platform.url) as lives:
+        figures = await asyncio.to_thread(lambda: collect(begin(orders)))
+    held_files, grown = api.num_fds(), (api.memory_info().rss - memory) / MIB
+    is_over.set()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    began = time.monotonic()
+    is_back = await _until(lambda: api.num_fds() <= files + SPARE_FILES, seconds=BACK_SECONDS)
+    took = time.monotonic() - began
+    times = share(figures.good_ms, 0.99) / share(before.good_ms, 0.99)
+    return [
+        Row(
+            name=f"{kind.name}: liveness",
+            figure=f"{max(lives.milliseconds, default=float('inf')):.0f} ms at most in"
+            f" {len(lives.milliseconds)}, with {crowd.most_open:,} open",
+            goal=f"<= {MAX_LIVE_MS:.0f} ms",
+            is_met=max(lives.milliseconds, default=float("inf")) <= MAX_LIVE_MS
+            and crowd.most_open >= COUNT,
+        ),
+        Row(
+            name=f"{kind.name}: normal requests",
+            figure=f"p99 {share(figures.good_ms, 0.99):.0f} ms, {times:.2f}x;"
+            f" {figures.failed or 'none'} failed, {len(figures.refused_ms)} refused",
+            goal=f"p99 <= {MAX_TIMES:.0f}x, none failed",
+            is_met=times <= MAX_TIMES and not figures.failed and not figures.refused_ms,
+        ),
+        Row(
+            name=f"{kind.name}: given back",
+            figure=f"files {files} before, {held_files} meanwhile, {api.num_fds()} after"
+            f" {took:.1f} s; {grown:+.0f} MiB meanwhile; the server ended {crowd.ended:,} of"
+            f" {crowd.opened:,}",
+            goal=f"<= {files + SPARE_FILES} files",
+            is_met=is_back,
+        ),
+    ]
+
+
+async def _dawdle(port: int, kind: Kind, crowd: Crowd, is_over: asyncio.Event) -> None:
+    """Be slow; once the server has had enough, come again."""
+    while not is_over.is_set():
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        connection.setblocking(False)  # noqa: FBT003  as the standard library has it
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+            reader, writer = await asyncio.open_connection(sock=connection, limit=READ_BYTES)
+        except OSError:
+            connection.close()
+            await asyncio.sleep(BYTE_SECONDS)
+            continue
+        crowd.opened += 1
+        crowd.now_open += 1
+        crowd.most_open = max(crowd.most_open, crowd.now_open)
+        try:
+            with suppress(OSError):
+                writer.write(kind.first)
+                while not (reader.at_eof() and kind.dawdle is _drip):
+                    await kind.dawdle(reader, writer)
+                    await asyncio.sleep(BYTE_SECONDS)
+            crowd.ended += 1
+        finally:
+            crowd.now_open -= 1
+            writer.transport.abort()
+
+
+async def _until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    for _ in range(round(seconds / 0.1)):
+        if condition():
+            return True
+        await asyncio.sleep(0.1)
+    return condition()
+
+
+def _told_of_normal(before: Figures) -> Row:
+    return Row(
+        name="slow clients: normal requests without them",
+        figure=f"p50 {share(before.good_ms, 0.5):.0f} ms, p99 {share(before.good_ms, 0.99):.0f} ms"
+        f" at {RATE:.0f} a second",
+        goal="-",
+        is_met=not before.failed,
+    )
