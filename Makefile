@@ -43,6 +43,14 @@ acceptance: setup ## Print PASS or MISS, with its figure, for each promise a com
 chaos: setup ## Break everything under load, and check that nothing is lost (SEEDS=30, ARGS="--only C08")
 	@exec $(BIN)/python -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
+.PHONY: load
+load: setup ## Overload, slow clients and stops in mid-work, each figure beside its goal (ARGS="--only stop")
+	@exec $(BIN)/python -m tests.load $(ARGS)
+
+.PHONY: migrations
+migrations: setup ## Walk every revision up, down and up on a million rows while others work (ARGS="--rows 50000")
+	@exec $(BIN)/python -m tests.migrations.at_scale $(ARGS)
+
 .PHONY: bench
 bench: setup ## Measure the platform beside a bare FastAPI route, by CPU per request
 	@exec $(BIN)/python -m bench $(ARGS)
