@@ -38,7 +38,15 @@ from maas.shared.infrastructure.settings import (
     load_settings,
 )
 from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES
-from maas.terminal import borrow, fail, given_settings, load, output, read_settings
+from maas.terminal import (
+    borrow,
+    fail,
+    given_settings,
+    load,
+    output,
+    read_settings,
+    seconds_to_finish,
+)
 
 app = typer.Typer(
     name="maas",
@@ -59,7 +67,7 @@ app.command("runtime")(runtime)
 app.command("backup")(backup)
 app.command("restore")(restore)
 
-EMBEDDED_DRAIN_SECONDS = "4"
+EMBEDDED_DRAIN_SECONDS = "6"
 _OFF = frozenset({"false", "f", "0", "no", "n", "off"})
 
 
@@ -216,7 +224,7 @@ def serve(
             date_header=True,
             proxy_headers=False,
             timeout_keep_alive=5,
-            timeout_graceful_shutdown=round(settings.server.drain_timeout_seconds),
+            timeout_graceful_shutdown=seconds_to_finish(settings),
             backlog=1024,
         )
     finally:

@@ -9,7 +9,7 @@ import uvicorn
 
 from maas.embedded.address import check_free
 from maas.embedded.errors import PortTakenError
-from maas.terminal import fail, load, read_settings
+from maas.terminal import fail, load, read_settings, seconds_to_finish
 
 LIBRARY: Final = "xllamacpp"
 DEFAULT_PORT: Final = 8001
@@ -64,5 +64,5 @@ def runtime(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=60,
-        timeout_graceful_shutdown=round(settings.server.drain_timeout_seconds),
+        timeout_graceful_shutdown=seconds_to_finish(settings),
     )

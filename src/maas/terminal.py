@@ -12,6 +12,9 @@ from maas.embedded.lending import lend_running
 from maas.shared.infrastructure.setting_sources import GivenSettings, read_given
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
 
+CLOSING_SECONDS = 2
+"""Of the time there is to stop: telling who is cut off, settling their calls, closing."""
+
 output = Console()
 errors = Console(stderr=True)
 
@@ -19,6 +22,11 @@ errors = Console(stderr=True)
 def load(name: str) -> Any:
     """Import what one command needs; all of it together would slow every other command down."""
     return resolve_name(name)
+
+
+def seconds_to_finish(settings: Settings) -> int:
+    """Tell how long requests may go on once a server is stopped, so that all is over in time."""
+    return max(1, round(settings.server.drain_timeout_seconds) - CLOSING_SECONDS)
 
 
 def printable(text: str) -> str:
