@@ -1,12 +1,15 @@
 """The HTTP application: routers, the edge around them, and the platform behind them."""
 
+import asyncio
 import gc
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import version
+from pkgutil import resolve_name
 from types import FrameType
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -33,6 +36,7 @@ from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
+from maas.shared.infrastructure.tracing_settings import TracingSettings
 from maas.shared.interface import health
 from maas.shared.interface.application import EdgeApplication
 from maas.shared.interface.dispatch import under
@@ -157,8 +161,8 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan(traffic=traffic, metrics=metrics, platform=platform),
         middleware=[
-            Middleware(
-                EdgeMiddleware,
+            _edge(
+                settings.tracing,
                 traffic=traffic,
                 metrics=metrics,
                 faces=faces,
@@ -176,6 +180,30 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
     app.router.routes += under("/api/v1", ROUTERS)
     app.router.routes += under("/v1", (openai.router,))
     return app
+
+
+def _edge(tracing: TracingSettings, **parts: Any) -> Middleware:
+    """Choose the edge; what traces costs a second to load, so it is not named among the imports."""
+    if tracing.endpoint is None:
+        return Middleware(EdgeMiddleware, **parts)
+    traced = resolve_name("maas.shared.interface.tracing:TracedEdge")
+    return Middleware(traced, share=tracing.sample_ratio, **parts)
+
+
+def _open_tracing(settings: TracingSettings) -> AbstractAsyncContextManager[None]:
+    if settings.endpoint is None:
+        return nullcontext()
+    tracing_of = resolve_name("maas.shared.infrastructure.tracing:Tracing")
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        tracing = tracing_of(settings, process="api")
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(tracing.close)
+
+    return opened()
 
 
 def _cors(origins: tuple[str, ...]) -> list[Middleware]:
@@ -201,7 +229,7 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         own: Settings = app.state.settings
         opening = open_platform(own) if platform is None else nullcontext(platform)
-        async with opening as opened:
+        async with _open_tracing(own.tracing), opening as opened:
             _drain_on_stop(traffic)
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)

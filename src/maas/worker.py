@@ -5,6 +5,7 @@ Every delivery may happen twice and any may be lost: tasks are repeatable ticks,
 
 import logging
 from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any, Final
 
 from celery import Celery, bootsteps
@@ -123,6 +124,8 @@ def create_worker(settings: Settings) -> WorkerApp:
         BackgroundLoop(lambda: digest_for_ever(settings), name="maas-digester"),
     )
     app.steps["worker"].add(BesideStep)
+    if settings.tracing.endpoint is not None:
+        resolve_name("maas.shared.infrastructure.tracing:trace_worker")(settings.tracing)
     # Strong references: the handlers are local, and a signal holds its receivers weakly.
     worker_process_shutdown.connect(shut_down, weak=False)
     worker_shutdown.connect(shut_down, weak=False)

@@ -76,6 +76,7 @@ class Desk:
             under=under,
             client_request_id=request.headers.get("x-client-request-id")
             or request.headers.get("x-request-id"),
+            traceparent=request.headers.get("traceparent"),
         )
         self.ledger.calls.append(call)
         is_anthropic = path.endswith("/messages") or "anthropic-version" in request.headers

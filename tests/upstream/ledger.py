@@ -22,6 +22,7 @@ class Call:
     under: str | None
     model: str | None = None
     client_request_id: str | None = None
+    traceparent: str | None = None
     user: Any = None
     key_style: KeyStyle = "none"
     key_digest: str | None = None

@@ -128,10 +128,16 @@ async def opened(
     settings: Settings, desk: Desk, supplier_port: int, root: Person
 ) -> AsyncIterator[Gateway]:
     """Open a gateway with its supplier connected, and a key that may call."""
-    async with (
-        served(settings) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
-    ):
+    async with served(settings) as port, connected(port, desk, supplier_port, root) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def connected(
+    port: int, desk: Desk, supplier_port: int, root: Person
+) -> AsyncIterator[Gateway]:
+    """Connect the supplier to an application that is served, and make a key that may call."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
         root = await sign_in(http, root.username)
         gateway = Gateway(
             port=port, desk=desk, supplier_port=supplier_port, key="", root=root, http=http

@@ -148,7 +148,7 @@ class EventStream:
             return
         if self._kicking is None or self._kicking.done():
             self._since_kick = 0
-            self._kicking = asyncio.get_running_loop().run_in_executor(None, _kick, self._kick)
+            self._kicking = asyncio.create_task(asyncio.to_thread(_kick, self._kick))
 
 
 def _kick(kick: Kick) -> None:

@@ -5,11 +5,10 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -20,7 +19,6 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -34,7 +32,14 @@ from maas.shared.infrastructure.inference_settings import InferenceSettings
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
 from maas.shared.infrastructure.runtime_settings import RuntimeSettings
 from maas.shared.infrastructure.sealing_settings import SealingSettings
-from maas.shared.infrastructure.setting_sections import PREFIX, Section
+from maas.shared.infrastructure.setting_sections import (
+    PREFIX,
+    CommaList,
+    Section,
+    is_port,
+    name_a_port,
+)
+from maas.shared.infrastructure.tracing_settings import TracingSettings
 
 DEFAULT_DATA_DIR = Path("data")
 
@@ -55,13 +60,6 @@ _STORES = ("file:///", "s3://", "gs://", "az://")
 
 MIN_SECRET_CHARS = 32
 MIN_SECRET_DISTINCT = 12
-MAX_PORT = 65_535
-
-
-def _split_commas(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _has_good_port(rest: str) -> bool:
@@ -70,13 +68,6 @@ def _has_good_port(rest: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_PORT
-
-
-CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
 class ServerSettings(Section):
@@ -195,17 +186,12 @@ class OutgoingSettings(Section):
     @field_validator("allowed_private_targets", "allowed_webhook_targets")
     @classmethod
     def _name_a_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for target in value:
-            host, _, port = target.rpartition(":")
-            if not host or "/" in target or "@" in target or not _is_port(port):
-                message = "use exact targets, host:port, with commas between them"
-                raise ValueError(message)
-        return value
+        return name_a_port(value)
 
     @field_validator("allowed_ports")
     @classmethod
     def _are_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(_is_port(port) for port in value):
+        if not all(is_port(port) for port in value):
             message = "use ports, 1 to 65535, with commas between them"
             raise ValueError(message)
         return value
@@ -317,6 +303,7 @@ class Settings(_Sources):
     runtime: RuntimeSettings = RuntimeSettings()
     sealing: SealingSettings = SealingSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
+    tracing: TracingSettings = TracingSettings()
     bootstrap: BootstrapSettings = BootstrapSettings()
 
     @property

@@ -114,7 +114,7 @@ class EdgeMiddleware:
         head = _read_headers(scope["headers"])
         request_id, user_agent, forwarded, scheme, has_credential = head
         scope[REQUEST_ID_KEY] = request_id
-        answer = _Answer(scope, send, request_id, self._traffic)
+        answer = Answer(scope, send, request_id, self._traffic)
         if scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, answer.send)
             return
@@ -131,13 +131,13 @@ class EdgeMiddleware:
         )
         answer.call = call
         with serving(call):
-            await self._serve(scope, receive, answer, call, has_credential=has_credential)
+            await self.serve(scope, receive, answer, call, has_credential=has_credential)
 
-    async def _serve(
+    async def serve(
         self,
         scope: Scope,
         receive: Receive,
-        answer: "_Answer",
+        answer: "Answer",
         call: Call,
         *,
         has_credential: bool,
@@ -172,7 +172,7 @@ class EdgeMiddleware:
             traffic.in_flight -= 1
             self._finish(scope, answer, call, time.perf_counter() - started)
 
-    def _finish(self, scope: Scope, answer: "_Answer", call: Call, seconds: float) -> None:
+    def _finish(self, scope: Scope, answer: "Answer", call: Call, seconds: float) -> None:
         method, route = scope["method"], route_template(scope)
         status = CLIENT_LEFT_STATUS if answer.status is None else answer.status
         self._metrics.request_finished(method=method, route=route, status=status, seconds=seconds)
@@ -190,7 +190,7 @@ class EdgeMiddleware:
         )
 
 
-class _Answer:
+class Answer:
     """Passes an answer on with the edge's headers, and remembers its status."""
 
     __slots__ = ("_request_id", "_scope", "_send", "_traffic", "call", "status")
