@@ -30,8 +30,10 @@ MIN_FREE_BYTES = 1024**3
 CONNECT_SECONDS = 5
 OLDEST_POSTGRES = 160000
 OLDEST_REDIS = (7, 2)
-OTHER_VARIABLES = frozenset({"MAAS_PG_BIN", "MAAS_VALKEY_BIN", "MAAS_PYTHON"})
-"""Read by `maas up` and `make` themselves."""
+OTHER_VARIABLES = frozenset(
+    {"MAAS_API_KEY", "MAAS_API_URL", "MAAS_PG_BIN", "MAAS_PYTHON", "MAAS_VALKEY_BIN"}
+)
+"""Read by `maas up`, `maas model` and `make` themselves."""
 
 
 @dataclass(frozen=True, slots=True)
