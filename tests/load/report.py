@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+JUDGES_NOTHING: Final = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         word = "[green]met[/]" if row.is_met else "[red]missed[/]"
         table.add_row(
-            escape(row.name), escape(row.figure), row.goal, "" if row.goal == "-" else word
+            escape(row.name),
+            escape(row.figure),
+            row.goal,
+            "" if row.goal == JUDGES_NOTHING else word,
         )
     console.print(table)
