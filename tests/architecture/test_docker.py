@@ -13,7 +13,7 @@ from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.infrastructure.settings import Settings
 from tests.architecture.inspection import ROOT, setting_names
 
-OWN_SERVICES = ("migrate", "api", "worker", "beat")
+OWN_SERVICES = ("migrate", "api", "worker", "beat", "runtime")
 SERVERS = ("postgres", "valkey")
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z_]+)(?P<rule>:?[?-])?[^}]*\}")
 
@@ -47,7 +47,7 @@ def arguments_of(stage: list[Instruction], name: str) -> list[str]:
 class TestImage:
     def test_it_uses_known_instructions_only(self, stages: list[list[Instruction]]) -> None:
         known = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "VOLUME", "USER", "EXPOSE"}
-        known |= {"HEALTHCHECK", "ENTRYPOINT", "CMD"}
+        known |= {"HEALTHCHECK", "ENTRYPOINT", "CMD", "ARG"}
 
         assert {each.name for stage in stages for each in stage} <= known
 
@@ -66,7 +66,9 @@ class TestImage:
     def test_it_brings_no_tools_to_build_with(self, stages: list[list[Instruction]]) -> None:
         commands = " ".join(arguments_of(stages[-1], "RUN"))
 
-        assert "apt" not in commands
+        # OpenMP is no tool to build with, and comes with weights of one's own only.
+        assert re.findall(r"apt\S* install (?:-\S+ )*([^&]+?) +&&", commands) == ["libgomp1"]
+        assert commands.startswith('if [ "$EXTRA" = llamacpp ]; then')
         assert "pip uninstall --yes" in commands
         assert not re.search(r"\buv\b|pip install", commands)
         assert arguments_of(stages[-1], "COPY") == ["--from=builder /opt/maas /opt/maas"]
@@ -156,7 +158,7 @@ class TestCompose:
         assert "requirepass ${VALKEY_PASSWORD" in content
 
     def test_the_api_starts_after_the_migration(self, services: dict[str, Any]) -> None:
-        for name in ("api", "worker", "beat"):
+        for name in ("api", "worker", "beat", "runtime"):
             conditions = {k: v["condition"] for k, v in services[name]["depends_on"].items()}
             assert conditions == {
                 "migrate": "service_completed_successfully",
@@ -167,6 +169,17 @@ class TestCompose:
 
     def test_what_is_depended_on_can_be_healthy(self, services: dict[str, Any]) -> None:
         assert all("test" in services[name]["healthcheck"] for name in SERVERS)
+
+    def test_the_runtime_is_asked_for_and_has_what_runs_weights(
+        self, services: dict[str, Any]
+    ) -> None:
+        runtime = services["runtime"]
+
+        assert runtime["profiles"] == ["runtime"]
+        assert runtime["build"]["args"] == {"EXTRA": "llamacpp"}
+        assert runtime["image"] != services["api"]["image"]
+        assert ":8001/health'" in runtime["healthcheck"]["test"][-1]
+        compile(runtime["healthcheck"]["test"][-1], "healthcheck", "exec")
 
     def test_only_the_api_is_published_and_only_here(self, services: dict[str, Any]) -> None:
         published = {
