@@ -59,6 +59,10 @@ load: setup ## Overload, slow clients and stops in mid-work, each figure beside 
 migrations: setup ## Walk every revision up, down and up on a million rows while others work (ARGS="--rows 50000")
 	@exec $(BIN)/python -m tests.migrations.at_scale $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Ask 100,000 generated requests as every role (ARGS="--seed 1 --only /api/v1/models")
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
+
 .PHONY: bench
 bench: setup ## Measure the platform beside a bare FastAPI route, by CPU per request
 	@exec $(BIN)/python -m bench $(ARGS)
