@@ -34,6 +34,10 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _SCOPE_OPENERS = frozenset({"audited", "audit_scope", "acting_as_operator"})
 _TASK_DECORATORS = frozenset({"shared_task", "task"})
+_LOOKED_FOR = (
+    *(ast.Assign, ast.Call, ast.Dict, ast.Import, ast.ImportFrom),
+    *(ast.FunctionDef, ast.AsyncFunctionDef),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,15 +272,16 @@ def _constants(folder: Path) -> Iterator[tuple[Place, str, str]]:
 
 def _nodes(folder: Path) -> Iterator[tuple[Place, ast.AST]]:
     for path in sorted(folder.rglob("*.py")):
+        name = str(path.relative_to(folder.parent))
         for node in _walk(path, path.stat().st_mtime_ns):
-            line = getattr(node, "lineno", 0)
-            yield Place(str(path.relative_to(folder.parent)), line), node
+            yield Place(name, getattr(node, "lineno", 0)), node
 
 
 @cache
 def _walk(path: Path, _changed_at: int) -> list[ast.AST]:
-    """Parse a file once: each of these tests looks through all the source."""
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    """Parse a file once: each of these tests looks through all the source, for a few kinds."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, _LOOKED_FOR)]
 
 
 def _name_of(node: ast.expr) -> str | None:
