@@ -25,6 +25,7 @@ from tests.pair import WIDE_LIMITS
 READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.02
+PANEL_SECONDS = 20.0
 
 Role: TypeAlias = Literal["serve", "worker", "beat", "valkey-server", "postgres"]
 
@@ -74,6 +75,17 @@ class Platform:
                     return time.monotonic() - began
             time.sleep(LOOK_SECONDS)
         message = f"not ready after {seconds:.0f} s: {self.tail()}"
+        raise PlatformError(message)
+
+    def one_time_password(self) -> str:
+        """Read the first administrator's password off the panel, which comes once all is up."""
+        deadline = time.monotonic() + PANEL_SECONDS
+        while time.monotonic() < deadline:
+            output = self.output.read_text(encoding="utf-8", errors="replace")
+            if found := re.search(r"One-time password: (\S+)", output):
+                return found[1]
+            time.sleep(LOOK_SECONDS)
+        message = f"no one-time password was shown: {self.tail()}"
         raise PlatformError(message)
 
     def tail(self) -> str:

@@ -6,14 +6,12 @@ What it shows of the command line is typed after it, into the same shell.
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
 
-from tests.acceptance.platforms import Platform, PlatformError, clean_environment, running
+from tests.acceptance.platforms import Platform, clean_environment, running
 from tests.acceptance.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
-PANEL_SECONDS = 20.0
 SECTIONS = ("Two minutes", "Weights from the command line")
 SHOWN_HOME = "/home/ada"
 END_OF_STEP = "--- end of step ---"
@@ -35,7 +33,7 @@ def steps() -> list[tuple[str, str]]:
 
 def play(platform: Platform, home: Path) -> list[str]:
     """Type the commands into one shell, and return what each step printed."""
-    password = _one_time_password(platform)
+    password = platform.one_time_password()
     script = []
     for commands, _ in steps():
         typed = commands.replace("http://127.0.0.1:8000", platform.url)
@@ -51,18 +49,6 @@ def play(platform: Platform, home: Path) -> list[str]:
     )
     told = done.stdout.replace(str(home), SHOWN_HOME)
     return [part.strip() for part in told.split(END_OF_STEP)[:-1]]
-
-
-def _one_time_password(platform: Platform) -> str:
-    """Wait for the panel, which comes a moment after the API is ready."""
-    deadline = time.monotonic() + PANEL_SECONDS
-    while time.monotonic() < deadline:
-        output = platform.output.read_text(encoding="utf-8")
-        if found := re.search(r"One-time password: (\S+)", output):
-            return found[1]
-        time.sleep(0.05)
-    message = "no one-time password was shown"
-    raise PlatformError(message)
 
 
 def follow(folder: Path) -> Verdict:

@@ -14,12 +14,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One promise; `run` gets a folder of its own. Slow ones take minutes."""
+    """One promise; `run` gets a folder of its own. Slow ones take minutes.
+
+    `shown_by` names a check that shows the same and more: one of both is enough.
+    """
 
     name: str
     promise: str
     run: Callable[[Path], Verdict]
     is_slow: bool = False
+    shown_by: str = ""
 
 
 Finding: TypeAlias = tuple[bool, str]
