@@ -76,7 +76,7 @@ def find_commit() -> str:
 
 
 def find_machine() -> str:
-    """Tell what it is, and how many processes wanted its cores of late: its figures hang on that."""
+    """Tell what it is, and how many processes wanted its cores of late."""
     memory, (_, busy, _) = round(psutil.virtual_memory().total / GIBIBYTE), os.getloadavg()
     return (
         f"{os.cpu_count()} cores, {memory} GiB, load {busy:.0f}, Python {platform.python_version()}"
