@@ -414,7 +414,10 @@ def _explain(error: Mapping[str, Any]) -> str:
         location.append("url")
     name = PREFIX + "__".join(location).upper()
     if error["type"] == "missing":
-        return f"{name} is not set (see .env.template, or run `maas up`, which needs no settings)"
+        return (
+            f"{name} is not set (see .env.template, or run `maas up`, which needs no settings; "
+            "MAAS_DATA_DIR names its folder where that is not the usual one)"
+        )
     if error["type"] == "extra_forbidden":
         return f"{name} is not a setting: is it misspelt? (see .env.template)"
     return f"{name}: {message}"
