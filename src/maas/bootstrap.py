@@ -18,7 +18,6 @@ from maas.audit.infrastructure import (
 from maas.audit.infrastructure import tables as audit_tables
 from maas.audit.public import Actor, AuditScope, audit_scope
 from maas.audit.wiring import AuditContext, build_alerting, build_audit, load_configured_signer
-from maas.inference.application.captures import CaptureQueue
 from maas.inference.infrastructure import captures_tables, deployment_tables, replay_tables
 from maas.inference.keeping_wiring import build_keeping
 from maas.inference.wiring import build_inference
@@ -115,7 +114,6 @@ class Platform:
     rate_limits: RateLimits | None
     audit: AuditContext
     accounts: AccountService
-    captures: CaptureQueue
     call_metrics: CollectorRegistry
     state: Mapping[str, object]
 
@@ -182,6 +180,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         kept=keeping.answers,
         captures=keeping.captures,
     )
+    keeping.captures.on_dropped = inference.metrics.capture_dropped
     await database.open()
     audit.upkeep.start()
     user.start()
@@ -196,8 +195,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             rate_limits=rate_limits,
             audit=audit,
             accounts=user.accounts,
-            captures=keeping.captures,
-            call_metrics=inference.metrics,
+            call_metrics=inference.metrics.registry,
             state={
                 **audit.state,
                 **alerting.state,

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry
-
 from maas.audit.public import RecordedEvents, Trail
 from maas.inference.application.answer_cache import AnswerCache
 from maas.inference.application.bills import Bills
@@ -57,7 +55,7 @@ class InferenceContext:
 
     routes: Routes
     state: Mapping[str, object]
-    metrics: CollectorRegistry
+    metrics: CallMetrics
     close: Callable[[], Awaitable[None]]
 
 
@@ -156,7 +154,7 @@ def build_inference(
                 deployments=queries, routes=routes, recent=recent, states=states
             ),
         },
-        metrics=metrics.registry,
+        metrics=metrics,
         close=close,
     )
 

@@ -107,6 +107,16 @@ def test_calls_that_were_not_sent_are_counted_by_their_reason() -> None:
     assert str(DEPLOYMENT) not in text
 
 
+def test_what_was_to_be_kept_and_was_not_is_counted() -> None:
+    calls = CallMetrics()
+
+    calls.capture_dropped("no_room", 2)
+    calls.capture_dropped("no_room", 1)
+
+    expected = b'maas_inference_captures_dropped_total{reason="no_room"} 3.0'
+    assert expected in generate_latest(calls.registry)
+
+
 def test_no_tenant_makes_labels_without_end_by_its_currencies() -> None:
     calls = CallMetrics()
 

@@ -30,16 +30,6 @@ async def test_requests_are_counted_by_route_and_status() -> None:
     assert "maas_http_requests_in_flight 0.0" in text
 
 
-async def test_what_was_to_be_kept_and_was_not_is_counted() -> None:
-    metrics = Metrics()
-
-    metrics.capture_dropped("no_room", 2)
-    metrics.capture_dropped("no_room", 1)
-
-    expected = b'maas_inference_captures_dropped_total{reason="no_room"} 3.0'
-    assert expected in await metrics.render()
-
-
 async def test_what_nothing_could_record_is_counted() -> None:
     metrics = Metrics()
 

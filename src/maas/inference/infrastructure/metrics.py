@@ -1,5 +1,6 @@
 """What Prometheus is told of calls: by kinds of suppliers and outcomes, and never by name or id."""
 
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -29,11 +30,20 @@ class CallMetrics(RoutingReports, CallReports):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._tries = self._counter(
-            "upstream_calls", "Calls to what answers, by what came of each.", "provider", "outcome"
+        # Looking labels up costs more than counting does.
+        self._tries = cache(
+            self._counter(
+                "upstream_calls",
+                "Calls to what answers, by what came of each.",
+                *("provider", "outcome"),
+            ).labels
         )
-        self._first_byte = self._histogram(
-            "first_byte_seconds", "From a call to an upstream until its answer begins.", "provider"
+        self._first_byte = cache(
+            self._histogram(
+                "first_byte_seconds",
+                "From a call to an upstream until its answer begins.",
+                "provider",
+            ).labels
         )
         self._retries = self._counter(
             "retries", "Further targets asked, or not for want of a retry budget.", "granted"
@@ -42,35 +52,31 @@ class CallMetrics(RoutingReports, CallReports):
             "circuits_opened", "Targets that failed and are left alone for a while.", "provider"
         )
         self._waits = self._histogram("queue_wait_seconds", "Waits for a place.", "outcome")
-        self._ended = self._histogram(
-            "call_seconds", "Calls from their hold to their end.", "outcome"
+        self._ended = cache(
+            self._histogram("call_seconds", "Calls from their hold to their end.", "outcome").labels
         )
         self._refused = self._counter(
             "calls_refused", "Calls that were not sent, by the code of their error.", "reason"
         )
         self._hits = self._counter("cache_hits", "Calls answered by an answer that was kept.")
-        self._tokens = self._counter("tokens", "Tokens booked.", "meter")
-        self._cost = self._counter(
-            "cost", "What booked calls cost, in units of their currency.", "currency"
+        self._tokens = cache(self._counter("tokens", "Tokens booked.", "meter").labels)
+        self._cost = cache(
+            self._counter(
+                "cost", "What booked calls cost, in units of their currency.", "currency"
+            ).labels
+        )
+        self._uncaptured = self._counter(
+            "captures_dropped", "Prompts and answers that were to be kept, and were not.", "reason"
         )
         self._currencies: set[str] = set()
-        # Looking labels up costs more than counting does.
-        self._try_children: dict[tuple[AnswererKind, TryOutcome], Counter] = {}
-        self._first_byte_children: dict[AnswererKind, Histogram] = {}
 
     @override
     def tried(self, kind: AnswererKind, outcome: TryOutcome) -> None:
-        child = self._try_children.get((kind, outcome))
-        if child is None:
-            child = self._try_children[kind, outcome] = self._tries.labels(kind, outcome)
-        child.inc()
+        self._tries(kind, outcome).inc()
 
     @override
     def answer_began(self, kind: AnswererKind, seconds: float) -> None:
-        child = self._first_byte_children.get(kind)
-        if child is None:
-            child = self._first_byte_children[kind] = self._first_byte.labels(kind)
-        child.observe(seconds)
+        self._first_byte(kind).observe(seconds)
 
     @override
     def retried(self, *, is_granted: bool) -> None:
@@ -87,7 +93,7 @@ class CallMetrics(RoutingReports, CallReports):
     @override
     def call_ended(self, end: CallEnd) -> None:
         figures = end.figures
-        self._ended.labels(end.outcome).observe(end.seconds)
+        self._ended(end.outcome).observe(end.seconds)
         if end.is_hit:
             self._hits.inc()
         for meter, tokens in (
@@ -97,13 +103,16 @@ class CallMetrics(RoutingReports, CallReports):
             ("reasoning", figures.reasoning_tokens),
         ):
             if tokens:
-                self._tokens.labels(meter).inc(tokens)
+                self._tokens(meter).inc(tokens)
         if figures.currency is not None and figures.cost_nanos:
-            self._cost.labels(self._label_of(figures.currency)).inc(figures.cost_nanos / NANO)
+            self._cost(self._label_of(figures.currency)).inc(figures.cost_nanos / NANO)
 
     @override
     def call_refused(self, deployment_id: DeploymentId | None, code: str) -> None:
         self._refused.labels(code).inc()
+
+    def capture_dropped(self, reason: str, count: int) -> None:
+        self._uncaptured.labels(reason).inc(count)
 
     def _label_of(self, currency: str) -> str:
         if currency not in self._currencies:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
@@ -22,6 +22,24 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 """Seconds."""
 
 GaugeReader = Callable[[], Awaitable[Mapping[str, float]]]
+
+
+class _OwnPid:
+    """This process's id, asked for once: prometheus_client asks at each count otherwise."""
+
+    def __init__(self) -> None:
+        self._note()
+        os.register_at_fork(after_in_child=self._note)
+
+    def __call__(self) -> int:
+        return self._pid
+
+    def _note(self) -> None:
+        self._pid = os.getpid()
+
+
+if MULTIPROCESS_VARIABLE in os.environ:
+    values.ValueClass = values.MultiProcessValue(_OwnPid())  # type: ignore[no-untyped-call]  # no annotations
 
 
 class Metrics:
@@ -67,12 +85,6 @@ class Metrics:
             "Ordinary reads answered while nothing could record them.",
             registry=self.registry,
         )
-        self._uncaptured = Counter(
-            "maas_inference_captures_dropped",
-            "Prompts and answers that were to be kept, and were not.",
-            ["reason"],
-            registry=self.registry,
-        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._readers: dict[str, GaugeReader] = {}
         self._included: dict[str, CollectorRegistry] = {}
@@ -97,9 +109,6 @@ class Metrics:
 
     def event_unrecorded(self, count: int) -> None:
         self._unrecorded.inc(count)
-
-    def capture_dropped(self, reason: str, count: int) -> None:
-        self._uncaptured.labels(reason).inc(count)
 
     def include(self, subject: str, registry: CollectorRegistry) -> None:
         """Show what a context counts in a registry of its own, instead of the one before."""
