@@ -16,6 +16,7 @@ from typing import Final
 
 import asyncpg
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import Database
@@ -262,7 +263,7 @@ class CallBatches:
                 call["made"] = ask.made.isoformat()
             parts.setdefault(ask.tenant_id, []).append(call)
         work = [{"tenant": str(tenant), "calls": calls} for tenant, calls in parts.items()]
-        text = json.dumps(work)
+        text = _spell(work)
         async with asyncio.timeout(ATTEMPT_SECONDS), self._database.acquire() as connection:
             try:
                 return await connection.fetch(APPLY, text)
@@ -337,6 +338,14 @@ class CallBatches:
             return False
         self._made_months |= missing
         return bool(missing)
+
+
+def _spell(work: Sequence[Mapping[str, object]]) -> str:
+    try:
+        return to_json(work).decode()
+    except PydanticSerializationError:
+        # A lone surrogate. It is for the database to refuse the one call that has it.
+        return json.dumps(work)
 
 
 def _mark_unknown(batch: Iterable[Ask]) -> None:
