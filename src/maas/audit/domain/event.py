@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeAlias
 from uuid import UUID
 
@@ -79,8 +80,11 @@ def bounded(value: object) -> Json:
 
 def canonical_address(address: str | None) -> str | None:
     """Spell an IP address in its one way; what is none (a socket's path) is left out."""
-    if address is None:
-        return None
+    return None if address is None else _canonical_address(address)
+
+
+@lru_cache(maxsize=4096)
+def _canonical_address(address: str) -> str | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
