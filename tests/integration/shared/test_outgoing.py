@@ -22,10 +22,10 @@ from maas.shared.infrastructure.outgoing import (
     GuardedResolver,
     OutgoingAnswer,
     OutgoingClient,
-    OutgoingError,
     OutgoingLimits,
     _believing,
 )
+from maas.shared.infrastructure.outgoing_faults import OutgoingError
 from maas.shared.infrastructure.outgoing_names import OwnThreadsResolver
 from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
 from maas.shared.infrastructure.settings import OutgoingSettings

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from maas.audit.application.deliveries import Attempt, Recipient
 from maas.audit.domain.webhooks import SECRET_BYTES, WebhookId, sign
 from maas.shared.domain.ids import TenantId
-from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingError, OutgoingLimits
+from maas.shared.infrastructure.outgoing import OutgoingClient, OutgoingLimits
+from maas.shared.infrastructure.outgoing_faults import OutgoingError
 from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
 from maas.shared.infrastructure.sealing import Sealer, SecretUnreadableError
 from maas.shared.infrastructure.sealing_upkeep import SealedColumn

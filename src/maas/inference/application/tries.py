@@ -165,8 +165,10 @@ class TryUnderWay:
                 if self._answer is not None:
                     await self._answer.close()
             finally:
-                if self._opening is not None:
-                    await self._opening.__aexit__(None, None, None)
+                # It knows this try, whom it tells when it is sent.
+                opening, self._opening = self._opening, None
+                if opening is not None:
+                    await opening.__aexit__(None, None, None)
         finally:
             now = self._ports.seconds()
             self._state.held.add(now - self._begun, now)

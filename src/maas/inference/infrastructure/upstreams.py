@@ -5,25 +5,27 @@ the operator's targets, and none of a supplier to the runtime.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
+from types import TracebackType
 from typing import Final
 
 import aiohttp
+from typing_extensions import override
 
 from maas.inference.application.ports import UpstreamError, UpstreamFault, UpstreamResponse
 from maas.inference.domain.route import Endpoint, TargetLimits
 from maas.inference.public import CallKind
 from maas.shared.infrastructure.outgoing import (
     OutgoingClient,
-    OutgoingError,
     OutgoingLimits,
     OutgoingResponse,
 )
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
+from maas.shared.infrastructure.outgoing_faults import OutgoingError
 
 MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
 """Of one answer, streamed or plain; of plain ones their reader takes less."""
@@ -68,8 +70,7 @@ class OutgoingUpstreams:
         if self._runtime is not None:
             await self._runtime.close()
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         endpoint: Endpoint,
         kind: CallKind,
@@ -77,32 +78,18 @@ class OutgoingUpstreams:
         limits: TargetLimits,
         *,
         on_sent: Callable[[], None],
-    ) -> AsyncIterator[UpstreamResponse]:
-        client = self._reaching(endpoint)
-        ends_at = time.monotonic() + limits.total.total_seconds()
-        opening = client.open(
-            "POST",
-            endpoint.urls[kind],
-            limits=OutgoingLimits(
-                connect=limits.connect,
-                first_byte=limits.first_byte,
-                idle=limits.idle,
-                total=limits.total,
-                max_bytes=MAX_ANSWER_BYTES,
-            ),
-            headers={**endpoint.headers, "Content-Type": "application/json"},
-            body=body,
-            on_sent=on_sent,
-        )
-        try:
-            response = await opening.__aenter__()
-        except OutgoingError as exc:
-            fault = _fault(exc, "first-byte-timeout", ends_at=ends_at)
-            raise UpstreamError(fault, was_sent=fault not in _BEFORE_SENDING) from exc
-        try:
-            yield _Response(response, ends_at)
-        finally:
-            await opening.__aexit__(None, None, None)
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
+        def begin() -> AbstractAsyncContextManager[OutgoingResponse]:
+            return self._reaching(endpoint).open(
+                "POST",
+                endpoint.urls[kind],
+                limits=_limits(limits),
+                headers={**endpoint.headers, "Content-Type": "application/json"},
+                body=body,
+                on_sent=on_sent,
+            )
+
+        return _Opening(begin, limits.total)
 
     async def is_there(self, endpoint: Endpoint, *, seconds: float) -> bool:
         """Ask without a call: any word will do, also that this is no way to ask.
@@ -129,6 +116,49 @@ class OutgoingUpstreams:
         if self._runtime is None:
             raise UpstreamError("connect", was_sent=False)
         return self._runtime
+
+
+class _Opening(AbstractAsyncContextManager[UpstreamResponse]):
+    """A call as its errors are told; a generator costs six times it."""
+
+    __slots__ = ("_begin", "_opening", "_total")
+
+    _opening: AbstractAsyncContextManager[OutgoingResponse]
+
+    def __init__(
+        self, begin: Callable[[], AbstractAsyncContextManager[OutgoingResponse]], total: timedelta
+    ) -> None:
+        self._begin = begin
+        self._total = total
+
+    @override
+    async def __aenter__(self) -> UpstreamResponse:
+        ends_at = time.monotonic() + self._total.total_seconds()
+        self._opening = self._begin()
+        try:
+            return _Response(await self._opening.__aenter__(), ends_at)
+        except OutgoingError as exc:
+            fault = _fault(exc, "first-byte-timeout", ends_at=ends_at)
+            raise UpstreamError(fault, was_sent=fault not in _BEFORE_SENDING) from exc
+
+    @override
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._opening.__aexit__(kind, error, trace)
+
+
+def _limits(limits: TargetLimits) -> OutgoingLimits:
+    return OutgoingLimits(
+        connect=limits.connect,
+        first_byte=limits.first_byte,
+        idle=limits.idle,
+        total=limits.total,
+        max_bytes=MAX_ANSWER_BYTES,
+    )
 
 
 def _fault(exc: OutgoingError, phase: UpstreamFault, *, ends_at: float) -> UpstreamFault:

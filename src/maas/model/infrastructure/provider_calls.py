@@ -19,13 +19,9 @@ from maas.model.domain.provider_check import (
 )
 from maas.model.domain.provider_types import PROVIDER_TYPES
 from maas.model.public import CheckOutcome
-from maas.shared.infrastructure.outgoing import (
-    OutgoingError,
-    OutgoingFault,
-    OutgoingLimits,
-    OutgoingResponse,
-)
+from maas.shared.infrastructure.outgoing import OutgoingLimits, OutgoingResponse
 from maas.shared.infrastructure.outgoing_clients import ClientsByReach
+from maas.shared.infrastructure.outgoing_faults import OutgoingError, OutgoingFault
 
 MAX_ANSWER_BYTES: Final = 1024**2
 """The longest list of models known has some 700 kB."""

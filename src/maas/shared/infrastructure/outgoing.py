@@ -9,30 +9,32 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from types import TracebackType
+from typing import Any, Final, Literal, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from typing_extensions import override
+from yarl import URL
 
-from maas.shared.infrastructure.outgoing_names import LookupsBusyError, OwnThreadsResolver
-from maas.shared.infrastructure.outgoing_targets import RefusedTargetError, Targets
+from maas.shared.infrastructure.outgoing_faults import OutgoingError, explained
+from maas.shared.infrastructure.outgoing_names import OwnThreadsResolver
+from maas.shared.infrastructure.outgoing_targets import Targets
 
-OutgoingFault: TypeAlias = Literal[
-    "refused-target", "busy", "dns", "connect", "tls", "timeout", "protocol", "too-large"
-]
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE", "HEAD"]
+Payload: TypeAlias = bytes | BytesIO | aiohttp.Payload
 
 CHUNK_BYTES: Final = 16 * 1024
 LONG_BODY_BYTES: Final = 256 * 1024
 MAX_CONNECTIONS: Final = 100
 MAX_CONNECTIONS_A_HOST: Final = 20
+MAX_CHECKED: Final = 1_000
 
 _OWN_HEADERS: Final = frozenset(
     {
@@ -46,15 +48,6 @@ _OWN_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-
-
-class OutgoingError(Exception):
-    """The call did not come to an answer; the message is fit for whoever chose the address."""
-
-    def __init__(self, fault: OutgoingFault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +108,7 @@ class OutgoingResponse:
             yield chunk
 
     async def _read_on(self) -> bytes:
-        with _explained():
+        with explained:
             if self._idle is None:
                 return await self._response.content.read(CHUNK_BYTES)
             async with asyncio.timeout(self._idle):
@@ -145,14 +138,14 @@ class OutgoingClient:
         self._max_connections = max_connections
         self._max_connections_a_host = max_connections_a_host
         self._session: aiohttp.ClientSession | None = None
+        self._checked: dict[str, URL] = {}
 
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         method: Method,
         url: str,
@@ -161,7 +154,7 @@ class OutgoingClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         on_sent: Callable[[], None] | None = None,
-    ) -> AsyncIterator[OutgoingResponse]:
+    ) -> AbstractAsyncContextManager[OutgoingResponse]:
         """Send a request, and give the answer as soon as its head is there.
 
         `on_sent` is called when there is a connection, and the body begins to be written to it.
@@ -169,24 +162,40 @@ class OutgoingClient:
         Raises:
             OutgoingError: the target is refused, or there is no answer.
         """
-        with _explained():
-            target = self._targets.check(url)
-            _check_headers(headers or {})
+        asking = self._ask(method, url, limits, headers or {}, _payload(body, on_sent))
+        return _Opening(asking, limits)
+
+    async def _ask(
+        self,
+        method: Method,
+        url: str,
+        limits: OutgoingLimits,
+        headers: Mapping[str, str],
+        payload: Payload | None,
+    ) -> aiohttp.ClientResponse:
+        with explained:
+            target = self._check(url)
+            _check_headers(headers)
             # aiohttp's own clock starts anew with each byte, so a head could drip for ever.
             async with asyncio.timeout((limits.connect + limits.first_byte).total_seconds()):
-                response = await self._get_session().request(
+                return await self._get_session().request(
                     method,
                     target,
-                    data=_payload(body, on_sent),
-                    headers={**(headers or {}), "Accept-Encoding": "identity"},
+                    data=payload,
+                    headers={**headers, "Accept-Encoding": "identity"},
                     allow_redirects=False,
                     timeout=_timeout(limits),
                 )
-        try:
-            yield OutgoingResponse(response, limits)
-        finally:
-            # What was not read is not waited for.
-            response.close()
+
+    def _check(self, url: str) -> URL:
+        """Read a URL that may be called; what it says so of is always the same."""
+        checked = self._checked.get(url)
+        if checked is None:
+            checked = self._targets.check(url)
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked[url] = checked
+        return checked
 
     async def send(
         self,
@@ -230,6 +239,35 @@ class OutgoingClient:
                 headers={"User-Agent": "maas"},
             )
         return self._session
+
+
+class _Opening(AbstractAsyncContextManager[OutgoingResponse]):
+    """A call from when it is sent until its answer is done with; a generator costs six times it."""
+
+    __slots__ = ("_asking", "_limits", "_response")
+
+    _response: aiohttp.ClientResponse
+
+    def __init__(
+        self, asking: Coroutine[Any, Any, aiohttp.ClientResponse], limits: OutgoingLimits
+    ) -> None:
+        self._asking = asking
+        self._limits = limits
+
+    @override
+    async def __aenter__(self) -> OutgoingResponse:
+        self._response = await self._asking
+        return OutgoingResponse(self._response, self._limits)
+
+    @override
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # What was not read is not waited for.
+        self._response.close()
 
 
 class GuardedResolver(AbstractResolver):
@@ -289,9 +327,7 @@ class _TellingPieces(aiohttp.BytesIOPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _payload(
-    body: bytes | None, on_sent: Callable[[], None] | None
-) -> bytes | BytesIO | aiohttp.Payload | None:
+def _payload(body: bytes | None, on_sent: Callable[[], None] | None) -> Payload | None:
     """Have a long body sent piece by piece: the event loop has others to serve in between."""
     if body is None:
         return None
@@ -321,48 +357,3 @@ def _timeout(limits: OutgoingLimits) -> aiohttp.ClientTimeout:
         sock_connect=connect,
         sock_read=max(limits.first_byte, limits.idle).total_seconds(),
     )
-
-
-_FAULTS: Final[Sequence[tuple[type[Exception], OutgoingFault, str]]] = (
-    (
-        aiohttp.ClientConnectorDNSError,
-        "dns",
-        "The host's name cannot be resolved: is it spelled right?",
-    ),
-    (aiohttp.ClientSSLError, "tls", "TLS failed: does the host speak it on this port?"),
-    (ssl.SSLError, "tls", "TLS broke off."),
-    (
-        aiohttp.ConnectionTimeoutError,
-        "timeout",
-        "The host could not be reached in time: is it up, and is a firewall between?",
-    ),
-    (TimeoutError, "timeout", "The host did not answer in time."),
-    (
-        aiohttp.ClientConnectorError,
-        "connect",
-        "No connection to the host: does it listen on this port?",
-    ),
-    (aiohttp.ClientError, "protocol", "The connection broke off, or the answer is not HTTP."),
-    (OSError, "connect", "No connection to the host."),
-    (ValueError, "protocol", "The request cannot be sent so."),
-)
-"""The first that fits is told; what is told quotes neither the URL nor the answer."""
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OutgoingError:
-        raise
-    except RefusedTargetError as exc:
-        raise OutgoingError("refused-target", exc.message) from exc
-    except LookupsBusyError as exc:
-        message = "Too many names are being looked up: try again in a minute."
-        raise OutgoingError("busy", message) from exc
-    except aiohttp.ClientConnectorCertificateError as exc:
-        reason = getattr(exc.certificate_error, "verify_message", "") or "it is not valid"
-        raise OutgoingError("tls", f"The host's certificate is refused: {reason}.") from exc
-    except (aiohttp.ClientError, ValueError, OSError) as exc:
-        fault, message = next((f, m) for kind, f, m in _FAULTS if isinstance(exc, kind))
-        raise OutgoingError(fault, message) from exc
