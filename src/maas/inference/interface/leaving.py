@@ -61,11 +61,15 @@ class LeaveWatch:
         """Tell whether a cancellation was this watch's alone, which is then taken back."""
         return self.presence.is_gone and self._serving.uncancel() == 0
 
+    def give_up(self) -> None:
+        """Take it that the caller has left."""
+        self.presence.is_gone = True
+        self._serving.cancel()
+
     def _begin(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.presence.is_gone = True
-        self._serving.cancel()
+        self.give_up()

@@ -51,13 +51,10 @@ class EventStreamResponse(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = LeaveWatch(receive, self._presence, after=0)
+        patience = _Patience(send, watch)
         try:
             async with aclosing(self._answer.rest):
-                try:
-                    await self._send_all(send, scope[BODY_KEY])
-                except TimeoutError:
-                    self._presence.is_gone = True
-                    _log.info("stream_reader_stalled")
+                await self._send_all(patience.send, scope[BODY_KEY])
         except asyncio.CancelledError:
             if not watch.is_why_cancelled():
                 with suppress(TimeoutError):
@@ -65,6 +62,7 @@ class EventStreamResponse(Response):
                         await _send_error(send, ServerStoppedError())
                 raise
         finally:
+            patience.stop()
             watch.stop()
 
     async def _send_all(self, send: Send, incoming: IncomingBody) -> None:
@@ -98,6 +96,38 @@ async def _send_error(send: Send, error: MaasError) -> None:
 
 
 async def _send_piece(send: Send, piece: bytes) -> None:
-    message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await send(message)
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+class _Patience:
+    """Sends as long as the reader takes it: one who takes nothing for too long has left.
+
+    One clock looks after all pieces of an answer: a time limit of its own costs each more than
+    all else that is done to send it.
+    """
+
+    __slots__ = ("_loop", "_send", "_since", "_timer", "_watch")
+
+    def __init__(self, send: Send, watch: LeaveWatch) -> None:
+        self._send = send
+        self._watch = watch
+        self._since: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
+
+    async def send(self, message: Message) -> None:
+        self._since = self._loop.time()
+        await self._send(message)
+        self._since = None
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now, since = self._loop.time(), self._since
+        left = PATIENCE_SECONDS if since is None else since + PATIENCE_SECONDS - now
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            _log.info("stream_reader_stalled")
+            self._watch.give_up()

@@ -1,7 +1,6 @@
 """How much a process serves at once: what it works on counts, what it waits for does not."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import Message, Receive
@@ -80,18 +79,28 @@ class IncomingBody:
         if self._traffic.in_flight > self._traffic.max_in_flight:
             raise self._shed()
 
-    @contextmanager
-    def waiting_elsewhere(self) -> Iterator[None]:
-        """Give the place to others while another server works on the request."""
-        self._traffic.in_flight -= 1
-        try:
-            yield
-        finally:
-            self._traffic.in_flight += 1
+    def waiting_elsewhere(self) -> "_WaitingElsewhere":
+        """Give the place to others for a `with` block: another server works on the request."""
+        return _WaitingElsewhere(self._traffic)
 
     def _shed(self) -> UnavailableError:
         self._on_shed()
         return overloaded()
+
+
+class _WaitingElsewhere:
+    """A class, since each piece of each stream has one: a generator costs four times it."""
+
+    __slots__ = ("_traffic",)
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def __enter__(self) -> None:
+        self._traffic.in_flight -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._traffic.in_flight += 1
 
 
 def overloaded() -> UnavailableError:
