@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from maas.inference.application import calls
-from maas.inference.application.calls import RefusedRequestError
+from maas.inference.application import reading
+from maas.inference.application.reading import RefusedRequestError
 from tests.factories.routes import make_route, make_target
 from tests.fakes.calling import Calling
 from tests.fakes.upstreams import Line
@@ -21,7 +21,7 @@ from tests.fakes.upstreams import Line
 async def test_words_that_never_end_are_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, told: bytes, message: str
 ) -> None:
-    monkeypatch.setattr(calls, "REFUSAL_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "REFUSAL_SECONDS", 0.01)
     target = make_target()
     calling = Calling(make_route(target))
     calling.desk.upstreams.script(

@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
-
-from typing_extensions import override
 
 from maas.inference.application.answer_cache import AnswerCache, KeptAnswer
 from maas.inference.application.bills import (
@@ -29,6 +27,7 @@ from maas.inference.application.ports import (
     Routes,
     UpstreamError,
 )
+from maas.inference.application.reading import RefusedRequestError, feed, read_whole
 from maas.inference.application.refusals import Refusals
 from maas.inference.application.replays import ReplayKey
 from maas.inference.domain.answer_key import answer_key, may_keep
@@ -40,46 +39,17 @@ from maas.inference.domain.failures import (
     UnknownModelError,
 )
 from maas.inference.domain.limits import expect_allowed, expect_within
-from maas.inference.domain.quoting import quotes_secret
 from maas.inference.domain.route import Route
-from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Refusal, Wire
-from maas.inference.public import CallKind, DeploymentId
+from maas.inference.domain.wire import BrokenStreamError, NotTakenError, Wire
+from maas.inference.public import DeploymentId
 from maas.model.public import Protocol
 from maas.shared.domain.clock import Clock
-from maas.shared.domain.errors import InvalidInputError, MaasError
+from maas.shared.domain.errors import MaasError
 from maas.shared.domain.principal import Principal
 from maas.user.public import Payer
 
-CLOSE_SECONDS: Final = 0.3
-MAX_REFUSAL_BYTES: Final = 64 * 1024
-REFUSAL_SECONDS: Final = 5.0
-
 MAX_KEPT_BODY_BYTES: Final = 512 * 1024
 """The answer to a longer request is not kept: to tell which one it is takes too long."""
-
-MOST_ANSWER_BYTES: Final[Mapping[CallKind, int]] = {
-    "chat": 16 * 1024 * 1024,
-    "completions": 16 * 1024 * 1024,
-    "embeddings": 128 * 1024 * 1024,
-}
-"""Of a plain answer; embeddings of 2,048 texts have some 100 MB in the longest spelling."""
-
-
-class RefusedRequestError(InvalidInputError):
-    """What answers says that the request itself is wrong; its words are for the caller."""
-
-    code = "refused-by-upstream"
-    title = "What answers for this model refuses the request"
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-    @property
-    @override
-    def extensions(self) -> Mapping[str, object]:
-        told = self.refusal
-        return {"upstream": {"status": told.status, "param": told.param, "code": told.code}}
 
 
 def _note_nothing(*, is_under_way: bool) -> None: ...
@@ -190,7 +160,7 @@ class CallService:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 # Here, so that what cannot be read is counted as the target's failure.
-                bill.told = told = wire.read(ask, await _read(attempt, wire, bill))
+                bill.told = told = wire.read(ask, await read_whole(attempt, wire, bill))
             await bill.settle("success")
         return told.body
 
@@ -214,9 +184,9 @@ class CallService:
                 bill.facts = attempt.facts
                 wire = self._wire_of(attempt)
                 if attempt.response.status >= HTTPStatus.BAD_REQUEST:
-                    await _read(attempt, wire, bill)
+                    await read_whole(attempt, wire, bill)
                 stream = bill.stream = wire.stream(ask)
-                async with aclosing(_fed(attempt, bill)) as pieces:
+                async with aclosing(feed(attempt, bill)) as pieces:
                     async for piece in pieces:
                         yield piece
                 last = stream.end()
@@ -356,81 +326,3 @@ class CallService:
         except MaasError as exc:
             self.refusals.note(exc, ask, payer, route)
             raise
-
-
-async def _fed(attempt: Attempt, bill: Bill) -> AsyncGenerator[bytes, None]:
-    """Pass on what comes, until the answer is whole: what breaks off after that is no loss."""
-    stream = bill.stream
-    assert stream is not None  # noqa: S101  it was made a moment ago
-    try:
-        async with aclosing(attempt.response.chunks()) as chunks:
-            async for chunk in chunks:
-                piece = stream.feed(chunk)
-                if piece:
-                    bill.let_go()
-                    yield piece
-                else:
-                    bill.hold(len(chunk))
-                if stream.is_over:
-                    await _wait_for_close(chunks)
-                    return
-    except UpstreamError:
-        if not stream.is_whole:
-            raise
-
-
-async def _wait_for_close(chunks: AsyncGenerator[bytes, None]) -> None:
-    """Wait a moment for an answer to end that is over: its connection can be used again then."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            async for _ in chunks:
-                pass
-
-
-async def _read(attempt: Attempt, wire: Wire, bill: Bill) -> bytes:
-    """Read a whole answer.
-
-    Raises:
-        BrokenStreamError: it is longer than any is.
-        RefusedRequestError: it says that the request is wrong.
-        TooManyCallsError: too much of others is in memory.
-        UpstreamError: it breaks off.
-    """
-    status = attempt.response.status
-    if status >= HTTPStatus.BAD_REQUEST:
-        told = wire.refusal(status, await _read_refusal(attempt))
-        raise RefusedRequestError(_without_secrets(attempt, status, told))
-    most = MOST_ANSWER_BYTES[bill.charge.ask.kind]
-    parts, size = list[bytes](), 0
-    async with aclosing(attempt.response.chunks()) as chunks:
-        async for chunk in chunks:
-            bill.hold(len(chunk))
-            parts.append(chunk)
-            size += len(chunk)
-            if size > most:
-                raise BrokenStreamError
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _read_refusal(attempt: Attempt) -> bytes:
-    """Read why the request is wrong, as far as it is told soon and in few words."""
-    body = bytearray()
-    with suppress(TimeoutError):
-        async with (
-            asyncio.timeout(REFUSAL_SECONDS),
-            aclosing(attempt.response.chunks()) as chunks,
-        ):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) >= MAX_REFUSAL_BYTES:
-                    break
-    return bytes(body)
-
-
-def _without_secrets(attempt: Attempt, status: int, told: Refusal | None) -> Refusal:
-    """Take an upstream's words as they are, unless it quotes what only it and we may know."""
-    unsaid = Refusal(status=status, message="It does not say what is wrong with it.")
-    if told is None:
-        return unsaid
-    said = f"{told.message} {told.param} {told.code}"
-    return unsaid if quotes_secret(said, attempt.facts.target.endpoint.headers) else told

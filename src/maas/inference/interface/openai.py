@@ -12,8 +12,9 @@ from starlette.types import Scope
 
 from maas.audit.public import audited
 from maas.inference.application.bills import TooManyCallsError
-from maas.inference.application.calls import Caller, CallService, RefusedRequestError
+from maas.inference.application.calls import Caller, CallService
 from maas.inference.application.ports import NamedModel
+from maas.inference.application.reading import RefusedRequestError
 from maas.inference.application.replays import AlreadyProcessedError, ReplaysUnavailableError
 from maas.inference.domain.asking import InvalidCallError, read_ask, read_long_ask
 from maas.inference.domain.call import Ask

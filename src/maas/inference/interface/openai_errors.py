@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from maas.inference.application.calls import RefusedRequestError
+from maas.inference.application.reading import RefusedRequestError
 from maas.inference.application.replays import AlreadyProcessedError
 from maas.inference.domain.failures import UnknownModelError, UpstreamRefusedError
 from maas.inference.domain.limits import ContextLengthExceededError
