@@ -34,6 +34,7 @@ from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
+from maas.shared.infrastructure.reloading import SettingsWatch
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.infrastructure.tracing_settings import TracingSettings
@@ -137,13 +138,18 @@ def make_app() -> FastAPI:
     forbid_core_dumps()
     settings = load_settings()
     configure_logging(level=settings.effective_log_level, format=settings.log_format)
-    app = create_app(settings)
+    app = create_app(settings, watches_config=True)
     _spare_the_collector()
     return app
 
 
-def create_app(settings: Settings, *, platform: Platform | None = None) -> FastAPI:
-    """Build the application; it opens its platform when it starts, unless it is given one."""
+def create_app(
+    settings: Settings, *, platform: Platform | None = None, watches_config: bool = False
+) -> FastAPI:
+    """Build the application; it opens its platform when it starts, unless it is given one.
+
+    If it watches `config.yaml`, these settings must be what is read of it and the environment.
+    """
     server = settings.server
     traffic = Traffic(max_in_flight=server.max_in_flight)
     metrics = Metrics()
@@ -174,6 +180,7 @@ def create_app(settings: Settings, *, platform: Platform | None = None) -> FastA
     )
     app.faces = faces
     app.state.settings = settings
+    app.state.watches_config = watches_config
     app.state.max_body_bytes = server.max_body_bytes
     install_handlers(app, faces)
     app.router.routes += under("", (health.router, jwks.router))
@@ -234,9 +241,13 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
             opened.audit.gap.on_unrecorded = metrics.event_unrecorded
+            opened.captures.on_dropped = metrics.capture_dropped
             metrics.include("inference", opened.call_metrics)
             if opened.rate_limits is not None:
                 opened.rate_limits.on_refused = metrics.request_limited
+            watch = SettingsWatch(own, apply=_reload_into(opened))
+            if app.state.watches_config:
+                watch.start()
             yield {
                 **opened.state,
                 "authenticator": opened.authenticator,
@@ -251,8 +262,17 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
                     audit=opened.audit.watch.status,
                 ),
             }
+            watch.stop()
 
     return lifespan
+
+
+def _reload_into(platform: Platform) -> Callable[[Settings], None]:
+    def apply(settings: Settings) -> None:
+        if platform.rate_limits is not None:
+            platform.rate_limits.apply(settings.rate_limits)
+
+    return apply
 
 
 def _spare_the_collector() -> None:

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from celery import Celery, bootsteps
 from celery.loaders.app import AppLoader
-from celery.signals import setup_logging, worker_process_shutdown, worker_shutdown
+from celery.signals import (
+    beat_init,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 from celery.worker.components import Pool
 from kombu.transport import redis as redis_transport
 from typing_extensions import override
@@ -19,6 +26,7 @@ from maas.audit.flush_wiring import sweep_for_ever
 from maas.bootstrap import open_digests
 from maas.shared.infrastructure.background import BackgroundLoop
 from maas.shared.infrastructure.logging import configure_logging
+from maas.shared.infrastructure.reloading import SettingsWatch
 from maas.shared.infrastructure.settings import Settings, load_settings
 from maas.shared.infrastructure.task_loop import TaskLoop
 from maas.worker_schedule import configuration
@@ -132,10 +140,22 @@ def create_worker(settings: Settings) -> WorkerApp:
     return app
 
 
+def watch_config(settings: Settings) -> None:
+    """Watch `config.yaml` in each process of a worker, from its fork on, and in beat's."""
+
+    def watch(**_: object) -> None:
+        SettingsWatch(settings).start()
+
+    for begun in (worker_ready, worker_process_init, beat_init):
+        begun.connect(watch, weak=False)
+
+
 def __getattr__(name: str) -> WorkerApp:
     """Make the app when Celery asks for it: importing this module reads no settings."""
     if name != "app":
         raise AttributeError(name)
-    app = create_worker(load_settings())
+    settings = load_settings()
+    app = create_worker(settings)
+    watch_config(settings)
     globals()[name] = app
     return app

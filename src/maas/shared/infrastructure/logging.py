@@ -227,16 +227,27 @@ def configure_logging(
     ]
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=LevelledLogger,
         logger_factory=lambda *_args: writer,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_StandardHandler(writer, processors)], level=level, force=True)
+    set_log_level(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
     # The edge writes the access line, with the route instead of the path.
     logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+
+
+class LevelledLogger(structlog.make_filtering_bound_logger("INFO")):  # type: ignore[misc]  # made by a function
+    """A logger whose level can change after it was first used, at no cost for each line."""
+
+
+def set_log_level(level: str) -> None:
+    """Log from this level on, whoever logs."""
+    LevelledLogger.__bases__ = (structlog.make_filtering_bound_logger(level),)
+    logging.getLogger().setLevel(level)
     for name in ("sqlalchemy", "asyncio", "botocore", "urllib3", "aiohttp"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

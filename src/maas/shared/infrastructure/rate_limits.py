@@ -236,6 +236,11 @@ class RateLimits:
         self._redis = redis
         self._processes = processes
         self._local = LocalBuckets()
+        self.apply(settings)
+        self.on_refused: Callable[[str], None] = _tell_nobody
+
+    def apply(self, settings: RateLimitSettings) -> None:
+        """Limit by these figures from the next request on; what was counted is kept."""
         self._strangers: dict[StrangerClass, Rate] = {
             name: Rate(name, settings.unauthenticated_per_minute, MINUTE)
             for name in get_args(StrangerClass)
@@ -244,7 +249,6 @@ class RateLimits:
         self._classes: dict[RouteClass, Rate] = {
             name: Rate(name, quota, MINUTE) for name, quota in settings.by_class.items()
         }
-        self.on_refused: Callable[[str], None] = _tell_nobody
 
     def buckets_of_account(self, holder: UUID) -> list[Bucket]:
         """Name where the call counts of a person or a service account: one bucket, or none."""

@@ -75,7 +75,7 @@ def explain_settings(settings: Settings, *, borrowed: frozenset[str]) -> list[Se
         SettingLine(
             variable, _mask(value), "maas up" if variable in borrowed else given.source_of(variable)
         )
-        for variable, value in _flatten(settings, PREFIX)
+        for variable, value in flatten(settings)
     ]
 
 
@@ -85,11 +85,12 @@ def _long_names(values: Mapping[str, str | None]) -> dict[str, str]:
     return {**renamed, **upper}
 
 
-def _flatten(section: BaseModel, prefix: str) -> Iterator[tuple[str, object]]:
+def flatten(section: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, object]]:
+    """List each setting's variable and value."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
-            yield from _flatten(value, f"{prefix}{name.upper()}__")
+            yield from flatten(value, f"{prefix}{name.upper()}__")
         else:
             yield f"{prefix}{name.upper()}", value
 

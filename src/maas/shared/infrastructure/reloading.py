@@ -1,0 +1,107 @@
+"""What may change in `config.yaml` without a restart: the log's level and the request limits."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+
+from maas.shared.infrastructure.logging import set_log_level
+from maas.shared.infrastructure.setting_sections import PREFIX
+from maas.shared.infrastructure.setting_sources import YAML, flatten
+from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
+
+LOOK_SECONDS: Final = 5.0
+RELOADABLE: Final = (f"{PREFIX}LOG_LEVEL", f"{PREFIX}RATE_LIMITS__")
+WIRED: Final = f"{PREFIX}RATE_LIMITS__ENABLED"
+"""Whether there is a limiter at all is decided when a process is put together."""
+
+_Mark: TypeAlias = tuple[int, int, int]
+
+_log = structlog.get_logger(__name__)
+
+
+class SettingsWatch:
+    """Looks every few seconds whether the file is another, in a thread of its own.
+
+    Settings in force are a frozen object, of which a new one takes the place. What is wrong in the
+    file leaves everything as it was, and is told once; so is a file that is gone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        apply: Callable[[Settings], None] | None = None,
+        load: Callable[[], Settings] = load_settings,
+        path: Path = YAML,
+    ) -> None:
+        """`apply` is given the settings that are in force from then on."""
+        self.settings = settings
+        self._apply = apply
+        self._load = load
+        self._path = path.absolute()
+        self._mark = self._read_mark()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="maas-settings", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; it may be looking right now."""
+        self._is_over.set()
+
+    def look(self) -> None:
+        """Apply what may change, if the file did, and say what may not."""
+        mark = self._read_mark()
+        if mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            if mark is None:
+                message = f"{self._path.name} is gone"
+                raise InvalidSettingsError([message])  # noqa: TRY301  told as other problems are
+            told = self._load()
+        except InvalidSettingsError as exc:
+            _log.warning("config_not_reloaded", problems=exc.problems)
+            return
+        self._take(told)
+
+    def _take(self, told: Settings) -> None:
+        changed = _changes(self.settings, told)
+        fresh = [name for name in changed if name.startswith(RELOADABLE) and name != WIRED]
+        if fresh:
+            limits = told.rate_limits.model_copy(
+                update={"enabled": self.settings.rate_limits.enabled}
+            )
+            update = {"log_level": told.log_level, "rate_limits": limits}
+            self.settings = self.settings.model_copy(update=update)
+            set_log_level(self.settings.effective_log_level)
+            if self._apply is not None:
+                self._apply(self.settings)
+            _log.info("config_reloaded", variables=fresh)
+        stale = [name for name in changed if name not in fresh]
+        if stale:
+            _log.warning("config_needs_restart", variables=stale)
+
+    def _run(self) -> None:
+        while not self._is_over.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001  else nobody would look again, or know of it
+                _log.exception("config_watch_failed")
+
+    def _read_mark(self) -> _Mark | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _changes(before: Settings, after: Settings) -> list[str]:
+    """Name the variables that differ; never their values, which may be secrets."""
+    old: Mapping[str, object] = dict(flatten(before))
+    return [name for name, value in flatten(after) if old[name] != value]
