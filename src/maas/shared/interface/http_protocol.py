@@ -69,6 +69,8 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     head_timeout_seconds = 10.0
     linger_seconds = 5.0
     max_linger_bytes = 8 * 1024 * 1024
+    last_request_seconds = 0.5
+    """So long an idle connection of a stopping server stays: a request may be on its way."""
 
     _answering: "_AnswerTransport"
     _timer: asyncio.TimerHandle | None = None
@@ -82,6 +84,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     """How much more is thrown away; `None` while requests are served."""
     _is_final: bool = False
     """Nothing is parsed any more."""
+    _is_stopping: bool = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -89,6 +92,16 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._answering = _AnswerTransport(transport, self._close_after_answer)
         self._await_head()
+
+    @override
+    def shutdown(self) -> None:
+        """Close once nothing is under way; what arrives until then is answered, as the last."""
+        self._is_stopping = True
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
+            self.loop.call_later(self.last_request_seconds, super().shutdown)
+        else:
+            super().shutdown()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -185,6 +198,8 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.transport = self._answering  # type: ignore[assignment]  # all that a cycle uses
+        if self._is_stopping:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     @override
