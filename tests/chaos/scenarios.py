@@ -510,11 +510,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 ELSEWHERE: Final[Mapping[str, str]] = {
     "C29": "tests/integration/audit/test_flush.py drops the partition under the flush",
     "C32": "tests/integration/audit/test_tampering.py",
-    "C33": "tests/migrations; with live traffic and a million rows it comes with `maas backup`",
+    "C33": "`make migrations`: a million rows in each large table, others at work meanwhile",
     "C34": "comes with `maas backup`",
     "C35": "tests/unit/user/test_tokens.py for tokens; the acceptance run for sealed secrets",
     "C36": "the acceptance run fills the disk of files, tests/unit/audit/test_spool.py its spool's",
-    "C37": "comes with the guarded outgoing client",
+    "C37": "tests/integration/shared/test_outgoing.py, TestNames: dead, inward, rebinding names",
     "C39": "an out-of-memory kill is SIGKILL, which is C01",
 }
 """Rows of the matrix that have no scenario here, and where they are instead."""
