@@ -7,6 +7,7 @@ make load ARGS="--seconds 600"       as long under each load
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from tests.load import overload, slowness, stopping
 from tests.load.report import Row, show
 
 SECONDS: Final = 12.0
+TERMINATED: Final = 143
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -42,6 +44,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="parts, with commas between")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="under each load")
     given = parser.parse_args()
+    # Whoever ends this ends what it started as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     folder = Path(tempfile.mkdtemp(prefix="maas-load-"))
     # The servers of a platform that root starts run as `nobody` and must pass through.
     folder.chmod(0o711)

@@ -22,7 +22,7 @@ from tests.load.world import CALL, port_of, prepare_calls, request, scripted_ups
 TIMES: Final = 3
 LEVELS: Final = (8, 32, 128)
 CONNECTIONS: Final = 800
-LEVEL_SECONDS: Final = 4.0
+LEVEL_SECONDS: Final = 3.0
 WARM_UP_SECONDS: Final = 3.0
 MIN_GOODPUT: Final = 0.9
 MAX_REFUSAL_MS: Final = 100.0

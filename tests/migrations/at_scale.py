@@ -12,6 +12,7 @@ No release is out yet, so every revision counts as one that somebody may have to
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ LEAST_SECONDS: Final = 0.005
 
 QUIET_SECONDS: Final = 3.0
 ROWS: Final = 1_000_000
+TERMINATED: Final = 143
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -211,6 +213,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=ROWS, help="in each large table")
     parser.add_argument("--only", default="", help="beginnings of revisions, with commas between")
     given = parser.parse_args()
+    # Whoever ends this ends what it started as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     running = RunningServers()
     try:
         servers = running.servers
