@@ -24,6 +24,9 @@ from tests.fuzz.turn import Order, take_turn
 from tests.fuzz.watch import Watch
 
 LOOK_SECONDS: Final = 0.5
+TELL_SECONDS: Final = 30.0
+"""Where there is no terminal to draw a bar on."""
+
 _asked: "Synchronized[int] | None" = None
 
 
@@ -83,7 +86,7 @@ def _ask(
         )
         for number, role in enumerate(options.roles)
     ]
-    total = Tally()
+    total, told = Tally(), time.monotonic()
     with ProcessPoolExecutor(
         options.workers, mp_context=context, initializer=_share, initargs=(asked,)
     ) as pool:
@@ -94,6 +97,9 @@ def _ask(
             while waiting:
                 watch.look(asked.value / (share * len(orders)))
                 progress.update(task, completed=asked.value)
+                if not console.is_terminal and time.monotonic() >= told + TELL_SECONDS:
+                    told = time.monotonic()
+                    console.print(f"{asked.value:,} requests")
                 done = {each for each in waiting if each.done()}
                 for each in done:
                     total.merge(each.result())
