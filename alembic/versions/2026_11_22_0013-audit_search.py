@@ -105,7 +105,7 @@ FILL_TERMS = (
        SELECT DISTINCT tenant_id, 'email', email FROM audit_personal
        WHERE email IS NOT NULL ON CONFLICT DO NOTHING""",
 )
-SLICE = 20_000
+SLICE = 5_000
 SMALL_BYTES = 64 * 1024 * 1024
 OPENED = ("audit_log", "audit_personal", "audit_terms")
 

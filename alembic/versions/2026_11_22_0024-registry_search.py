@@ -20,7 +20,7 @@ depends_on = None
 
 MINE = "current_setting('maas.tenant_id')::uuid"
 READ_TO_FILL = ("models", "model_versions", "model_tags", "version_facts", "model_aliases")
-SLICE = 5_000
+SLICE = 1_000
 # What is often asked for and changes as time goes by, so that all of it may be old.
 LEADS = ("status", "framework", "architecture", "quantisation")
 
