@@ -59,7 +59,9 @@ def follow(folder: Path) -> Verdict:
         n for n, (a, b) in enumerate(zip(printed, shown, strict=False), 1) if _form(a) != _form(b)
     ]
     if len(printed) != len(shown) or wrong:
-        return Verdict(is_met=False, figure=f"steps {wrong} of {len(shown)} print something else")
+        first = printed[wrong[0] - 1] if wrong else "nothing more"
+        figure = f"steps {wrong} of {len(shown)} print something else, the first: {first[:400]}"
+        return Verdict(is_met=False, figure=figure)
     return Verdict(is_met=True, figure=f"{len(shown)} steps print what the README shows")
 
 
