@@ -6,6 +6,7 @@ python .ci/docs.py check
 
 import difflib
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -68,6 +69,11 @@ def errors() -> str:
             "it never changes its meaning. `title` and `detail` are for people.",
             "`request_id` finds the call in the logs.",
             "",
+            "Under `/v1` the same refusals have OpenAI's form, for its clients to read:",
+            '`{"error": {"message", "type", "param", "code"}}`, with the status and `code` below,',
+            "but where that API has a code of its own: `insufficient_quota`, `model_not_found`,",
+            "`invalid_api_key`, `rate_limit_exceeded`, `context_length_exceeded`.",
+            "",
             "| status | code | title | when |",
             "| --- | --- | --- | --- |",
             *rows,
@@ -109,6 +115,33 @@ def audit_actions() -> str:
     )
 
 
+def settings() -> str:
+    """Write `.env.template` as a page: it has every setting, which a test sees to."""
+    lines = [
+        "# Settings",
+        "",
+        _NOTE,
+        "",
+        "Variables of the environment, or lines of `.env`; the values shown are the defaults,",
+        "where none is marked as an example. Stronger are the options of the command line, weaker",
+        "`config.yaml`. `maas config show` tells what is in force and where each value comes from,",
+        "and `maas doctor` which names are misspelt.",
+    ]
+    paragraphs = re.split(r"\n\s*\n", (ROOT / ".env.template").read_text(encoding="utf-8"))
+    for paragraph in paragraphs[1:]:
+        told = [line.removeprefix("#").strip() for line in paragraph.strip().splitlines()]
+        heads = [line for line in told if line.startswith("# ")]
+        names = [line for line in told if _SETTING.match(line)]
+        text = [line for line in told if line not in names and line not in heads]
+        lines += [f"\n## {head.strip('# -')}" for head in heads]
+        lines += ["", *text] if text else []
+        lines += ["", "```bash", *names, "```"] if names else []
+    return "\n".join(lines) + "\n"
+
+
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*=")
+
+
 def _app():
     values = {name.removeprefix("MAAS_").lower(): value for name, value in _SETTINGS.items()}
     return create_app(
@@ -121,7 +154,12 @@ def _app():
     )
 
 
-DOCUMENTS = {"openapi.json": openapi, "errors.md": errors, "audit-actions.md": audit_actions}
+DOCUMENTS = {
+    "openapi.json": openapi,
+    "errors.md": errors,
+    "audit-actions.md": audit_actions,
+    "settings.md": settings,
+}
 
 
 def write() -> int:
