@@ -68,8 +68,12 @@ bench: setup ## Measure the platform beside a bare FastAPI route, by CPU per req
 	@exec $(BIN)/python -m bench $(ARGS)
 
 .PHONY: docs
-docs: setup ## Write docs/openapi.json, docs/errors.md and docs/audit-actions.md anew
+docs: setup ## Write openapi.json, errors.md, audit-actions.md and settings.md in docs/ anew
 	@exec $(BIN)/python .ci/docs.py write
+
+.PHONY: site
+site: setup ## Build the documentation into site/ (ARGS=serve: show it while you write)
+	@NO_MKDOCS_2_WARNING=1 exec $(BIN)/mkdocs $(or $(ARGS),build --strict) -f .ci/mkdocs.yml
 
 .PHONY: format
 format: setup ## Let ruff format the code and mend what it safely can
@@ -78,5 +82,5 @@ format: setup ## Let ruff format the code and mend what it safely can
 
 .PHONY: clean
 clean: ## Remove the environment, caches and build results (never the platform's data)
-	@rm -rf .venv .uv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .uv dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find src tests alembic bench docs .ci -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from tests.acceptance import (
     canaries,
     chaos,
     clients,
+    documents,
     faults,
     full_disk,
     hostile,
@@ -80,6 +81,17 @@ CHECKS = [
         name="README",
         promise="the tour, typed as it stands there",
         run=tour.follow,
+    ),
+    Check(
+        name="a context, added",
+        promise="what the documentation says of adding one passes types, contracts and tests",
+        run=documents.a_context_is_added,
+        is_slow=True,
+    ),
+    Check(
+        name="alert rules",
+        promise="promtool takes them; each fires on its trouble, and none in calm",
+        run=documents.alert_rules,
     ),
     Check(
         name="kill -9 of the API",
