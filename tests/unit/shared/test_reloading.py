@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,23 @@ def test_a_file_that_is_gone_changes_nothing(config: Config) -> None:
 
     assert [line["event"] for line in config.look()] == ["config_not_reloaded"]
     assert config.watch.settings.log_level == "DEBUG"
+
+
+def test_a_thread_of_its_own_looks_until_it_is_stopped(config: Config) -> None:
+    applied = threading.Event()
+    watch = SettingsWatch(
+        config.load(),
+        apply=lambda _: applied.set(),
+        load=config.load,
+        path=config.path,
+        every_seconds=0.01,
+    )
+    watch.start()
+    config.write("log_level: ERROR")
+
+    assert applied.wait(20)
+    watch.stop()
+    watch.join()
 
 
 def test_loggers_that_were_used_before_follow_the_level(config: Config) -> None:

@@ -94,9 +94,9 @@ def test_a_process_without_traces_loads_nothing_of_them() -> None:
     # FastAPI itself loads their API, and more of them where it is installed, whatever we say.
     asked = """
 import sys
-from maas.main import make_app
+import maas.main
 from maas.worker import app
-make_app().build_middleware_stack()
+maas.main._edge(maas.main.load_settings().tracing)
 app.tasks
 parts = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "maas.shared.interface.tracing",
     "maas.shared.infrastructure.tracing", "requests")

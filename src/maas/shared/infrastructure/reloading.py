@@ -36,12 +36,14 @@ class SettingsWatch:
         apply: Callable[[Settings], None] | None = None,
         load: Callable[[], Settings] = load_settings,
         path: Path = YAML,
+        every_seconds: float = LOOK_SECONDS,
     ) -> None:
         """`apply` is given the settings that are in force from then on."""
         self.settings = settings
         self._apply = apply
         self._load = load
         self._path = path.absolute()
+        self._every_seconds = every_seconds
         self._mark = self._read_mark()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="maas-settings", daemon=True)
@@ -52,6 +54,10 @@ class SettingsWatch:
     def stop(self) -> None:
         """Look no more; it may be looking right now."""
         self._is_over.set()
+
+    def join(self) -> None:
+        """Wait for the end of the thread that was stopped."""
+        self._thread.join()
 
     def look(self) -> None:
         """Apply what may change, if the file did, and say what may not."""
@@ -87,7 +93,7 @@ class SettingsWatch:
             _log.warning("config_needs_restart", variables=stale)
 
     def _run(self) -> None:
-        while not self._is_over.wait(LOOK_SECONDS):
+        while not self._is_over.wait(self._every_seconds):
             try:
                 self.look()
             except Exception:  # noqa: BLE001  else nobody would look again, or know of it
