@@ -27,6 +27,9 @@ COUNT: Final = 1_000
 RATE: Final = 60.0
 CONNECTIONS: Final = 40
 BYTE_SECONDS: Final = 1.0
+OPENING_SECONDS: Final = 10.0
+"""They come one after the other: a thousand at once would be a test of something else."""
+
 READ_BYTES: Final = 1_024
 RECEIVE_BUFFER_BYTES: Final = 4_096
 MAX_LIVE_MS: Final = 1_000.0
@@ -119,8 +122,11 @@ async def _hold(
     files, memory = api.num_fds(), api.memory_info().rss
     crowd = Crowd()
     is_over = asyncio.Event()
-    tasks = [asyncio.create_task(_dawdle(orders.port, kind, crowd, is_over)) for _ in range(COUNT)]
-    await _until(lambda: crowd.now_open >= COUNT, seconds=20)
+    tasks = [
+        asyncio.create_task(_dawdle(orders.port, kind, crowd, is_over, OPENING_SECONDS * part))
+        for part in (number / COUNT for number in range(COUNT))
+    ]
+    await _until(lambda: crowd.now_open >= COUNT, seconds=3 * OPENING_SECONDS)
     with watch_liveness(platform.url) as lives:
         figures = await asyncio.to_thread(lambda: collect(begin(orders)))
     held_files, grown = api.num_fds(), (api.memory_info().rss - memory) / MIB
@@ -159,8 +165,11 @@ async def _hold(
     ]
 
 
-async def _dawdle(port: int, kind: Kind, crowd: Crowd, is_over: asyncio.Event) -> None:
+async def _dawdle(
+    port: int, kind: Kind, crowd: Crowd, is_over: asyncio.Event, after_seconds: float
+) -> None:
     """Be slow; once the server has had enough, come again."""
+    await asyncio.sleep(after_seconds)
     while not is_over.is_set():
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
@@ -174,10 +183,11 @@ async def _dawdle(port: int, kind: Kind, crowd: Crowd, is_over: asyncio.Event) -
             continue
         crowd.opened += 1
         crowd.now_open += 1
-        crowd.most_open = max(crowd.most_open, crowd.now_open)
         try:
             with suppress(OSError):
                 writer.write(kind.first)
+                await kind.dawdle(reader, writer)
+                crowd.most_open = max(crowd.most_open, crowd.now_open)
                 while not (reader.at_eof() and kind.dawdle is _drip):
                     await kind.dawdle(reader, writer)
                     await asyncio.sleep(BYTE_SECONDS)
@@ -185,6 +195,7 @@ async def _dawdle(port: int, kind: Kind, crowd: Crowd, is_over: asyncio.Event) -
         finally:
             crowd.now_open -= 1
             writer.transport.abort()
+        await asyncio.sleep(BYTE_SECONDS)
 
 
 async def _until(condition: Callable[[], bool], *, seconds: float) -> bool:

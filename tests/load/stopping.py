@@ -161,6 +161,7 @@ async def _look_into(platform: Platform, stopped: Stopped, upstream: RunningUpst
         host=str(endpoints.folder.postgres_sockets),
         port=PORT,
         user=SUPERUSER,
+        password=endpoints.credentials.superuser_password,
         database="maas",
     )
     try:
