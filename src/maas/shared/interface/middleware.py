@@ -143,7 +143,8 @@ class EdgeMiddleware:
         has_credential: bool,
     ) -> None:
         traffic = self._traffic
-        if traffic.in_flight >= traffic.max_in_flight and scope["path"] not in _NEVER_SHED:
+        started = time.perf_counter()
+        if not traffic.has_room(started) and scope["path"] not in _NEVER_SHED:
             self._metrics.request_shed()
             await self._faces.render(_OVERLOADED, scope)(scope, receive, answer.send)
             return
@@ -152,7 +153,6 @@ class EdgeMiddleware:
             receive = body.receive
         traffic.in_flight += 1
         self._metrics.request_started()
-        started = time.perf_counter()
         try:
             problem = url_problem(scope)
             if problem is None:
@@ -170,7 +170,9 @@ class EdgeMiddleware:
             # The server's own `receive` knows the scope: both would wait for the garbage collector.
             scope.pop(BODY_KEY, None)
             traffic.in_flight -= 1
-            self._finish(scope, answer, call, time.perf_counter() - started)
+            ended = time.perf_counter()
+            traffic.note_served(ended)
+            self._finish(scope, answer, call, ended - started)
 
     def _finish(self, scope: Scope, answer: "Answer", call: Call, seconds: float) -> None:
         method, route = scope["method"], route_template(scope)

@@ -13,6 +13,12 @@ BODY_KEY = "maas.body"
 FREE_BYTES = 64 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 
+FEW = 64
+"""So many are never too many, however long they take."""
+
+MAX_WAIT_SECONDS = 1.0
+"""Who is let in should be through by then: two seconds of waiting for a connection end in 503."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Traffic:
@@ -23,6 +29,36 @@ class Traffic:
     held_bytes: int = 0
     """What is there of bodies that are not whole yet, past the first 64 KiB of each."""
     is_draining: bool = False
+    _few_at: float = 0.0
+    _counted_since: float = 0.0
+    _counted: int = 0
+    _a_second: float = 0.0
+
+    def has_room(self, now: float) -> bool:
+        """Tell whether one more may come in; `now` is in seconds, from whenever.
+
+        A burst may fill the process. Where a crowd stands for longer than a second, no more are let
+        in than were served in the last one: the others would only wait, and fail in the end.
+        """
+        if self.in_flight >= self.max_in_flight:
+            return False
+        if self.in_flight < FEW:
+            self._few_at = now
+            return True
+        self._count(now, 0)
+        is_burst = now - self._few_at <= MAX_WAIT_SECONDS
+        served = max(self._a_second, self._counted)
+        return is_burst or self.in_flight < served * MAX_WAIT_SECONDS
+
+    def note_served(self, now: float) -> None:
+        self._count(now, 1)
+
+    def _count(self, now: float, served: int) -> None:
+        passed = now - self._counted_since
+        if passed >= 1:
+            self._a_second = self._counted / passed
+            self._counted, self._counted_since = 0, now
+        self._counted += served
 
     def drain(self) -> None:
         """Answer `not ready` and close connections after their answers from now on."""
