@@ -241,7 +241,6 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
             await _make_configured_admin(opened)
             metrics.read_at_scrape("audit", opened.audit.backlog)
             opened.audit.gap.on_unrecorded = metrics.event_unrecorded
-            opened.captures.on_dropped = metrics.capture_dropped
             metrics.include("inference", opened.call_metrics)
             if opened.rate_limits is not None:
                 opened.rate_limits.on_refused = metrics.request_limited

@@ -9,6 +9,7 @@ What another check of the same run shows as well is left out, and named at the e
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -454,6 +455,8 @@ def main() -> int:
         help="keep what is said, beside what was said before of the other checks",
     )  # fmt: skip
     arguments = parser.parse_args()
+    # Else what a check has started would go on without it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     wanted = [
         check
         for check in CHECKS
