@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 from tests.acceptance.platforms import clean_environment
 from tests.acceptance.verdict import Verdict, all_of
+from tests.amounts import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 600
@@ -73,7 +74,7 @@ def _passed(folder: Path, *selected: str) -> Verdict:
 
 
 def run_tests(folder: Path, *selected: str) -> tuple[int, Counter[str], int]:
-    """Run some tests; return the exit code, what they counted as properties, and the failures."""
+    """Run some tests in full; tell the exit code, what they counted as properties, the failures."""
     report = folder / "report.xml"
     command = [
         *(sys.executable, "-m", "pytest", *selected, "-q", "-n", "2"),
@@ -82,7 +83,7 @@ def run_tests(folder: Path, *selected: str) -> tuple[int, Counter[str], int]:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(**{VARIABLE: "1"}),
         capture_output=True,
         text=True,
         check=False,
