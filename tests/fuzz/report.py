@@ -38,10 +38,10 @@ def show(
             escape(f"{fault.check}: {fault.operation} -> {fault.status}"), style="red", align="left"
         )
         console.print(f"{tally.counts[fault.kind]} times, here as {fault.role}")
-        console.print(escape(fault.message))
+        console.print(escape(fault.message), soft_wrap=True)
         console.print(fault.curl, markup=False, soft_wrap=True, highlight=False)
     for error, count in tally.errors.items():
-        console.print(f"[red]not generated[/] {count} x {escape(error)}", soft_wrap=True)
+        console.print(f"[red]no answer[/] {count} x {escape(error)}", soft_wrap=True)
     return _judge(console, tally, figures, options)
 
 
@@ -58,7 +58,10 @@ def _operations(console: Console, tally: Tally, stage: Stage, options: argparse.
         f"answered with what was asked for {len(reached)}"
     )
     for label in sorted(labels - reached):
-        console.print(f"  never more than refused: {label} ({tally.operations[label]} requests)")
+        console.print(
+            f"  never more than refused: {label} ({tally.operations[label]} requests)",
+            soft_wrap=True,
+        )
 
 
 def _judge(console: Console, tally: Tally, figures: Figures, options: argparse.Namespace) -> int:
@@ -69,7 +72,7 @@ def _judge(console: Console, tally: Tally, figures: Figures, options: argparse.N
         (tally.total >= options.requests, f"{tally.total:,} of {options.requests:,} requests"),
         (errors == 0, f"{errors} answers of 500 and above"),
         (not tally.faults, f"{len(tally.faults)} kinds of fault, {tally.counts.total()} times"),
-        (not tally.errors, f"{len(tally.errors)} operations that could not be generated"),
+        (not tally.errors, f"{len(tally.errors)} operations not generated, or not answered"),
         (
             tally.slow == 0,
             f"{tally.slow} answers took over {options.slow} s, the slowest {tally.slowest:.2f} s",

@@ -43,9 +43,9 @@ CALL_SECONDS: Final = 30.0
 WEBHOOKS: Final = 12
 """There may be twenty at a time."""
 
-RULES: Final = ["new-admin"]
-SEEDS_EACH: Final = 2
-SEEDS_TO_DELETE: Final = 4
+HOOK: Final = {"url": "https://localhost/hook", "rules": ["new-admin"]}
+SEEDS_EACH: Final = 1
+SEEDS_TO_DELETE: Final = 3
 CAPABILITIES: Final = ("chat", "completions", "embeddings")
 MESSAGES: Final = [{"role": "user", "content": "What is it?"}]
 
@@ -62,7 +62,7 @@ class Stage:
     """What no answer may hold."""
 
 
-class _LocalWorld(World):
+class LocalWorld(World):
     """A world whose suppliers are all the scripted upstream: nothing is asked beyond loopback."""
 
     @override
@@ -173,7 +173,7 @@ async def _world(
         httpx.AsyncClient(base_url=url, timeout=CALL_SECONDS, trust_env=False) as client,
     ):
         app = create_app(settings, platform=platform)
-        world = _LocalWorld(
+        world = LocalWorld(
             app=app,
             client=client,
             platform=platform,
@@ -211,7 +211,7 @@ async def _hook(world: World, seeds: dict[str, list[Seed]]) -> None:
     """Name webhooks that are there: each row about one has made room by deleting all others."""
     webhooks = cycle(
         [
-            await world.made("/audit/webhooks", {"name": world.name(), "url": "", "rules": RULES})
+            await world.made("/audit/webhooks", HOOK | {"name": world.name()})
             for _ in range(WEBHOOKS)
         ]
     )

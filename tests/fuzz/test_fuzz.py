@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 
 from maas.shared.infrastructure.settings import load_settings
+from tests.acceptance.platforms import free_port
 from tests.conftest import TEST_SECRET, clone, drop, settings_for
 from tests.e2e.routes.world import World, opened_world
 from tests.fuzz.people import ROLES
-from tests.fuzz.stage import UPSTREAM_KEY, make_keeper, make_seeds
+from tests.fuzz.stage import UPSTREAM_KEY, LocalWorld, make_keeper, make_seeds
 from tests.fuzz.tally import Tally
 from tests.fuzz.turn import Order, take_turn
 from tests.servers import Servers
@@ -50,8 +51,11 @@ async def fuzzed(servers: Servers, worker_number: int, tmp_path: Path) -> AsyncI
         servers, name, number=OWN_REDIS + worker_number, data_dir=tmp_path
     )
     base["auth"] |= {"registration": "open", "login_throttle": False}
-    connection = await servers.connect(name)
-    async with opened_world(load_settings(**base), connection) as world:
+    connection, port = await servers.connect(name), free_port()
+    # What is made up is not asked for: no other port may be called.
+    base["outgoing"] = {"allowed_ports": str(port)}
+    opened = opened_world(load_settings(**base), connection, supplier_port=port, kind=LocalWorld)
+    async with opened as world:
         config = uvicorn.Config(_app(world), log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listening:

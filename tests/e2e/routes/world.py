@@ -240,20 +240,24 @@ async def opened_world(
     connection: "asyncpg.Connection[asyncpg.Record]",
     *,
     supplier_port: int = 0,
+    kind: type[World] = World,
 ) -> AsyncIterator[World]:
     flushing = build_flush(settings)
     async with serving(Upstream(), port=supplier_port) as port:
         listed = {"allowed_private_targets": (f"127.0.0.1:{port}",)}
         outgoing = settings.outgoing.model_copy(update=listed)
         settings = settings.model_copy(update={"outgoing": outgoing})
-        async with _opened(settings, flushing, connection) as world:
+        async with _opened(settings, flushing, connection, kind) as world:
             world.supplier_url = f"http://127.0.0.1:{port}/v1"
             yield world
 
 
 @asynccontextmanager
 async def _opened(
-    settings: Settings, flushing: FlushContext, connection: "asyncpg.Connection[asyncpg.Record]"
+    settings: Settings,
+    flushing: FlushContext,
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    kind: type[World],
 ) -> AsyncIterator[World]:
     async with open_platform(settings) as platform:
         app = create_app(settings, platform=platform)
@@ -267,7 +271,7 @@ async def _opened(
             async with httpx.AsyncClient(
                 transport=transport, base_url="http://maas.test", timeout=HTTP_TIMEOUT_SECONDS
             ) as client:
-                world = World(
+                world = kind(
                     app=app,
                     client=client,
                     platform=platform,
