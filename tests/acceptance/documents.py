@@ -27,7 +27,8 @@ def a_context_is_added(folder: Path) -> Verdict:
     run(tree, "python", ".ci/docs.py", "write")
     packages = ("maas", "tests.unit.note", "tests.e2e.note")
     types = run(tree, "mypy", *(word for name in packages for word in ("-p", name)))
-    tests = run(tree, "pytest", "-q", "-p", "no:cacheprovider", *NEW_TESTS, *WALKING_TESTS)
+    options = ("-q", "-p", "no:cacheprovider", "--timeout=300")
+    tests = run(tree, "pytest", *options, *NEW_TESTS, *WALKING_TESTS)
     return all_of(
         (bool(made), f"{len(made)} files of the page"),
         ("no issues found" in types, "types"),

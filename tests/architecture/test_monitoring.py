@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from typing_extensions import override
 
 from maas.audit.wiring import build_audit
 from maas.inference.infrastructure.metrics import CallMetrics
@@ -33,6 +34,7 @@ class FakeDatabase:
 
 
 class AnyRow(defaultdict[str, float]):
+    @override
     def __contains__(self, key: object) -> bool:
         return True
 
@@ -58,7 +60,7 @@ def counted() -> dict[str, set[str]]:
     for registry in (Metrics().registry, CallMetrics().registry):
         for collector in registry._collector_to_names:
             labels = set(getattr(collector, "_labelnames", ()))
-            for family in collector.describe():
+            for family in collector.collect():
                 for ending in ENDINGS[family.type]:
                     found[family.name + ending] = labels | (
                         {"le"} if ending == "_bucket" else set()
