@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from tests.acceptance import (
     artifacts,
+    backup,
     budgets,
     canaries,
     chaos,
@@ -250,6 +251,17 @@ CHECKS = [
         name="check speed",
         promise="`maas audit verify` goes through 20,000 rows a second or more",
         run=trail.check_speed,
+    ),
+    Check(
+        name="backup under load",
+        promise="nothing written before it is lost, nobody waits; all of it comes back, and proves",
+        run=backup.under_load,
+    ),
+    Check(
+        name="a gigabyte restored",
+        promise="dump, restore into an empty platform, chain verified: within 5 minutes",
+        run=backup.a_gigabyte,
+        is_slow=True,
     ),
     Check(
         name="offline proof",
