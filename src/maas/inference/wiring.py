@@ -108,17 +108,11 @@ def build_inference(
         seconds=time.monotonic,
     )
     states = TargetStates(processes=settings.server.workers)
-    dispatcher = Dispatcher(
-        upstreams=upstreams,
-        states=states,
-        ports=TryPorts(
-            reports=metrics, clock=clock, seconds=time.monotonic, on_failing=watch.follow
-        ),
-    )
+    ports = TryPorts(reports=metrics, clock=clock, seconds=time.monotonic, on_failing=watch.follow)
     calls = CallService(
         routes=routes,
         meter=meter,
-        dispatch=dispatcher,
+        dispatch=Dispatcher(upstreams=upstreams, states=states, ports=ports),
         wires=wires,
         bills=bills,
         refusals=Refusals(reports=reports),
@@ -126,19 +120,7 @@ def build_inference(
         captures=captures,
         clock=clock,
     )
-
     queries = PostgresDeploymentQueries(database)
-
-    async def close() -> None:
-        await watch.close()
-        await bills.close()
-        await meter.close()
-        await replays.close()
-        # After the calls, whose ends it counts.
-        await recent.close()
-        await gate.close()
-        await upstreams.close()
-
     return InferenceContext(
         routes=routes,
         state={
@@ -155,8 +137,20 @@ def build_inference(
             ),
         },
         metrics=metrics,
-        close=close,
+        # `recent` after the calls, whose ends it counts.
+        close=_closing(
+            *(watch.close, bills.close, meter.close, replays.close),
+            *(recent.close, gate.close, upstreams.close),
+        ),
     )
+
+
+def _closing(*each: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def close_one_after_the_other() -> None:
+        for close in each:
+            await close()
+
+    return close_one_after_the_other
 
 
 def _upstreams(settings: Settings) -> OutgoingUpstreams:
