@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from maas.shared.interface.http_protocol import HeaderTimeoutProtocol
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 GET = b"GET / HTTP/1.1\r\nHost: maas\r\n\r\n"
+GET_SLOWLY = b"GET /slowly HTTP/1.1\r\nHost: maas\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK"
 
 
@@ -20,18 +22,33 @@ class PatientProtocol(HeaderTimeoutProtocol):
     last_request_seconds = 30.0
 
 
-async def answer(scope: object, receive: object, send: object) -> None:
-    headers = [(b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]  # plain ASGI
-    await send({"type": "http.response.body", "body": b"ok"})  # type: ignore[operator]  # likewise
+class Application:
+    """Answers at once, and what is asked for slowly when it is told to go on."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        if scope["path"] == "/slowly":
+            await self.goes_on.wait()
+        await send({"type": "http.response.body", "body": b"k"})
 
 
 @asynccontextmanager
 async def stopping(
     protocol: type[HeaderTimeoutProtocol],
+    application: Application,
+    *,
+    under_way: bytes = b"",
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, "asyncio.Task[None]"]]:
-    """Have a connection that was answered once to a server that has begun to stop."""
-    config = uvicorn.Config(answer, port=0, http=protocol, lifespan="off", log_config=None)
+    """Have a connection that was answered once to a server that has begun to stop.
+
+    What is `under_way` by then has its head and its first byte.
+    """
+    config = uvicorn.Config(application, port=0, http=protocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn offers no event to wait for
@@ -40,6 +57,9 @@ async def stopping(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(GET)
     await reader.readuntil(b"ok")
+    if under_way:
+        writer.write(under_way)
+        await reader.readuntil(b"\r\n\r\no")
     server.should_exit = True
     while server.servers[0].is_serving():  # noqa: ASYNC110  likewise
         await asyncio.sleep(0.01)
@@ -49,16 +69,29 @@ async def stopping(
 
 
 async def test_a_request_that_was_on_its_way_is_answered_and_is_the_last() -> None:
-    async with stopping(PatientProtocol) as (reader, writer, _):
+    async with stopping(PatientProtocol, Application()) as (reader, writer, _):
         writer.write(GET)
 
         assert ANSWER in await reader.read()
 
 
+async def test_a_connection_that_an_answer_has_promised_to_keep_takes_one_more() -> None:
+    application = Application()
+    async with stopping(PatientProtocol, application, under_way=GET_SLOWLY) as (reader, writer, _):
+        application.goes_on.set()
+        assert await reader.readexactly(1) == b"k"
+        writer.write(GET)
+
+        answered = await reader.read()
+
+    assert answered.startswith(ANSWER)
+    assert b"connection: close" in answered
+
+
 async def test_an_idle_connection_does_not_keep_the_server() -> None:
     began = time.monotonic()
 
-    async with stopping(HeaderTimeoutProtocol) as (reader, _, serving):
+    async with stopping(HeaderTimeoutProtocol, Application()) as (reader, _, serving):
         assert await reader.read() == b""
         await asyncio.wait_for(serving, 10)
 

@@ -95,13 +95,19 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
 
     @override
     def shutdown(self) -> None:
-        """Close once nothing is under way; what arrives until then is answered, as the last."""
+        """Close once nothing is under way; what arrives until then is answered, as the last.
+
+        An answer whose head is out has promised that the connection stays, so it does for a while.
+        """
         self._is_stopping = True
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is None or cycle.response_complete:
-            self.loop.call_later(self.last_request_seconds, super().shutdown)
-        else:
+            self._close_soon()
+        elif not cycle.response_started:
             super().shutdown()
+
+    def _close_soon(self) -> None:
+        self.loop.call_later(self.last_request_seconds, super().shutdown)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -205,6 +211,8 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._is_stopping:
+            self._close_soon()
         if self._is_final:
             self._unset_keepalive_if_required()
         elif self.cycle.response_complete and self.cycle.more_body:
