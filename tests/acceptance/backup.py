@@ -228,7 +228,8 @@ def _prove(platform: Platform, folder: Path) -> int:
     proof, public = folder / "proof.json", folder / "public.pem"
     fresh = platform.sign_in()
     with fresh.client() as client:
-        found = client.get("/api/v1/audit/logs", params={"action": "model.created", "order": "oldest"})
+        params = {"action": "model.created", "order": "oldest"}
+        found = client.get("/api/v1/audit/logs", params=params)
         event = found.raise_for_status().json()["items"][0]["id"]
     maas("audit", "key", "--out", str(public), data_dir=platform.data_dir)
     maas("audit", "prove", event, "--out", str(proof), data_dir=platform.data_dir)

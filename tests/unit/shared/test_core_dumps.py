@@ -48,7 +48,7 @@ def test_what_serves_the_api_says_so_before_it_reads_secrets(
     monkeypatch.setattr(main, "load_settings", read)
     monkeypatch.setattr(main, "configure_logging", lambda **_: None)
     monkeypatch.setattr(main, "_spare_the_collector", lambda: None)
-    monkeypatch.setattr(main, "create_app", lambda _: FastAPI())
+    monkeypatch.setattr(main, "create_app", lambda _, **__: FastAPI())
 
     main.make_app()
 

@@ -12,6 +12,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from maas.shared.infrastructure import reloading
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
@@ -54,6 +55,8 @@ class Config:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
     monkeypatch.chdir(tmp_path)
+    # One that was used before keeps what it was set up with then.
+    monkeypatch.setattr(reloading, "_log", structlog.get_logger())
     before, root = structlog.get_config(), logging.getLogger().level
     yield Config(tmp_path / "config.yaml")
     configure_logging(level="INFO")
