@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 from tests.acceptance.platforms import clean_environment
 from tests.acceptance.verdict import Verdict, all_of
+from tests.amounts import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 HUNT = "tests/e2e/test_canaries.py"
@@ -24,7 +25,7 @@ def hunt(folder: Path) -> Verdict:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(**{VARIABLE: "1"}),
         capture_output=True,
         text=True,
         check=False,

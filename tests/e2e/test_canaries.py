@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 
 from maas.audit.infrastructure.stream import STREAM
 from maas.shared.infrastructure.settings import load_settings
+from tests.amounts import IS_FULL
 from tests.conftest import ROOT, TEST_SECRET, clone, drop, settings_for
 from tests.e2e.canaries.hunt import PLANTED, STREAM_SINK, Hunt
 from tests.e2e.canaries.leaking import WAYS
@@ -183,7 +184,7 @@ async def test_no_secret_is_found_anywhere(hunt: Hunt, record_property: CountUp)
 
     assert hunt.summary() == {}
     assert len(hunt.canaries.kinds) >= KINDS_PROMISED
-    assert len(hunt.issued) > len(ROWS)
+    assert len(hunt.issued) > (len(ROWS) if IS_FULL else len(ROWS) // 3)
     await check_that_sinks_were_full(hunt)
     record_property("kinds", len(hunt.canaries.kinds))
     record_property("canaries", len(hunt.canaries.places))
@@ -194,12 +195,14 @@ async def test_no_secret_is_found_anywhere(hunt: Hunt, record_property: CountUp)
 
 async def send_to_every_route(hunt: Hunt) -> None:
     client = hunt.clients["DEBUG"]
-    for key in hunt.world.routes:
+    for number, key in enumerate(hunt.world.routes):
         case = await ROWS[key](hunt.world)
-        aimed = list(shots(hunt.canaries, key, case))
-        # The first may succeed and end what the others act on: they are to be refused anyway.
-        await hunt.send(client, key, case, aimed[0])
-        await asyncio.gather(*(hunt.send(client, key, case, shot) for shot in aimed[1:]))
+        first, *others = shots(hunt.canaries, key, case)
+        # It may succeed and end what the others act on: they are to be refused anyway.
+        await hunt.send(client, key, case, first)
+        # In part, each place is tried at every third route.
+        aimed = others if IS_FULL else others[number % 3 :: 3]
+        await asyncio.gather(*(hunt.send(client, key, case, shot) for shot in aimed))
 
 
 async def use_secrets_as_meant(hunt: Hunt) -> None:
