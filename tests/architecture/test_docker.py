@@ -15,6 +15,10 @@ from tests.architecture.inspection import ROOT, setting_names
 
 OWN_SERVICES = ("migrate", "api", "worker", "beat", "runtime")
 SERVERS = ("postgres", "valkey")
+# The image and the published port say these, and production refuses to debug.
+FIXED_IN_CONTAINERS = {
+    f"{PREFIX}{name}" for name in ("DATA_DIR", "SERVER__HOST", "SERVER__PORT", "DEBUG")
+}
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z_]+)(?P<rule>:?[?-])?[^}]*\}")
 
 
@@ -192,6 +196,13 @@ class TestCompose:
         for name in OWN_SERVICES:
             assert set(services[name]["environment"]) <= set(setting_names(Settings))
             assert services[name]["environment"][f"{PREFIX}ENVIRONMENT"] == "production"
+
+    def test_every_setting_of_the_template_is_passed_on(self, services: dict[str, Any]) -> None:
+        template = (ROOT / ".env.template").read_text(encoding="utf-8")
+        told = set(re.findall(rf"^#({PREFIX}\w+)=", template, re.MULTILINE))
+
+        for name in OWN_SERVICES:
+            assert told - set(services[name]["environment"]) == FIXED_IN_CONTAINERS
 
     def test_no_secret_has_a_value_here(self, text: str) -> None:
         secrets = {m["name"]: m["rule"] for m in VARIABLE.finditer(text) if is_secret(m["name"])}
