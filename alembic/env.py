@@ -10,6 +10,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from maas.bootstrap import METADATA
 from maas.shared.infrastructure.database import owner_arguments
+from maas.shared.infrastructure.migrations import (
+    RESTORING_TABLE,
+    VERSION_TABLE,
+    RestoreBrokeOffError,
+)
 from maas.shared.infrastructure.roles import OWNER_ROLE, ensure_roles
 from maas.shared.infrastructure.settings import load_database_settings
 
@@ -23,6 +28,18 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return not (kind == "table" and name is not None and PARTITIONS.fullmatch(name))
 
 
+def version_table() -> str:
+    """Tell where the revision stands: a restore has a place of its own until it is done."""
+    return str(context.config.attributes.get("version_table", VERSION_TABLE))
+
+
+def _refuse_half_restored(connection: Connection) -> None:
+    asked = text("SELECT to_regclass(:name) IS NOT NULL")
+    is_restoring = connection.execute(asked, {"name": f"public.{RESTORING_TABLE}"}).scalar_one()
+    if is_restoring and version_table() != RESTORING_TABLE:
+        raise RestoreBrokeOffError
+
+
 def configure(**options: object) -> None:
     context.configure(
         target_metadata=METADATA,
@@ -30,6 +47,7 @@ def configure(**options: object) -> None:
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,
+        version_table=version_table(),
         **options,
     )
 
@@ -49,6 +67,7 @@ def _wait_for_turn(connection: Connection) -> None:
 def run(connection: Connection) -> None:
     _wait_for_turn(connection)
     try:
+        _refuse_half_restored(connection)
         ensure_roles(connection)
         connection.execute(text(f"SET ROLE {OWNER_ROLE}"))
         connection.commit()

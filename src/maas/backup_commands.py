@@ -144,6 +144,14 @@ def restore(
         bool,
         typer.Option("--keep-sessions", help="Leave everybody signed in who was so then."),
     ] = False,
+    owns_files: Annotated[
+        bool,
+        typer.Option(
+            "--own-files",
+            help="The store of models' files, not in the backup, is this platform's alone: "
+            "delete there what is due.",
+        ),
+    ] = False,
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Only check the backup, and what is in the way.")
     ] = False,
@@ -152,8 +160,9 @@ def restore(
     """Restore a backup into an empty platform, and check that it is all there.
 
     Goes into MAAS_DATABASE__URL if that is set, else into an empty data folder, whose servers it
-    starts. Stop the API and the worker first. Everybody is signed out; API keys open as they did
-    when the backup was taken, those revoked since then too: they are listed.
+    starts. Stop the API and the worker first. Everybody is signed out, and links in mails end; API
+    keys open as they did when the backup was taken, those revoked since then too: they are listed.
+    Without the files of models none is deleted from their store until `maas resume-collection`.
 
     Example: maas restore /backups/maas-2026-11-22 --data-dir /var/lib/maas
 
@@ -163,13 +172,21 @@ def restore(
     """
     if data_dir is not None:
         os.environ["MAAS_DATA_DIR"] = str(data_dir.expanduser().absolute())
+    # Asked before the data folder's own are lent.
+    is_given_redis = given_settings().find("MAAS_REDIS__URL") is not None
     manifest = _checked(source, is_shown=not as_json)
-    with _settings_here(secrets=source / load("maas.backup.manifest:SECRETS")) as settings:
+    if is_dry and (folder := _folder_alone()) is not None:
+        missing = _run(load("maas.backup.restoring:check_folder")(folder, manifest))
+        _say_missing(folder, missing)
+        _say_restorable(source)
+        return
+    with _settings_here(source, manifest) as settings:
         kind = load("maas.backup.restoring:RestoreOptions")
         options = kind(
             source=source,
             jobs=jobs or load("maas.backup.restoring:JOBS"),
             keeps_sessions=keeps_sessions,
+            owns_files=owns_files,
             is_dry=is_dry,
         )
         restored = _run_shown(
@@ -179,58 +196,132 @@ def restore(
             is_shown=not as_json,
         )
     if is_dry:
-        _say(f"{source} could be restored here: it is whole, and nothing is in the way.")
+        _say_restorable(source)
         return
     verdict = restored.verdict
     if as_json:
         _print_json(_describe(source, manifest) | _outcome(restored))
     else:
-        _say_restored(source, restored)
+        _say_restored(source, restored, is_given_redis=is_given_redis)
     if verdict.findings:
         raise typer.Exit(EXIT_BROKEN)
     if verdict.head_findings:
         raise typer.Exit(EXIT_HEAD)
 
 
-def _say_restored(source: Path, restored: Any) -> None:
+def resume_collection() -> None:
+    """Let files of models be deleted again where they are due, which a restore put off.
+
+    A restore without these files leaves all of them in their store, for the store may be another
+    platform's, as in a drill, or have files that these rows do not know yet. Say this once it is
+    this platform's alone and nothing in it is missed.
+    """
+    with _settings_here() as settings:
+        was_held = _run(load("maas.backup.database:resume_collection")(settings.database))
+    _say("Files are deleted again when due." if was_held else "Nothing was put off.")
+
+
+def _say_restorable(source: Path) -> None:
+    _say(f"{source} could be restored here: it is whole, and nothing is in the way.")
+
+
+def _say_missing(folder: Path, missing: list[str]) -> None:
+    if missing:
+        warn(
+            f"not in {folder}, and not in the backup: {', '.join(missing)}. Those that the "
+            "platform had must be there first; new ones open nothing of the old"
+        )
+
+
+def _say_restored(source: Path, restored: Any, *, is_given_redis: bool) -> None:
     manifest, verdict = restored.manifest, restored.verdict
     _say(
         f"Restored {source}, as of {manifest.snapshot_at}: {manifest.row_count:,} rows, each "
         f"table's number as it was, at revision {restored.revision}."
     )
     if verdict.is_sound:
-        _say(f"The trail is as it was recorded: {verdict.rows:,} rows to {verdict.last_seq:,}.")
+        _say_trail(restored)
     else:
         findings = [*verdict.findings, *verdict.head_findings]
         warn(f"the trail is not what was recorded; first: {findings[0].subject}")
         warn("it was so in the backup already, if its files are as they were written")
     for gap in verdict.gaps:
         _say(f"  {gap.count:,} {gap.what}: see `maas audit verify` once the worker has run")
-    _say(f"{restored.sessions_ended:,} sessions were ended.")
+    ended = restored.ended
+    _say(
+        f"{ended.sessions:,} sessions, {ended.links:,} links and {ended.invitations:,} open "
+        "invitations were ended."
+    )
     if restored.lost_secrets:
         warn(
             f"{restored.lost_secrets} kept secrets are sealed under keys that are not here: put "
             "them back before the start, see `maas keys ls`"
         )
-    if not manifest.has_parts:
-        warn("the backup has no files of models: their store must be the one of then")
-    if keys := restored.living_keys:
-        _say(
-            f"{len(keys):,} API keys open as they did then. Revoke again what was revoked since; "
-            "what was changed of roles, members and passwords since is undone as well:"
+    _say_surroundings(restored, is_given_redis=is_given_redis)
+    if restored.living_keys:
+        _say_keys(restored.living_keys)
+
+
+def _say_keys(keys: list[Any]) -> None:
+    _say(
+        f"{len(keys):,} API keys open as they did then. Revoke again what was revoked since; "
+        "what was changed of roles, members and passwords since is undone as well:"
+    )
+    for key in keys[:MAX_KEYS]:
+        used = f"last used {key.last_used_at}" if key.last_used_at else "never used"
+        _say(f"  {key.prefix}...  {key.name}, tenant {key.tenant}, {used}")
+    if len(keys) > MAX_KEYS:
+        _say(f"  and {len(keys) - MAX_KEYS:,} more: --json lists all of them")
+
+
+def _say_surroundings(restored: Any, *, is_given_redis: bool) -> None:
+    if not restored.manifest.has_parts:
+        warn(
+            "the backup has no files of models. To replace the platform, give it the store of "
+            "then; beside a platform that lives (a drill), another bucket"
         )
-        for key in keys[:MAX_KEYS]:
-            used = f"last used {key.last_used_at}" if key.last_used_at else "never used"
-            _say(f"  {key.prefix}...  {key.name}, tenant {key.tenant}, {used}")
-        if len(keys) > MAX_KEYS:
-            _say(f"  and {len(keys) - MAX_KEYS:,} more: --json lists all of them")
+    if restored.holds_files:
+        warn(
+            "nothing is deleted from the store until you say that it is this platform's alone: "
+            "`maas resume-collection`"
+        )
+    if is_given_redis:
+        warn(
+            "beside a platform that lives give another Redis: of two on one, each takes the "
+            "other's events"
+        )
+    if restored.is_open:
+        warn(
+            "every role of the server may connect to this database: REVOKE ALL ON DATABASE ... "
+            "FROM PUBLIC, and GRANT CONNECT to maas_app and maas_system"
+        )
+
+
+def _say_trail(restored: Any) -> None:
+    verdict = restored.verdict
+    rows = f"{verdict.rows:,} rows to {verdict.last_seq:,}"
+    if restored.head_key is not None:
+        _say(
+            f"The trail is as it was recorded: {rows}; its head is signed by this platform's key "
+            f"{restored.head_key}."
+        )
+        return
+    _say(
+        f"The trail agrees with the keys and the head in the backup: {rows}. That they are the "
+        "platform's own only a head that was kept elsewhere proves: `maas audit verify --head`."
+    )
 
 
 def _outcome(restored: Any) -> dict[str, Any]:
     verdict = restored.verdict
     return {
         "restored_revision": restored.revision,
-        "sessions_ended": restored.sessions_ended,
+        "sessions_ended": restored.ended.sessions,
+        "links_ended": restored.ended.links,
+        "invitations_ended": restored.ended.invitations,
+        "collection_held": restored.holds_files,
+        "open_to_every_role": restored.is_open,
+        "head_key": restored.head_key,
         "lost_secrets": restored.lost_secrets,
         "api_keys": [
             {
@@ -273,29 +364,34 @@ def _checked(folder: Path, *, is_shown: bool) -> Any:
     )
 
 
-@contextmanager
-def _settings_here(*, secrets: Path | None = None) -> Iterator[Settings]:
-    """Read the settings; where nothing is up nor given, run the data folder's own servers.
-
-    With `secrets`, those of a backup, a data folder that has none yet is given them.
-    """
+def _folder_alone() -> Path | None:
+    """Tell the data folder whose own servers would be run, if no server is up nor given."""
     given = given_settings()
     borrow(given)
     if given_settings().find("MAAS_DATABASE__URL") is not None:
-        yield read_settings()
-        return
-    alone = load("maas.embedded.alone")
-    folder = Path(
+        return None
+    return Path(
         given.find("MAAS_DATA_DIR") or load("maas.embedded.folders:default_data_dir")()
     ).expanduser()
-    if secrets is None and not alone.has_database(folder):
+
+
+@contextmanager
+def _settings_here(source: Path | None = None, manifest: Any = None) -> Iterator[Settings]:
+    """Read the settings; where nothing is up nor given, run the data folder's own servers.
+
+    With the backup that is to be restored, a data folder is given the secrets of it that it lacks.
+    """
+    folder = _folder_alone()
+    if folder is None:
+        yield read_settings()
+        return
+    alone, given = load("maas.embedded.alone"), given_settings()
+    if source is None and not alone.has_database(folder):
         # Says which variable is missing, as every command does.
         yield read_settings()
         return
-    if secrets is not None and secrets.is_dir():
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for name in load("maas.backup.secrets:put_back")(secrets, folder):
-            errors.print(f"[dim]{escape(name)} is the backup's[/]", highlight=False)
+    if source is not None:
+        _put_back(source, manifest, folder)
     try:
         with alone.private_servers(
             folder, with_valkey=given.find("MAAS_REDIS__URL") is None
@@ -307,6 +403,19 @@ def _settings_here(*, secrets: Path | None = None) -> Iterator[Settings]:
         raise fail(f"{exc.message} {exc.hint}", code=exc.exit_code) from None
     except InvalidSettingsError as exc:
         raise refuse_settings(exc) from None
+
+
+def _put_back(source: Path, manifest: Any, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        names = load("maas.backup.secrets:put_back")(manifest, source, folder)
+    except load("maas.backup.errors:BackupError") as exc:
+        raise fail(str(exc), code=exc.exit_code) from None
+    except OSError as exc:
+        raise fail(f"{folder} cannot be written: {exc.strerror or exc}") from None
+    for name in names:
+        errors.print(f"[dim]{escape(name)} is the backup's[/]", highlight=False)
+    _say_missing(folder, load("maas.backup.secrets:find_missing")(manifest, folder))
 
 
 def _run_shown(begin: Any, *, is_shown: bool) -> Any:
@@ -332,6 +441,9 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Let the signals that stop a process break the work off, which clears away behind itself."""
     task = asyncio.ensure_future(work)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # `nohup` ignores SIGHUP on purpose.
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
         with suppress(ValueError):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await task

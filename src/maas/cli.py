@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from maas.audit_commands import audit
-from maas.backup_commands import backup, restore
+from maas.backup_commands import backup, restore, resume_collection
 from maas.embedded.address import check_free, find_free_port
 from maas.embedded.errors import PortTakenError
 from maas.embedded.folders import default_data_dir
@@ -66,6 +66,7 @@ app.command("logout")(logout)
 app.command("runtime")(runtime)
 app.command("backup")(backup)
 app.command("restore")(restore)
+app.command("resume-collection")(resume_collection)
 
 EMBEDDED_DRAIN_SECONDS = "6"
 _OFF = frozenset({"false", "f", "0", "no", "n", "off"})
@@ -305,7 +306,10 @@ def migrate() -> None:
         load("maas.shared.infrastructure.migrations:migrate")()
     except InvalidSettingsError as exc:
         raise fail("\n".join(exc.problems), code=2) from None
-    except load("maas.shared.infrastructure.roles:RolesMissingError") as exc:
+    except (
+        load("maas.shared.infrastructure.roles:RolesMissingError"),
+        load("maas.shared.infrastructure.migrations:RestoreBrokeOffError"),
+    ) as exc:
         raise fail(str(exc)) from None
     except OSError as exc:
         raise fail(f"the database cannot be reached: {exc}") from None

@@ -65,6 +65,8 @@ _UNDELIVERED = """
     FROM undelivered_mails WHERE failed_at > now() - make_interval(days => $1)
 """
 
+_HELD = "SELECT began_at::text FROM collection_progress WHERE name = 'held'"
+
 _PARTITIONS = """
     SELECT min(ahead) AS ahead, sum(partitions) AS partitions, sum(size) AS size FROM (
         SELECT count(*) FILTER (WHERE right(c.relname, 7)
@@ -193,6 +195,7 @@ async def _check_system_role(settings: Settings) -> list[Finding]:
     findings = [Finding("ok", "The worker can act as maas_system.")]
     try:
         findings += await _check_given_passwords(connection) + await _check_mails(connection)
+        findings += await _check_collection(connection)
         findings.append(await _check_partitions(connection))
     except asyncpg.PostgresError:
         # Not migrated yet, or gone again; both are said elsewhere.
@@ -221,6 +224,17 @@ async def _check_mails(connection: Connection) -> list[Finding]:
     text = (
         f"{row['mails']} mails of the last {UNDELIVERED_DAYS} days could not be delivered; the "
         f"newest: {row['reason']} (see the table undelivered_mails)"
+    )
+    return [Finding("warning", text)]
+
+
+async def _check_collection(connection: Connection) -> list[Finding]:
+    held = await connection.fetchval(_HELD)
+    if held is None:
+        return []
+    text = (
+        f"No file of a model is deleted since the restore of {held}: once the store is this "
+        "platform's alone, run `maas resume-collection`."
     )
     return [Finding("warning", text)]
 

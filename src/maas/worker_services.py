@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import structlog
+
 from maas.audit.application.flush import HARD_LIMIT, FlushReport
 from maas.audit.flush_wiring import FlushContext, build_flush
 from maas.audit.interface.tasks import (
@@ -61,6 +63,7 @@ from maas.user.interface.tasks import (
 from maas.user.wiring import forget_people, send_due_mails
 from maas.worker_schedule import SOFT_LIMIT_SECONDS
 
+_log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 1.0
@@ -132,7 +135,9 @@ def make_services(settings: Settings, loop: TaskLoop[TaskResources]) -> Mapping[
 async def collect_artifacts(settings: Settings) -> None:
     """Free what is due in the artifact store, unless another process is at it."""
     clock = SystemClock()
-    await collect(settings, events=build_event_writer(clock), clock=clock)
+    done = await collect(settings, events=build_event_writer(clock), clock=clock)
+    if done is not None and done.is_held:
+        _log.warning("collection_held", lifted_by="maas resume-collection")
 
 
 async def check_providers(settings: Settings) -> int:

@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "admin create": "admin.created",
     "backup": "system.backed_up",
     "restore": "system.restored",
+    "resume-collection": "system.collection_resumed",
     "login": AS_CLIENT,
     "logout": AS_CLIENT,
     "model alias": AS_CLIENT,

@@ -13,15 +13,18 @@ from maas.audit.public import Actor, AuditScope
 from maas.audit.wiring import build_event_writer
 from maas.backup.errors import BackupError, NotEmptyError
 from maas.backup.manifest import BACKUP, Manifest
-from maas.backup.snapshot import count_rows, patient_arguments
+from maas.backup.snapshot import Connection, count_rows, patient_arguments
 from maas.backup.tools import Tool, connection_environment, run_tool
+from maas.model.infrastructure.collection import HELD
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from maas.shared.infrastructure.database import owner_arguments, system_arguments
+from maas.shared.infrastructure.migrations import RESTORING_TABLE, migrate
 from maas.shared.infrastructure.roles import OWNER_ROLE, RolesMissingError, ensure_roles
 from maas.shared.infrastructure.settings import DatabaseSettings
 
 RESTORED_ACTION = "system.restored"
+RESUMED_ACTION = "system.collection_resumed"
 
 # Policies come last of all: under them its own owner could not check foreign keys.
 _LAST: Final = (" POLICY ", " ROW SECURITY ")
@@ -40,6 +43,18 @@ _END_SESSIONS: Final = """
     UPDATE sessions SET revoked_at = clock_timestamp(), revoked_reason = 'restored'
     WHERE revoked_at IS NULL
 """
+# A link that was used since is gone from the table, and would open again.
+_END_LINKS: Final = "DELETE FROM link_tokens"
+_END_INVITATIONS: Final = """
+    UPDATE invitations SET revoked_at = clock_timestamp()
+    WHERE accepted_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp()
+"""
+_HOLD: Final = """
+    INSERT INTO collection_progress (name, after, began_at) VALUES ($1, '', clock_timestamp())
+    ON CONFLICT (name) DO UPDATE SET began_at = excluded.began_at
+"""
+_RESUME: Final = "DELETE FROM collection_progress WHERE name = $1 RETURNING name"
+_IS_OPEN: Final = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
 _KEYS: Final = """
     SELECT k.prefix, k.name, t.slug AS tenant, k.last_used_at FROM api_keys k
     JOIN tenants t ON t.id = k.tenant_id
@@ -55,6 +70,15 @@ class LivingKey:
     name: str
     tenant: str
     last_used_at: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What would have lived again, and was ended."""
+
+    sessions: int = 0
+    links: int = 0
+    invitations: int = 0
 
 
 async def ask_server(settings: DatabaseSettings) -> int:
@@ -112,6 +136,7 @@ class DatabaseRestore:
 
     async def load(self, pulse: Callable[[], None]) -> None:
         """Restore all but the mark of a whole database."""
+        await self._begin()
         entries = await list_entries(self._tool, self._folder)
         first = [each for each in entries if not _is_any(each, (*_LAST, *_THERE, _MARK))]
         last = [each for each in entries if _is_any(each, _LAST)]
@@ -122,6 +147,18 @@ class DatabaseRestore:
             await owner.execute(f"SET ROLE {OWNER_ROLE}")
             await owner.execute("GRANT USAGE ON SCHEMA public TO maas_app, maas_system")
             await owner.execute("ANALYZE")
+        finally:
+            await owner.close()
+
+    async def _begin(self) -> None:
+        """Leave word that this is half a platform, for whoever migrates what a killed one left."""
+        owner = await asyncpg.connect(**owner_arguments(self._settings))
+        try:
+            await owner.execute(
+                f"SET ROLE {OWNER_ROLE};"
+                f"CREATE TABLE public.{RESTORING_TABLE} (version_num varchar(255) PRIMARY KEY);"
+                f"GRANT SELECT ON public.{RESTORING_TABLE} TO maas_system"
+            )
         finally:
             await owner.close()
 
@@ -148,6 +185,7 @@ class DatabaseRestore:
             found = await count_rows(connection)
         finally:
             await connection.close()
+        del found[RESTORING_TABLE]
         # Its one row is what comes last.
         wanted = {**manifest.rows, "alembic_version": 0}
         return [
@@ -156,31 +194,66 @@ class DatabaseRestore:
             if found.get(name) != wanted.get(name)
         ]
 
-    async def mark(self, revision: str | None) -> None:
-        """Say which revision it is at, or that it is not whole yet."""
+    async def migrate(self, revision: str) -> None:
+        """Bring it up to date from a revision, which is noted where nobody else looks for one."""
+        connection = await asyncpg.connect(**owner_arguments(self._settings))
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL ROLE {OWNER_ROLE}")
+                await connection.execute(
+                    f"INSERT INTO {RESTORING_TABLE} VALUES ($1)",  # noqa: S608  a fixed name
+                    revision,
+                )
+        finally:
+            await connection.close()
+        # Alembic runs a loop of its own. Its thread goes on where this is cancelled, and leaves
+        # the other table as empty as it was.
+        await asyncio.to_thread(migrate, version_table=RESTORING_TABLE)
+
+    async def finish(self, revision: str) -> None:
+        """Have it pass for a platform, at a revision."""
         connection = await asyncpg.connect(**owner_arguments(self._settings))
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL ROLE {OWNER_ROLE}")
                 await connection.execute("DELETE FROM alembic_version")
-                if revision is not None:
-                    await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
+                await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
+                await connection.execute(f"DROP TABLE {RESTORING_TABLE}")
         finally:
             await connection.close()
 
-    async def tell(self, manifest: Manifest, *, keeps_sessions: bool) -> int:
-        """End all sessions and tell the trail of the restore, both or neither; count the ended."""
+    async def tell(self, manifest: Manifest, *, keeps_sessions: bool, holds_files: bool) -> Ended:
+        """End what was ended since, and tell the trail of the restore: all of it or nothing.
+
+        `holds_files` puts off the collection of files until an operator resumes it.
+        """
         connection = await asyncpg.connect(**patient_arguments(system_arguments(self._settings)))
         try:
             async with connection.transaction():
-                ended = 0
-                if not keeps_sessions:
-                    ended = int((await connection.execute(_END_SESSIONS)).rpartition(" ")[2])
-                scope = _scope_of(manifest, ended)
+                ended = Ended(
+                    sessions=0 if keeps_sessions else await _count(connection, _END_SESSIONS),
+                    links=await _count(connection, _END_LINKS),
+                    invitations=await _count(connection, _END_INVITATIONS),
+                )
+                if holds_files:
+                    await connection.execute(_HOLD, HELD)
+                scope = _scope_of(manifest, ended.sessions)
                 await build_event_writer(SystemClock()).write(connection, [scope])
         finally:
             await connection.close()
         return ended
+
+    async def is_open(self) -> bool:
+        """Tell whether every role of a server that others use too may connect to it."""
+        arguments = owner_arguments(self._settings)
+        # A private server, behind a socket of its own.
+        if str(arguments["host"]).startswith("/"):
+            return False
+        connection = await asyncpg.connect(**arguments)
+        try:
+            return bool(await connection.fetchval(_IS_OPEN))
+        finally:
+            await connection.close()
 
     async def living_keys(self) -> list[LivingKey]:
         connection = await asyncpg.connect(**system_arguments(self._settings))
@@ -191,6 +264,28 @@ class DatabaseRestore:
         return [LivingKey(**{**row, "last_used_at": _spell(row["last_used_at"])}) for row in rows]
 
 
+async def resume_collection(settings: DatabaseSettings) -> bool:
+    """Let the collection of files go on that a restore put off, and tell whether one had.
+
+    Raises:
+        BackupError: the database cannot be reached.
+    """
+    try:
+        connection = await asyncpg.connect(**system_arguments(settings))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+        raise BackupError(f"the database cannot be reached: {exc}") from None
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(_RESUME, HELD) is None:
+                return False
+            scope = AuditScope(RESUMED_ACTION, tenant_id=DEFAULT_TENANT_ID)
+            scope.actor = Actor("system", None, name="operator")
+            await build_event_writer(SystemClock()).write(connection, [scope])
+    finally:
+        await connection.close()
+    return True
+
+
 async def list_entries(tool: Tool, folder: Path) -> list[str]:
     """List what a dump holds, in the words of `pg_restore --list`.
 
@@ -199,6 +294,10 @@ async def list_entries(tool: Tool, folder: Path) -> list[str]:
     """
     said = await run_tool([tool.path, "--list", folder], environment={})
     return [line for line in said.splitlines() if line and not line.startswith(";")]
+
+
+async def _count(connection: Connection, statement: str) -> int:
+    return int((await connection.execute(statement)).rpartition(" ")[2])
 
 
 def _is_any(entry: str, marks: tuple[str, ...]) -> bool:

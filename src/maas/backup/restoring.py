@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
-
 from maas.audit.application.verification import Verdict, VerifyOptions
 from maas.audit.domain.checkpoint import read_signed_checkpoint
-from maas.audit.wiring import verify_trail
+from maas.audit.infrastructure.signing import is_signed_by
+from maas.audit.wiring import load_configured_signer, verify_trail
 from maas.backup.database import (
     DatabaseRestore,
+    Ended,
     LivingKey,
     ask_server,
     list_entries,
@@ -30,10 +30,12 @@ from maas.backup.manifest import (
     show_nothing,
 )
 from maas.backup.parts import is_empty, open_store, put_parts
-from maas.backup.tools import find_tool
+from maas.backup.secrets import find_missing
+from maas.backup.tools import connection_environment, find_tool
+from maas.embedded.alone import has_database
+from maas.model.infrastructure.artifacts import FOLDER as ARTIFACTS
 from maas.sealed import count_lost
-from maas.shared.domain.errors import MaasError
-from maas.shared.infrastructure.migrations import migrate
+from maas.shared.infrastructure.database import owner_arguments
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings
 
@@ -45,6 +47,8 @@ class RestoreOptions:
     source: Path
     jobs: int = JOBS
     keeps_sessions: bool = False
+    owns_files: bool = False
+    """Whether the files' store, where they are not in the backup, is this platform's alone."""
     is_dry: bool = False
 
 
@@ -54,7 +58,11 @@ class Restored:
 
     manifest: Manifest
     revision: str
-    sessions_ended: int = 0
+    ended: Ended = field(default_factory=Ended)
+    holds_files: bool = False
+    is_open: bool = False
+    head_key: str | None = None
+    """The key of this platform's settings by which the backup's head is signed."""
     living_keys: list[LivingKey] = field(default_factory=list)
     lost_secrets: int = 0
     verdict: Verdict | None = None
@@ -112,7 +120,12 @@ async def restore_backup(
             f"the backup is of PostgreSQL {manifest.postgres}, and this server is {major}: "
             "restore into the same release, or a newer one"
         )
-    tool = await find_tool("pg_restore", server_major=major, at_least=manifest.dumped_by_major)
+    tool = await find_tool(
+        "pg_restore",
+        server_major=major,
+        at_least=manifest.dumped_by_major,
+        environment=connection_environment(owner_arguments(settings.database)),
+    )
     if manifest.has_parts and not await is_empty(open_store(settings)):
         raise NotEmptyError("the artifact store is not empty, and nothing is overwritten")
     if options.is_dry:
@@ -129,12 +142,30 @@ async def restore_backup(
         work = _Restoring(settings, options, manifest, database, progress)
         try:
             return await work.run()
-        except (BackupError, MaasError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
-            raise _half(exc) from exc
-        except OSError as exc:
-            raise _half(exc) from exc
+        # Whatever it was, and whoever raised it: what is there is no platform.
+        except Exception as exc:
+            raise _half(str(exc) or type(exc).__name__) from exc
         except asyncio.CancelledError:
             raise _half("it was stopped") from None
+
+
+async def check_folder(folder: Path, manifest: Manifest) -> list[str]:
+    """Check that a data folder is free to be restored into, and start or write nothing for it.
+
+    Names the keys that neither are in it nor come with the backup.
+
+    Raises:
+        NotEmptyError: there is something already.
+        BackupError: another reason not to begin.
+    """
+    _refuse_newer(manifest)
+    await find_tool("pg_restore", server_major=None, at_least=manifest.dumped_by_major)
+    if has_database(folder):
+        raise NotEmptyError(f"{folder} has a database already, and nothing is overwritten")
+    files = folder / ARTIFACTS
+    if manifest.has_parts and files.is_dir() and any(files.iterdir()):
+        raise NotEmptyError(f"{files} is not empty, and nothing is overwritten")
+    return find_missing(manifest, folder)
 
 
 def _refuse_newer(manifest: Manifest) -> None:
@@ -186,11 +217,11 @@ class _Restoring:
         revision = known_revisions().head
         if manifest.revision != revision:
             self._progress("Migrating", 0, None)
-            await self._database.mark(manifest.revision)
-            # Alembic runs a loop of its own.
-            await asyncio.to_thread(migrate)
-            await self._database.mark(None)
-        ended = await self._database.tell(manifest, keeps_sessions=self._options.keeps_sessions)
+            await self._database.migrate(manifest.revision)
+        holds_files = not (manifest.has_parts or self._options.owns_files)
+        ended = await self._database.tell(
+            manifest, keeps_sessions=self._options.keeps_sessions, holds_files=holds_files
+        )
         verdict = await verify_trail(
             self._settings,
             _verification(manifest.audit_head),
@@ -198,12 +229,16 @@ class _Restoring:
         )
         keys = await self._database.living_keys()
         lost = await _count_lost(self._settings)
+        is_open = await self._database.is_open()
         # From here on it is a platform.
-        await self._database.mark(revision)
+        await self._database.finish(revision)
         return Restored(
             manifest=manifest,
             revision=revision,
-            sessions_ended=ended,
+            ended=ended,
+            holds_files=holds_files,
+            is_open=is_open,
+            head_key=_known_key(self._settings, manifest),
             living_keys=keys,
             lost_secrets=lost,
             verdict=verdict,
@@ -214,6 +249,18 @@ def _verification(head: Any) -> VerifyOptions:
     if head is None:
         return VerifyOptions()
     return VerifyOptions(heads=[("the backup's head", read_signed_checkpoint(head))])
+
+
+def _known_key(settings: Settings, manifest: Manifest) -> str | None:
+    """Name the key of the settings that signed the head, unless the key came with the backup.
+
+    Whoever can write a backup can write rows, keys and head that agree, but not sign for ours.
+    """
+    if manifest.audit_head is None or manifest.has_secrets:
+        return None
+    head, signer = read_signed_checkpoint(manifest.audit_head), load_configured_signer(settings)
+    message = head.checkpoint.to_bytes()
+    return signer.key_id if is_signed_by(signer.public_key, head.signature, message) else None
 
 
 async def _count_lost(settings: Settings) -> int:

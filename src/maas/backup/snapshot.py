@@ -1,9 +1,10 @@
 """One look at the database that does not change, for all that goes into a backup."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -16,7 +17,11 @@ from maas.shared.infrastructure.settings import DatabaseSettings
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+T = TypeVar("T")
+
 LOCK_SECONDS: Final = 60
+AWAKE_SECONDS: Final = 30
+"""What forwards connections drops those that say nothing for some minutes."""
 _MAJOR: Final = 10_000
 
 # Each is held by whoever does the work: no months are dropped meanwhile, no parts of artifacts
@@ -46,11 +51,19 @@ _PARTS: Final = """
     SELECT key, size, part_sha256 FROM blob_parts
     UNION SELECT key, size, part_sha256 FROM upload_parts ORDER BY key
 """
+_STILL_NAMED: Final = """
+    SELECT key FROM unnest($1::text[]) AS asked(key)
+    WHERE EXISTS (SELECT FROM blob_parts p WHERE p.key = asked.key)
+       OR EXISTS (SELECT FROM upload_parts p WHERE p.key = asked.key)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What others need to look at the same rows; the connection is in its transaction."""
+    """What others need to look at the same rows, as long as it is not let go.
+
+    The locks that keep rows and files in place are held until the connection is closed.
+    """
 
     connection: Connection
     id: str
@@ -58,6 +71,20 @@ class Snapshot:
     postgres: str
     postgres_major: int
     revision: str
+
+    async def let_go(self) -> None:
+        """Look at rows as they are from here on: a snapshot keeps the dead ones of everybody."""
+        await self.connection.execute("ROLLBACK")
+
+    async def attend(self, work: "asyncio.Task[T]") -> T:
+        """Wait for work, and see meanwhile that the connection is there, and with it the locks."""
+        while not (await asyncio.wait({work}, timeout=AWAKE_SECONDS))[0]:
+            await self.connection.execute("SELECT 1")
+        return work.result()
+
+    async def still_named(self, keys: Sequence[str]) -> set[str]:
+        """Tell which parts a row refers to by now; ask after `let_go`."""
+        return {row["key"] for row in await self.connection.fetch(_STILL_NAMED, list(keys))}
 
     async def newest_head(self) -> SignedCheckpoint | None:
         row = await self.connection.fetchrow(_NEWEST)
@@ -90,6 +117,9 @@ def patient_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             "application_name": "maas-backup",
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
+            "idle_session_timeout": "0",
+            # While it counts or waits, too, something is seen on the connection.
+            "tcp_keepalives_idle": str(AWAKE_SECONDS),
             "lock_timeout": str(LOCK_SECONDS * 1000),
         },
     }
@@ -109,8 +139,8 @@ async def open_snapshot(settings: DatabaseSettings) -> AsyncIterator[Snapshot]:
     try:
         await _hold_still(connection)
         await _open_all(connection)
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            yield await _describe(connection)
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield await _describe(connection)
     except asyncpg.LockNotAvailableError:
         message = (
             f"migrations, retention or the collection of files ran for {LOCK_SECONDS} s on end, "

@@ -132,28 +132,36 @@ class _Taking:
 
     async def run(self) -> Manifest:
         started_at = SystemClock().now()
+        if self._options.has_secrets:
+            # First: what cannot be read is found out before hours have gone by.
+            copy_secrets(self._settings, self._folder / SECRETS)
+        arguments = system_arguments(self._settings.database)
         async with open_snapshot(self._settings.database) as snapshot:
-            tool = await find_tool("pg_dump", server_major=snapshot.postgres_major)
+            tool = await find_tool(
+                "pg_dump",
+                server_major=snapshot.postgres_major,
+                environment=connection_environment(arguments),
+            )
             head, parts = await snapshot.newest_head(), await snapshot.parts()
             # Counted over a connection of its own, while the program reads the same rows.
             dump = asyncio.create_task(self._dump(snapshot, tool))
             try:
                 rows = await count_rows(snapshot.connection)
-                await dump
+                await snapshot.attend(dump)
             finally:
-                dump.cancel()
-                with suppress(asyncio.CancelledError, BackupError):
-                    await dump
-            damaged = await self._copy_parts(parts) if self._has_parts else []
+                await _end(dump)
+            await snapshot.let_go()
+            if self._has_parts:
+                parts, damaged = await self._copy_parts(snapshot, parts)
+            else:
+                parts, damaged = [], []
         if head is not None:
             write_private(self._folder / HEADS, spell_head(head).decode())
-        if self._options.has_secrets:
-            copy_secrets(self._settings, self._folder / SECRETS)
         content = _Content(
             dumped_by=tool,
             rows=rows,
             head=head,
-            parts=parts if self._has_parts else [],
+            parts=parts,
             damaged=damaged,
             started_at=started_at,
         )
@@ -176,11 +184,25 @@ class _Taking:
         )
         self._progress(step, folder_bytes(folder), folder_bytes(folder))
 
-    async def _copy_parts(self, parts: list[KeptPart]) -> list[str]:
+    async def _copy_parts(
+        self, snapshot: Snapshot, parts: list[KeptPart]
+    ) -> tuple[list[KeptPart], list[str]]:
+        """Copy the parts, and tell which there are and which of those are damaged.
+
+        Who ends an upload takes its parts along at once. No row names those any more, and they are
+        not lost.
+        """
         folder = self._folder / PARTS
         folder.mkdir(mode=0o700)
         store = open_store(self._settings)
-        return await fetch_parts(store, parts, folder, progress=self._progress)
+        copy = asyncio.create_task(fetch_parts(store, parts, folder, progress=self._progress))
+        try:
+            missed = await snapshot.attend(copy)
+        finally:
+            await _end(copy)
+        damaged = await snapshot.still_named(missed)
+        gone = set(missed) - damaged
+        return [part for part in parts if part.key not in gone], sorted(damaged)
 
     async def _finish(self, snapshot: Snapshot, content: _Content) -> Manifest:
         self._progress("Hashing what was written", 0, None)
@@ -206,6 +228,13 @@ class _Taking:
         write_private(self._folder / NAME, manifest.spell())
         sync(self._folder)
         return manifest
+
+
+async def _end(work: "asyncio.Task[Any]") -> None:
+    """End work that may still go on; whoever waited for it has its error already."""
+    work.cancel()
+    with suppress(asyncio.CancelledError, BackupError, OSError):
+        await work
 
 
 async def _tell(settings: Settings, manifest: Manifest) -> bool:

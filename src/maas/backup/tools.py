@@ -20,6 +20,7 @@ _ASK_SECONDS: Final = 10
 _KILL_SECONDS: Final = 5
 _LOOK_SECONDS: Final = 0.2
 _QUOTED_LINES: Final = 6
+_TLS_MODES: Final = ("require", "verify-ca", "verify-full")
 _FULL: Final = ("No space left on device", "Disk quota exceeded")
 
 
@@ -29,25 +30,49 @@ class Tool:
     major: int
 
 
-async def find_tool(name: str, *, server_major: int | None, at_least: int = 0) -> Tool:
+async def find_tool(
+    name: str,
+    *,
+    server_major: int | None,
+    at_least: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Tool:
     """Find `pg_dump` or `pg_restore` for a server: of its own release, else of a newer one.
 
     Looks at MAAS_PG_BIN, at the wheel, then at PATH. `at_least` is what wrote the dump; without a
-    server nothing else counts.
+    server nothing else counts. `environment` leads to the server: where it wants TLS, so must the
+    program.
 
     Raises:
         BackupError: there is none that fits; says which ones were found.
     """
+    is_strict = server_major == _STRICT_MAJOR
+    if is_strict and at_least > _STRICT_MAJOR:
+        raise BackupError(
+            f"the dump was written by pg_dump {at_least}, which no pg_restore for PostgreSQL "
+            f"{_STRICT_MAJOR} reads: restore into {_STRICT_MAJOR + 1} or newer"
+        )
     found = [tool for path in _candidates(name) if (tool := await _ask(path)) is not None]
     oldest = max(server_major or 0, at_least)
     fitting = [tool for tool in found if tool.major >= oldest]
-    if name == "pg_restore" and server_major == _STRICT_MAJOR:
-        fitting = [tool for tool in fitting if tool.major <= _STRICT_MAJOR]
+    if is_strict:
+        # What a newer one writes could not be restored into this release either.
+        fitting = [tool for tool in fitting if tool.major == _STRICT_MAJOR]
+    if fitting and (mode := (environment or {}).get("PGSSLMODE")) in _TLS_MODES:
+        secured = [tool for tool in fitting if await _knows_tls(tool)]
+        if not secured:
+            raise BackupError(
+                f"the connection wants TLS ({mode}), which {fitting[0].path} was built without: "
+                f"install the client programs of PostgreSQL {oldest}, or name their folder in "
+                "MAAS_PG_BIN"
+            )
+        fitting = secured
     if not fitting:
         had = ", ".join(f"{tool.major} ({tool.path})" for tool in found) or "none"
         raise BackupError(
             f"no {name} here fits PostgreSQL {server_major or oldest} (found: {had}): install the "
-            f"client programs of PostgreSQL {oldest}, or name their folder in MAAS_PG_BIN"
+            f"client programs of PostgreSQL {oldest}{' itself' if is_strict else ''}, or name "
+            "their folder in MAAS_PG_BIN"
         )
     return min(fitting, key=lambda tool: tool.major)
 
@@ -76,6 +101,19 @@ async def _ask(path: Path) -> Tool | None:
     return Tool(path, int(number[1])) if number and process.returncode == 0 else None
 
 
+async def _knows_tls(tool: Tool) -> bool:
+    """Tell whether the program's library has TLS: only pg_dump says so before it connects."""
+    process = await asyncio.create_subprocess_exec(
+        *(tool.path.with_name("pg_dump"), "--no-password", "--dbname=host=/nowhere-at-all"),
+        env={"PGSSLMODE": "require"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    return b"SSL support is not compiled in" not in said
+
+
 def connection_environment(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Spell arguments of asyncpg as libpq's variables: a password is on no command line so."""
     named = {
@@ -88,7 +126,12 @@ def connection_environment(arguments: Mapping[str, Any]) -> dict[str, str]:
         "PGCONNECT_TIMEOUT": 10,
         "PGAPPNAME": "maas-backup",
     }
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+    # asyncpg takes what it is not told of TLS from the same variables.
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("PG") or name.startswith("PGSSL")
+    }
     return kept | {name: str(value) for name, value in named.items() if value is not None}
 
 

@@ -11,12 +11,17 @@ import asyncpg
 import pytest
 from alembic import command
 
+from maas.backup.database import DatabaseRestore
 from maas.backup.errors import BackupError, HalfRestoredError, NotEmptyError
 from maas.backup.restoring import RestoreOptions, check_backup, restore_backup
 from maas.backup.taking import BackupOptions, take_backup
 from maas.backup.tools import find_tool, run_tool
 from maas.shared.domain.ids import DEFAULT_TENANT_ID, new_id
-from maas.shared.infrastructure.migrations import migration_config
+from maas.shared.infrastructure.migrations import (
+    RestoreBrokeOffError,
+    migrate,
+    migration_config,
+)
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings
 from tests.conftest import MakeSettings
@@ -67,6 +72,10 @@ async def filled(trail: Trail, superuser: Superuser, settings: Settings) -> Sett
         " rotated_at, created_at, last_used_at, expires_at, idle_expires_at) VALUES"
         " ($1, $2, $3, 1, 1, '\\x00', now(), now(), now(), now() + '1 day', now() + '1 day')",
         session, account, DEFAULT_TENANT_ID,
+    )  # fmt: skip
+    await superuser.execute(
+        "INSERT INTO link_tokens (token_hash, account_id, purpose, email, created_at, expires_at)"
+        " VALUES ('\\x00', $1, 'reset-password', 'a@example.com', now(), now() + '1 day')", account
     )  # fmt: skip
     digest, key = hashlib.sha256(CONTENT).digest(), f"parts/{new_id()}/0"
     await superuser.execute("INSERT INTO blobs VALUES ($1, $2, now())", digest, len(CONTENT))
@@ -138,7 +147,10 @@ async def test_what_was_backed_up_comes_back(
     assert restored.verdict is not None
     assert restored.verdict.is_sound
     assert restored.verdict.heads == 1
-    assert restored.sessions_ended == 1
+    assert (restored.ended.sessions, restored.ended.links) == (1, 1)
+    assert await fetch_one(empty, "SELECT count(*) FROM link_tokens") == 0
+    assert restored.head_key is not None
+    assert not restored.holds_files
     assert await fetch_one(empty, "SELECT revoked_reason FROM sessions") == "restored"
     told = "SELECT count(*) FROM audit_outbox WHERE convert_from(payload, 'UTF8') LIKE '%{}%'"
     assert await fetch_one(empty, told.format("system.restored")) == 1
@@ -171,9 +183,21 @@ async def test_a_backup_of_an_older_revision_is_migrated(
     older = await check_backup(target)
     await make_anew(servers, empty, template="template1")
 
+    finish, seen = DatabaseRestore.finish, []
+
+    async def look_and_finish(database: DatabaseRestore, revision: str) -> None:
+        # Whoever is killed here, migrated, leaves nothing that anybody serves or migrates.
+        seen.append(await fetch_one(empty, "SELECT count(*) FROM alembic_version"))
+        with pytest.raises(RestoreBrokeOffError):
+            await asyncio.to_thread(migrate)
+        seen.append(await fetch_one(empty, "SELECT count(*) FROM alembic_version"))
+        await finish(database, revision)
+
+    monkeypatch.setattr(DatabaseRestore, "finish", look_and_finish)
     restored = await restore_backup(empty, RestoreOptions(source=target), older)
 
     assert older.revision != restored.revision == known_revisions().head
+    assert seen == [0, 0]
     assert await fetch_one(empty, "SELECT version_num FROM alembic_version") == restored.revision
 
 

@@ -41,6 +41,7 @@ class Collected:
     blobs: int = 0
     orphans: int = 0
     parts: int = 0
+    is_held: bool = False
 
 
 class CollectionLedger(Protocol):
@@ -80,6 +81,10 @@ class CollectionLedger(Protocol):
 
     async def find_progress(self) -> Progress | None: ...
 
+    async def is_held(self) -> bool:
+        """Tell whether no file may go until an operator says so."""
+        ...
+
     async def mark_orphans(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
         """Mark parts in these folders that no row names, and note how far the pass has come."""
         ...
@@ -102,6 +107,10 @@ class CollectionService:
         """
         done, until = Collected(), time.monotonic() + seconds
         await self._drop_keys(done, until)
+        # Restored beside a store that may be another platform's, or know more than these rows do.
+        if await self.ledger.is_held():
+            done.is_held = True
+            return done
         await self._end_uploads(done, until)
         await self._purge(done, until)
         await self._mark_unused(done, until)

@@ -29,6 +29,8 @@ BLOBS_AT_ONCE: Final = 20
 
 # The pass over the store is called so in rows that are there already.
 _ORPHANS: Final = "strangers"
+HELD: Final = "held"
+"""A row of this name in `collection_progress` holds every file of the store."""
 _ALONE: Final = "SELECT pg_try_advisory_lock(hashtextextended('maas.model.collect', 0))"
 
 _DROP_KEYS: Final = """
@@ -184,6 +186,9 @@ class PostgresCollectionLedger:
     async def find_progress(self) -> Progress | None:
         row = await self._connection.fetchrow(_FIND_PROGRESS, _ORPHANS)
         return None if row is None else Progress(after=row["after"], began_at=row["began_at"])
+
+    async def is_held(self) -> bool:
+        return await self._connection.fetchrow(_FIND_PROGRESS, HELD) is not None
 
     async def mark_orphans(self, folders: Sequence[StoredFolder], *, progress: Progress) -> int:
         async with self._connection.transaction():
