@@ -24,7 +24,7 @@ from maas.model.application.ports import (
 from maas.model.infrastructure.local_folder import LocalFolder
 
 CHUNK_BYTES = 256 * 1024
-"""What a download keeps in memory for as long as its reader likes, were there a thousand of them."""
+"""What each download keeps in memory for as long as its reader likes."""
 
 DELETED_AT_ONCE = 1_000
 LISTED_AT_ONCE = 1_000
