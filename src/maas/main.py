@@ -34,6 +34,7 @@ from maas.shared.domain.errors import MaasError
 from maas.shared.infrastructure.core_dumps import forbid_core_dumps
 from maas.shared.infrastructure.logging import configure_logging
 from maas.shared.infrastructure.metrics import Metrics
+from maas.shared.infrastructure.pool_watch import PoolWatch
 from maas.shared.infrastructure.reloading import SettingsWatch
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings, load_settings
@@ -247,6 +248,8 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
             watch = SettingsWatch(own, apply=_reload_into(opened))
             if app.state.watches_config:
                 watch.start()
+            pools = PoolWatch(opened.database, metrics)
+            pools.start()
             yield {
                 **opened.state,
                 "authenticator": opened.authenticator,
@@ -261,6 +264,7 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
                     audit=opened.audit.watch.status,
                 ),
             }
+            await pools.stop()
             watch.stop()
 
     return lifespan

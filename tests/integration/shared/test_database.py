@@ -1,8 +1,13 @@
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import Database
+from maas.shared.infrastructure.metrics import Metrics
+from maas.shared.infrastructure.pool_watch import PoolWatch
+
+POOLS = ("reads", "changes")
 
 pytestmark = pytest.mark.integration
 
@@ -54,3 +59,22 @@ class TestDatabase:
             await get_out_of_step()
 
         assert await backend() != before
+
+
+async def test_the_metrics_tell_how_many_connections_are_held(database: Database) -> None:
+    metrics = Metrics()
+    watch = PoolWatch(database, metrics)
+    reads, changes = (f'maas_database_connections{{pool="{pool}",state="used"}}' for pool in POOLS)
+
+    async with database.acquire(), database.acquire(), database.engine.connect() as session:
+        await session.execute(text("SELECT 1"))
+        watch.look()
+        held = (await metrics.render()).decode()
+    watch.look()
+    free = (await metrics.render()).decode()
+
+    assert (f"{reads} 2.0" in held, f"{changes} 1.0" in held) == (True, True)
+    assert (f"{reads} 0.0" in free, f"{changes} 0.0" in free) == (True, True)
+    for pool, use in database.pool_use().items():
+        assert use.idle > 0
+        assert f'maas_database_connections_limit{{pool="{pool}"}} {use.limit}.0' in free

@@ -1,7 +1,8 @@
 """PostgreSQL: the engine for use cases, the raw pool for hot reads, one source of options."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -9,6 +10,7 @@ from sqlalchemy import MetaData, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import registry
+from sqlalchemy.pool import QueuePool
 
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.settings import DatabaseSettings
@@ -100,6 +102,15 @@ async def _leave_as_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None
     """Skip asyncpg's reset round trip: settings here are local to a transaction."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """How many of a pool's connections are held, how many are open and free, and the most."""
+
+    used: int
+    idle: int
+    limit: int
+
+
 class Database:
     """The application's two ways to PostgreSQL, both as `maas_app`.
 
@@ -156,6 +167,23 @@ class Database:
             message = "open() the database first"
             raise RuntimeError(message)
         return self._pool
+
+    def pool_use(self) -> Mapping[str, PoolUse]:
+        """Tell how full this process's pools are right now; asks no server."""
+        uses = {}
+        changes = self.engine.pool
+        if isinstance(changes, QueuePool):
+            uses["changes"] = PoolUse(
+                used=changes.checkedout(),
+                idle=changes.checkedin(),
+                limit=self._settings.pool_size,
+            )
+        if self._pool is not None:
+            idle = self._pool.get_idle_size()
+            uses["reads"] = PoolUse(
+                used=self._pool.get_size() - idle, idle=idle, limit=self._pool.get_max_size()
+            )
+        return uses
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledConnection]:

@@ -85,6 +85,20 @@ class Metrics:
             "Ordinary reads answered while nothing could record them.",
             registry=self.registry,
         )
+        self._connections = Gauge(
+            "maas_database_connections",
+            "Connections to PostgreSQL, by pool and whether they are held.",
+            ["pool", "state"],
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self._most_connections = Gauge(
+            "maas_database_connections_limit",
+            "The most connections that a pool may have.",
+            ["pool"],
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._readers: dict[str, GaugeReader] = {}
         self._included: dict[str, CollectorRegistry] = {}
@@ -109,6 +123,11 @@ class Metrics:
 
     def event_unrecorded(self, count: int) -> None:
         self._unrecorded.inc(count)
+
+    def pool_seen(self, pool: str, *, used: int, idle: int, limit: int) -> None:
+        self._connections.labels(pool, "used").set(used)
+        self._connections.labels(pool, "idle").set(idle)
+        self._most_connections.labels(pool).set(limit)
 
     def include(self, subject: str, registry: CollectorRegistry) -> None:
         """Show what a context counts in a registry of its own, instead of the one before."""
