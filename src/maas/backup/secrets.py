@@ -8,6 +8,8 @@ from typing import Final
 
 from maas.backup.errors import BackupError, DamagedBackupError
 from maas.backup.manifest import SECRETS, Manifest, write_private
+from maas.embedded.credentials import read_credentials
+from maas.embedded.errors import DamagedSecretsError
 from maas.shared.infrastructure.sealing_keys import key_file_path
 from maas.shared.infrastructure.settings import DEFAULT_DATA_DIR, Settings
 
@@ -35,11 +37,12 @@ def list_secrets(settings: Settings) -> list[Secret]:
     """List what must be kept apart from the backup, and is needed to use it."""
     folder = settings.data_dir
     embedded = folder / "secrets.json" if folder else None
+    secret = settings.secret_key.get_secret_value()
     found = []
     if embedded is not None and embedded.exists():
         found.append(Secret("the key of tokens and derived keys", embedded, None))
-    else:
-        secret = settings.secret_key.get_secret_value()
+    # The variable is stronger than the file, whose own key may be one that nothing goes by.
+    if embedded is None or not _holds(embedded, secret):
         found.append(Secret("the key of tokens and derived keys", None, "MAAS_SECRET_KEY", secret))
     if settings.sealing.keys is not None:
         keys = settings.sealing.keys.get_secret_value()
@@ -52,6 +55,8 @@ def list_secrets(settings: Settings) -> list[Secret]:
         ("the key before it", None, "MAAS_AUTH__PREVIOUS_SECRET_KEY", auth.previous_secret_key),
         ("the key that signs tokens", auth.private_key_file, "MAAS_AUTH__PRIVATE_KEY_FILE", None),
         ("the key that signs tokens", None, "MAAS_AUTH__PRIVATE_KEY", auth.private_key),
+        ("the signing key before it", auth.previous_key_file, "MAAS_AUTH__PREVIOUS_KEY_FILE", None),
+        ("the signing key before it", None, "MAAS_AUTH__PREVIOUS_KEY", auth.previous_key),
         (
             "the key that signs the trail",
             audit.signing_key_file,
@@ -66,6 +71,13 @@ def list_secrets(settings: Settings) -> list[Secret]:
             found.append(Secret(what, file, variable, text))
     # A ring that nothing was sealed under yet has no file, and a key may be derived instead.
     return [each for each in found if each.file is None or each.file.exists()]
+
+
+def _holds(embedded: Path, secret: str) -> bool:
+    try:
+        return read_credentials(embedded).secret_key == secret
+    except (OSError, DamagedSecretsError):
+        return False
 
 
 def copy_secrets(settings: Settings, folder: Path) -> None:
