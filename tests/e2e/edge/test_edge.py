@@ -326,6 +326,14 @@ class TestLoad:
         assert [answer.status_code for answer in answers] == [200, 200]
         assert edge.traffic.in_flight == 0
 
+    @pytest.mark.parametrize(("path", "counts"), [("/api/v1/address", 1), ("/api/v1/none", 0)])
+    async def test_only_what_was_worked_on_makes_room_for_more(
+        self, edge: Edge, client: httpx.AsyncClient, path: str, counts: int
+    ) -> None:
+        await client.get(path)
+
+        assert edge.traffic._counted == counts
+
     async def test_a_cancelled_request_gives_its_place_back(
         self, edge: Edge, client: httpx.AsyncClient
     ) -> None:

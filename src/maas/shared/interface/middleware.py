@@ -69,6 +69,9 @@ API_HEADERS: Headers = [*_SAFE, _API_CSP]
 _DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
 
 _SCHEMES = {b"http": "http", b"https": "https"}
+FIRST_REFUSAL = 400
+"""From this status on an answer is no measure of how much work is done in a second."""
+
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of which no route reads a body."""
 
@@ -171,7 +174,8 @@ class EdgeMiddleware:
             scope.pop(BODY_KEY, None)
             traffic.in_flight -= 1
             ended = time.perf_counter()
-            traffic.note_served(ended)
+            if answer.status is not None and answer.status < FIRST_REFUSAL:
+                traffic.note_served(ended)
             self._finish(scope, answer, call, ended - started)
 
     def _finish(self, scope: Scope, answer: "Answer", call: Call, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """How much a process serves at once: what it works on counts, what it waits for does not."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,11 +14,14 @@ BODY_KEY = "maas.body"
 FREE_BYTES = 64 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 
-FEW = 64
-"""So many are never too many, however long they take."""
+FEW = 24
+"""So many are never too many, however long they take: most have a connection each."""
 
 MAX_WAIT_SECONDS = 1.0
 """Who is let in should be through by then: two seconds of waiting for a connection end in 503."""
+
+BURST_SECONDS = 0.5
+"""For so long anybody is let in after a lull; a crowd that grows for longer is too much."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,28 +33,33 @@ class Traffic:
     held_bytes: int = 0
     """What is there of bodies that are not whole yet, past the first 64 KiB of each."""
     is_draining: bool = False
-    _few_at: float = 0.0
+    _calm_at: float = 0.0
     _counted_since: float = 0.0
     _counted: int = 0
     _a_second: float = 0.0
 
-    def has_room(self, now: float) -> bool:
+    def has_room(self, now: float, *, own: int = 0) -> bool:
         """Tell whether one more may come in; `now` is in seconds, from whenever.
 
-        A burst may fill the process. Where a crowd stands for longer than a second, no more are let
-        in than were served in the last one: the others would only wait, and fail in the end.
+        A burst may fill the process. Where a crowd stands, no more are let in than were served in
+        the last second: the others would only wait, and fail in the end. A crowd is over at half of
+        that: one step below the limit would be a lull after each answer, and a burst after each.
+
+        `own` is the place that whoever asks has already.
         """
-        if self.in_flight >= self.max_in_flight:
+        others = self.in_flight - own
+        if others >= self.max_in_flight:
             return False
-        if self.in_flight < FEW:
-            self._few_at = now
-            return True
         self._count(now, 0)
-        is_burst = now - self._few_at <= MAX_WAIT_SECONDS
         served = max(self._a_second, self._counted)
-        return is_burst or self.in_flight < served * MAX_WAIT_SECONDS
+        room = max(FEW, served * MAX_WAIT_SECONDS)
+        if others < room / 2:
+            self._calm_at = now
+            return True
+        return others < room or now - self._calm_at <= BURST_SECONDS
 
     def note_served(self, now: float) -> None:
+        """Count what was worked on; a refusal costs next to nothing, and says nothing of room."""
         self._count(now, 1)
 
     def _count(self, now: float, served: int) -> None:
@@ -109,10 +118,12 @@ class IncomingBody:
     def take_place(self) -> None:
         """Begin to work on a body that is whole.
 
+        While it was awaited it did not count, so a crowd may have come by other heads since.
+
         Raises:
             UnavailableError: others have taken the place while the body was awaited.
         """
-        if self._traffic.in_flight > self._traffic.max_in_flight:
+        if not self._traffic.has_room(time.perf_counter(), own=1):
             raise self._shed()
 
     def waiting_elsewhere(self) -> "_WaitingElsewhere":
