@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from maas.shared.interface.http_protocol import MAX_TRAILER_BYTES, HeaderTimeoutProtocol
 from tests.fakes.sockets import Connection, connect, serve
@@ -31,6 +33,33 @@ def head(line: bytes, *headers: bytes) -> bytes:
 
 def length(size: int) -> bytes:
     return b"Content-Length: %d\r\n" % size
+
+
+class Torrent:
+    """Sends until its reader takes no more, gives up in the midst of it, and sees who is left."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    await send(
+                        {"type": "http.response.body", "body": b"x" * 65536, "more_body": True}
+                    )
+
+    def protocol(self) -> type[HeaderTimeoutProtocol]:
+        lost = self.lost
+
+        class Telling(ImpatientProtocol):
+            @override
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        return Telling
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -254,3 +283,12 @@ async def test_a_broken_body_is_refused_once(connection: Connection) -> None:
 
     assert received.startswith(b"HTTP/1.1 400 ")
     assert received.count(b"content-length: ") == 1
+
+
+async def test_a_reader_who_takes_nothing_does_not_keep_a_broken_answers_connection() -> None:
+    torrent = Torrent()
+    async with serve(torrent, torrent.protocol()) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(GET)
+
+            await asyncio.wait_for(torrent.lost.wait(), 20)

@@ -11,7 +11,7 @@ from starlette.types import Message
 from maas.inference.application.calls import StreamedAnswer
 from maas.inference.domain.failures import BrokenAnswerError
 from maas.inference.interface import openai_stream
-from maas.inference.interface.leaving import Presence
+from maas.inference.interface.leaving import LeaveWatch, Presence
 from maas.inference.interface.openai_stream import EventStreamResponse
 from maas.inference.public import DeploymentId
 from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic
@@ -110,6 +110,42 @@ async def test_a_reader_who_takes_nothing_any_more_has_left(
     await reader.read(rest())
 
     assert was_there == [False]
+
+
+async def test_a_reader_who_leaves_twice_at_once_is_no_shutdown() -> None:
+    reader = Reader()
+
+    async def leave() -> bool:
+        watch = LeaveWatch(reader.receive)
+        watch.give_up()
+        watch.give_up()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return watch.is_why_cancelled()
+        finally:
+            watch.stop()
+        return False
+
+    assert await asyncio.create_task(leave())
+
+
+async def test_patience_with_a_reader_ends_with_what_was_sent() -> None:
+    reader = Reader()
+    reader.takes.clear()
+    patience = openai_stream._Patience(reader.send, LeaveWatch(reader.receive))
+    sending = asyncio.create_task(patience.send({"type": "http.response.body"}))
+    await asyncio.sleep(0)
+    is_waiting = [patience._since is not None]
+
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+    is_waiting.append(patience._since is not None)
+    assert is_waiting == [True, False]
+    patience.stop()
+    patience._watch.stop()
 
 
 async def test_a_shutdown_is_not_taken_for_a_reader_who_left_and_is_told() -> None:

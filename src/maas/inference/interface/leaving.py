@@ -62,7 +62,9 @@ class LeaveWatch:
         return self.presence.is_gone and self._serving.uncancel() == 0
 
     def give_up(self) -> None:
-        """Take it that the caller has left."""
+        """Take it that the caller has left; a second cancellation would pass for a stop."""
+        if self.presence.is_gone:
+            return
         self.presence.is_gone = True
         self._serving.cancel()
 

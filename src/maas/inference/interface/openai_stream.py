@@ -117,8 +117,10 @@ class _Patience:
 
     async def send(self, message: Message) -> None:
         self._since = self._loop.time()
-        await self._send(message)
-        self._since = None
+        try:
+            await self._send(message)
+        finally:
+            self._since = None
 
     def stop(self) -> None:
         self._timer.cancel()

@@ -73,6 +73,8 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     """So long an idle connection of a stopping server stays: a request may be on its way."""
 
     _answering: "_AnswerTransport"
+    _answered: RequestResponseCycle
+    """Whose answer is under way, or was the last; `cycle` may be a request behind it."""
     _timer: asyncio.TimerHandle | None = None
     """Of a head that is awaited, or of a body that is thrown away."""
     _is_in_head: bool = True
@@ -203,6 +205,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
 
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
         cycle.transport = self._answering  # type: ignore[assignment]  # all that a cycle uses
         if self._is_stopping:
             cycle.keep_alive = False
@@ -244,8 +247,12 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def _close_after_answer(self) -> None:
         if self.cycle.more_body and not self.transport.is_closing():
             self._linger()
-        else:
-            self.transport.close()
+            return
+        if not self._answered.response_complete and not self.transport.is_closing():
+            # Its reader may be why: closing alone waits for as long as nobody reads.
+            self._stop_timer()
+            self._timer = self.loop.call_later(self.linger_seconds, self.transport.abort)
+        self.transport.close()
 
     def _linger(self) -> None:
         """Close once the client has had the time to read the last answer."""
