@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from structlog.testing import capture_logs
 
 from maas.shared.infrastructure import reloading
-from maas.shared.infrastructure.logging import configure_logging
+from maas.shared.infrastructure.logging import configure_logging, set_log_level
 from maas.shared.infrastructure.rate_limits import RateLimits
 from maas.shared.infrastructure.redis import RedisGate
 from maas.shared.infrastructure.reloading import SettingsWatch
@@ -48,7 +50,8 @@ class Config:
 
     def look(self) -> list[Any]:
         with capture_logs() as logs:
-            self.watch.look()
+            while self.watch.look():
+                pass
         return logs
 
 
@@ -135,6 +138,94 @@ def test_a_thread_of_its_own_looks_until_it_is_stopped(config: Config) -> None:
     watch.join()
 
 
+def test_a_file_that_is_being_written_is_left_alone(config: Config) -> None:
+    config.write("")
+    assert config.watch.look()
+    config.write("log_level: DEBUG")
+    assert config.watch.look()
+
+    assert config.applied == []
+    assert config.watch.look() is False
+    assert [now.log_level for now in config.applied] == ["DEBUG"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(config: Config) -> None:
+    def change() -> Settings:
+        told = config.load()
+        if not config.applied:
+            config.write("log_level: WARNING")
+        return told
+
+    config.write("log_level: DEBUG")
+    watch = SettingsWatch(config.load(), apply=config.applied.append, load=change, path=config.path)
+    config.write("log_level: ERROR")
+
+    assert [watch.look(), watch.look()] == [True, True]
+    assert config.applied == []
+
+
+def test_what_changed_before_the_first_look_is_seen_by_it(config: Config) -> None:
+    started_with = config.load()
+    config.write("log_level: DEBUG")
+    config.watch = SettingsWatch(
+        started_with, apply=config.applied.append, load=config.load, path=config.path
+    )
+
+    config.look()
+
+    assert [now.log_level for now in config.applied] == ["DEBUG"]
+
+
+def test_a_fork_of_a_process_that_was_reloaded_gets_the_level_of_the_file(config: Config) -> None:
+    set_log_level("DEBUG")
+    assert logging.getLogger().level == logging.DEBUG
+
+    assert config.look() == []
+
+    assert logging.getLogger().level == logging.INFO
+
+
+def test_an_edit_that_changes_nothing_is_told_and_what_hides_it_is_named(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAS_LOG_LEVEL", "INFO")
+    monkeypatch.setenv("MAAS_HOST", "127.0.0.1")
+    config.look()
+    config.write("log_level: DEBUG\nserver: {host: 0.0.0.0}")
+
+    [line] = config.look()
+
+    assert (line["event"], line["variables"]) == ("config_reloaded", [])
+    assert line["hidden"] == ["MAAS_LOG_LEVEL", "MAAS_SERVER__HOST"]
+
+
+def test_what_was_not_the_fault_of_the_file_is_tried_again(config: Config) -> None:
+    config.write("auth: {private_key_file: key.pem}\nlog_level: DEBUG")
+    assert [line["event"] for line in config.look()] == ["config_not_reloaded"]
+    assert config.look() == []
+    key = ec.generate_private_key(ec.SECP256R1())
+    config.path.with_name("key.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+    config.look()
+
+    assert [now.log_level for now in config.applied] == ["DEBUG"]
+
+
+def test_a_file_that_is_edited_and_still_broken_is_told_again(config: Config) -> None:
+    for text in ("log_level: LOUD", "log_level: LOUD # 2"):
+        config.write(text)
+        assert [line["event"] for line in config.look()] == ["config_not_reloaded"]
+
+
+def test_where_there_never_was_a_file_nothing_is_told(config: Config) -> None:
+    config.path.unlink()
+    config.watch = SettingsWatch(config.load(), load=config.load, path=config.path)
+
+    assert config.look() == []
+
+
 def test_loggers_that_were_used_before_follow_the_level(config: Config) -> None:
     stream = io.BytesIO()
     configure_logging(level="INFO", format="json", stream=stream)
@@ -142,6 +233,7 @@ def test_loggers_that_were_used_before_follow_the_level(config: Config) -> None:
     log.debug("unheard")
     log.info("heard")
     config.write("log_level: DEBUG")
+    assert config.watch.look()
     config.watch.look()
 
     log.debug("heard_now")
