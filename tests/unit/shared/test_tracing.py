@@ -18,7 +18,7 @@ from typing_extensions import override
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.infrastructure.settings import InvalidSettingsError, Settings, load_settings
 from maas.shared.infrastructure.tracing import TellingExporter
-from maas.shared.infrastructure.tracing_calls import find_parent, without_literals
+from maas.shared.infrastructure.tracing_calls import find_parent, read_targets, without_literals
 from maas.shared.infrastructure.tracing_tasks import HEADER, TaskTraces
 from maas.shared.interface.problems import Faces
 from maas.shared.interface.tracing import TracedEdge
@@ -52,10 +52,28 @@ def tracer(spans: InMemorySpanExporter) -> Iterator[trace.Tracer]:
         ("BEGIN; SET LOCAL maas.tenant_id = '0190-7f'", "BEGIN; SET LOCAL maas.tenant_id = ?"),
         ("SELECT $$secret$$, $tag$it's$tag$, 12.5, x1", "SELECT ?, ?, ?, x1"),
         ("LIMIT 10 OFFSET $2", "LIMIT ? OFFSET $2"),
+        ("SELECT a -- don't\n, 'secret'", "SELECT a ?\n, ?"),
+        ("SELECT /* don't */ 'secret'", "SELECT ? ?"),
+        (r"SELECT E'a\'secret', 'b'", "SELECT ?, ?"),
+        ("SELECT \"don't\", 'secret'", 'SELECT "don\'t", ?'),
+        ("SELECT 'secret", "SELECT ?"),
     ],
 )
 def test_statements_are_told_without_values(query: str, told: str) -> None:
     assert without_literals(query) == told
+
+
+@pytest.mark.parametrize(
+    ("target", "spelled"),
+    [
+        ("vLLM.Internal:8000", "vllm.internal:8000"),
+        ("[FD00:0::1]:80", "fd00::1:80"),
+        ("fd00::1:8000", "fd00::1:8000"),
+        ("127.0.0.1:80", "127.0.0.1:80"),
+    ],
+)
+def test_targets_are_spelled_as_urls_are_read(target: str, spelled: str) -> None:
+    assert read_targets([target]) == {spelled}
 
 
 def settings(**tracing: Any) -> Settings:

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from structlog.typing import EventDict, WrappedLogger
 from typing_extensions import override
 
-from maas.shared.infrastructure.tracing_calls import trace_calls
+from maas.shared.infrastructure.tracing_calls import read_targets, trace_calls
 from maas.shared.infrastructure.tracing_settings import TracingSettings
 from maas.shared.infrastructure.tracing_tasks import trace_running, trace_sending
 
@@ -52,7 +52,7 @@ class Tracing:
         trace.set_tracer_provider(self._provider)
         self._undo = ExitStack()
         tracer = self._provider.get_tracer("maas")
-        trace_calls(tracer, self._undo, propagate_to=frozenset(settings.propagate_to))
+        trace_calls(tracer, self._undo, propagate_to=read_targets(settings.propagate_to))
         trace_sending(tracer, self._undo)
         trace_running(tracer, self._undo, share=settings.sample_ratio)
         processors: list[Any] = structlog.get_config()["processors"]

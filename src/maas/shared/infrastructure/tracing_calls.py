@@ -6,7 +6,7 @@ literals, no path, no query, no header, no message of an error.
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import lru_cache, wraps
 from typing import Any, Final
@@ -36,8 +36,11 @@ MAX_QUERY_CHARS: Final = 2000
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _LITERALS: Final = re.compile(
-    r"""\$(?P<tag>\w*)\$.*?\$(?P=tag)\$     # $$text$$, but not $1
-      | '(?:[^']|'')*'
+    r"""--[^\n]* | /\*.*?\*/               # where a quote begins nothing
+      | (?P<name>"[^"]*")
+      | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$     # $$text$$, but not $1
+      | (?<![\w$])[eE]'(?:\\.|''|[^'\\])*'?
+      | '(?:[^']|'')*'?
       | (?<![\w$.])\d+(?:\.\d+)?""",
     re.VERBOSE | re.DOTALL,
 )
@@ -114,7 +117,7 @@ def _sql(query: str) -> tuple[str, Mapping[str, str]]:
 
 def without_literals(query: str) -> str:
     """Put a question mark for each value that stands in a statement itself."""
-    return _LITERALS.sub("?", query)
+    return _LITERALS.sub(lambda found: found["name"] or "?", query)
 
 
 @lru_cache(maxsize=256)
@@ -161,6 +164,17 @@ def _outgoing(
             span.end()
 
     return traced
+
+
+def read_targets(propagate_to: Iterable[str]) -> frozenset[str]:
+    """Spell `host:port` as it is compared with URLs, whatever its case and its brackets."""
+    found: set[str] = set()
+    for target in propagate_to:
+        host, _, port = target.rpartition(":")
+        is_bare = ":" in host and not host.startswith("[")
+        known, _ = _target(f"http://[{host}]" if is_bare else f"http://{host}")
+        found.add(f"{known}:{port}")
+    return frozenset(found)
 
 
 def _target(url: str) -> tuple[str, int]:
