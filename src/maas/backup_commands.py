@@ -292,8 +292,8 @@ def _say_surroundings(restored: Any, *, is_given_redis: bool) -> None:
         )
     if restored.is_open:
         warn(
-            "every role of the server may connect to this database: REVOKE ALL ON DATABASE ... "
-            "FROM PUBLIC, and GRANT CONNECT to maas_app and maas_system"
+            "every role of the server may connect to this database, for rights on a database are "
+            "in no backup: run the last two statements of docs/operating/install.md again"
         )
 
 

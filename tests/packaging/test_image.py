@@ -136,6 +136,14 @@ def test_private_servers_stay_out(image: Path) -> None:
     assert "ModuleNotFoundError" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["pg_dump", "pg_restore"])
+def test_what_backs_up_stays_and_finds_its_library(image: Path, name: str) -> None:
+    result = run(image, name, "--version")
+
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"PostgreSQL\) 18\.", result.stdout)
+
+
 def test_the_api_and_the_worker_can_be_imported(image: Path) -> None:
     result = run(image, "python", "-W", "error", "-c", "import maas.main, maas.worker")
 

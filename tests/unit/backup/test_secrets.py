@@ -1,82 +1,154 @@
-"""What a backup tells to keep apart is what is in force, and not what lies there."""
+"""Keys go into a backup so that they can be read back, and only listed ones come out of it."""
 
-import json
-from dataclasses import asdict
+import asyncio
+import os
+import signal
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from maas.backup.secrets import VARIABLES, copy_secrets, list_secrets
-from maas.embedded.credentials import Credentials
-from maas.shared.infrastructure.settings import Settings, load_settings
+from maas import backup_commands
+from maas.backup.errors import BackupError, DamagedBackupError, NotEmptyError
+from maas.backup.manifest import Manifest
+from maas.backup.restoring import check_folder
+from maas.backup.secrets import copy_secrets, put_back
+from maas.shared.infrastructure.revisions import known_revisions
+from maas.shared.infrastructure.settings import Settings
 
-IN_FORCE = "in-force-0123456789-abcdefghijklmnopqrstuvwxyz"
-OTHER = "no-longer-0123456789-abcdefghijklmnopqrstuvwxyz"
+SECRET = "a secret of 32 characters: $HOME '\n`id`"
+
+
+def make_settings(**sections: object) -> Settings:
+    return Settings.model_validate(
+        {
+            "environment": "test",
+            "secret_key": "backup-tests-only-0123456789-abcdefghijklmnopqrstuvwxyz",
+            "database": {"url": "postgresql+asyncpg://maas@localhost:1/none"},
+            "redis": {"url": "redis://localhost:1/0"},
+            **sections,
+        }
+    )
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(
-        environment="test",
-        secret_key=IN_FORCE,
-        data_dir=tmp_path,
-        database={"url": "postgresql://nobody@localhost:1/none"},
-        redis={"url": "redis://localhost:1/0"},
+def manifest() -> Manifest:
+    return Manifest(
+        backup_id="0",
+        product_version="1.0",
+        revision=known_revisions().head,
+        postgres="18.6",
+        postgres_major=18,
+        dumped_by_major=18,
+        started_at="2026-11-22T00:00:00Z",
+        snapshot_at="2026-11-22T00:00:01Z",
+        finished_at="2026-11-22T00:00:02Z",
+        has_parts=True,
+        has_secrets=True,
+        rows={},
+        audit_head=None,
+        files={"secrets/secrets.json": "00"},
     )
 
 
-def keep_in_file(folder: Path, secret_key: str) -> None:
-    kept = Credentials(
-        superuser_password="a",
-        owner_password="b",
-        app_password="c",
-        system_password="d",
-        valkey_password="e",
-        secret_key=secret_key,
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A backup whose folder has a key that it lists, and one that somebody put beside it."""
+    source = tmp_path / "backup"
+    (source / "secrets").mkdir(parents=True)
+    for name in ("secrets.json", "audit-key.pem"):
+        (source / "secrets" / name).write_text(name)
+    return source
+
+
+def test_a_shell_reads_back_what_was_written(tmp_path: Path) -> None:
+    keys = tmp_path / "sealing"
+    keys.mkdir()
+    (keys / "key.pem").write_text("{}")
+    (tmp_path / "key.pem").write_text("signs")
+    settings = make_settings(
+        data_dir=tmp_path / "data",
+        auth={"previous_secret_key": SecretStr(SECRET)},
+        audit={"signing_key_file": tmp_path / "key.pem"},
+        sealing={"keys_file": keys / "key.pem"},
     )
-    (folder / "secrets.json").write_text(json.dumps(asdict(kept)), encoding="utf-8")
 
+    copy_secrets(settings, tmp_path / "secrets")
 
-def names(settings: Settings) -> set[str | None]:
-    return {
-        each.file.name if each.file is not None else each.variable
-        for each in list_secrets(settings)
+    variables = tmp_path / "secrets" / "environment"
+    said = subprocess.run(
+        ["sh", "-c", f'. {variables}; printf %s "$MAAS_AUTH__PREVIOUS_SECRET_KEY"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == SECRET
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").glob("MAAS*")} == {
+        "MAAS_AUDIT__SIGNING_KEY_FILE": "signs",
+        "MAAS_SEALING__KEYS_FILE": "{}",
     }
 
 
-def test_a_file_that_holds_the_key_in_force_is_enough(settings: Settings, tmp_path: Path) -> None:
-    keep_in_file(tmp_path, IN_FORCE)
+def test_a_key_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(b"\xff\xfe")
+    settings = make_settings(audit={"signing_key_file": tmp_path / "key.pem"})
 
-    assert names(settings) == {"secrets.json"}
+    with pytest.raises(BackupError, match=r"key\.pem, which is to be copied, cannot be read"):
+        copy_secrets(settings, tmp_path / "secrets")
 
 
-def test_a_variable_that_is_stronger_than_the_file_is_named_and_copied(
-    settings: Settings, tmp_path: Path
+def test_only_what_the_backup_lists_is_put_back(
+    source: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
-    keep_in_file(tmp_path, OTHER)
+    assert put_back(replace(manifest, has_secrets=False), source, tmp_path) == []
+    assert put_back(manifest, source, tmp_path) == ["secrets.json"]
 
-    copy_secrets(settings, tmp_path / "copied")
-
-    assert names(settings) == {"secrets.json", "MAAS_SECRET_KEY"}
-    told = (tmp_path / "copied" / VARIABLES).read_text(encoding="utf-8")
-    assert told == f"MAAS_SECRET_KEY={IN_FORCE}\n"
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "audit-key.pem").exists()
+    assert put_back(manifest, source, tmp_path) == []
 
 
-def test_a_file_that_cannot_be_used_does_not_hide_the_key(
-    settings: Settings, tmp_path: Path
+def test_a_link_is_not_followed(source: Path, manifest: Manifest, tmp_path: Path) -> None:
+    (source / "secrets" / "secrets.json").unlink()
+    (source / "secrets" / "secrets.json").symlink_to("audit-key.pem")
+
+    with pytest.raises(DamagedBackupError, match="is no file"):
+        put_back(manifest, source, tmp_path)
+
+
+def test_a_dry_run_changes_nothing_and_names_missing_keys(
+    manifest: Manifest, tmp_path: Path
 ) -> None:
-    (tmp_path / "secrets.json").write_text("{", encoding="utf-8")
+    folder = tmp_path / "new"
 
-    assert "MAAS_SECRET_KEY" in names(settings)
+    assert asyncio.run(check_folder(folder, manifest)) == [
+        "sealing-keys.json",
+        "signing-key.pem",
+        "audit-key.pem",
+    ]
+    assert not folder.exists()
+
+    (folder / "artifacts" / "parts").mkdir(parents=True)
+    with pytest.raises(NotEmptyError, match="artifacts is not empty"):
+        asyncio.run(check_folder(folder, manifest))
+    (folder / "postgres").mkdir()
+    (folder / "postgres" / "PG_VERSION").write_text("18")
+    with pytest.raises(NotEmptyError, match="has a database"):
+        asyncio.run(check_folder(folder, manifest))
 
 
-def test_the_signing_key_before_is_named(settings: Settings, tmp_path: Path) -> None:
-    file = tmp_path / "before.pem"
-    file.write_text("key", encoding="utf-8")
-    both = {"previous_key_file": file, "previous_key": SecretStr("key")}
-    auth = settings.auth.model_copy(update=both)
+def test_nohup_is_let_be() -> None:
+    async def hang_up() -> str:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        return "done"
 
-    found = names(settings.model_copy(update={"auth": auth}))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = asyncio.run(backup_commands._interruptible(hang_up()))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
-    assert {"before.pem", "MAAS_AUTH__PREVIOUS_KEY"} <= found
+    assert done == "done"
