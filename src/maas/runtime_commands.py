@@ -37,7 +37,7 @@ def runtime(
     encrypted, so listen where nobody else reads.
     """
     if not is_runtime_installed():
-        raise fail("xllamacpp is not installed: pip install 'maas-platform[llamacpp]'")
+        raise fail("xllamacpp is not installed: pip install '.[llamacpp]' in a clone")
     settings = read_settings()
     url = urlsplit(settings.runtime.url or "")
     # Behind a name of another network, such as a container's, it must be told where to listen.

@@ -23,7 +23,7 @@ class TracingSettings(Section):
     def _can_be_served(cls, value: str | None) -> str | None:
         names = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
         if value is not None and not all(_is_installed(name) for name in names):
-            message = "traces need the extra `otel`: install maas-platform[otel]"
+            message = "traces need the extra `otel`: pip install '.[otel]' in a clone"
             raise ValueError(message)
         return value
 
