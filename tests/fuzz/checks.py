@@ -93,7 +93,7 @@ class Contract:
             for content in response.get("content", {}).values()
             for example in content.get("examples", {}).items()
         ]
-        if is_openai(case):
+        if is_openai(case) and status >= 400:
             return {str(example["value"]["error"]["code"]) for _, example in examples}
         return {code for code, _ in examples}
 

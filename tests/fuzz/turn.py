@@ -199,7 +199,7 @@ class _Turn:
                 for fault in self._faults(event.recorder):
                     self.tally.add(fault)
             case events.NonFatalError():
-                self.tally.errors[f"{event.label}: {event.info.title} {event.info.message}"] += 1
+                self.tally.errors[f"{event.label}: {_told(event.value)}"] += 1
             case events.FatalError():
                 raise event.exception
             case _:
@@ -222,6 +222,13 @@ class _Turn:
                     role=self.order.role,
                     curl=found.code_sample,
                 )
+
+
+def _told(error: BaseException) -> str:
+    """Tell what was the matter: a group's own words quote the whole scenario."""
+    inner = getattr(error, "exceptions", ())
+    words = f"{type(error).__name__}: {str(error)[-200:]}"
+    return " / ".join([words, *map(_told, inner)])
 
 
 def filter_failure(
