@@ -32,6 +32,8 @@ method that there is not."""
 COVERAGE_EACH: Final = 100
 """About so many requests an operation; each role covers others than the next."""
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+
 DEAD: Final = {"invalid-token", "invalid-api-key", "superseded-key", "unauthenticated"}
 
 

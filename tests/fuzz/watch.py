@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import psutil
+
 from tests.acceptance.platforms import Platform
 
 WARM: Final = 0.1
@@ -50,9 +52,17 @@ class Watch:
     def _held(self) -> Held:
         postgres = self._platform.of_role("postgres")
         children = [each for one in postgres for each in one.children()]
-        backends = [each for each in children if "maas" in " ".join(each.cmdline())]
+        backends = [each for each in children if "maas" in _words_of(each)]
         return Held(
             memory_mib=self._api.memory_info().rss / MIB,
             descriptors=self._api.num_fds(),
             connections=len(backends),
         )
+
+
+def _words_of(process: psutil.Process) -> str:
+    """Tell what a process is called; one that has just ended is called nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
