@@ -12,7 +12,6 @@ from pytest_socket import socket_allow_hosts
 
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.settings import Settings
-from tests.amounts import IS_FULL
 from tests.clients.comply import comply
 from tests.clients.deploying import Face, deploy
 from tests.clients.loopback import HERE, run_module
@@ -73,8 +72,6 @@ async def test_openais_own_client_finds_everything_as_it_knows_it(face: Face) ->
     await try_scripted(face, blocks=True)
 
 
-# They take as long as a hundred other tests, most of it to be imported.
-@pytest.mark.skipif(not IS_FULL, reason="`make acceptance` asks with them, at real weights too")
 async def test_clients_of_others_are_answered_and_the_suite_of_conformity_keeps_its_score(
     face: Face,
 ) -> None:
