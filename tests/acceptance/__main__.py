@@ -3,6 +3,7 @@
 make acceptance ARGS="--quick"          leaves out what takes minutes
 make acceptance ARGS="--only kill"      runs the checks whose name holds the word
 make acceptance ARGS="--write"          keeps what they say in docs/acceptance.md, line by line
+                                        (and docs/performance.md, with what the bench says)
 
 What another check of the same run shows as well is left out, and named at the end; `--all` runs it.
 """
@@ -464,11 +465,13 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="with what other checks show as well")
     parser.add_argument(
         *("--write", "-w"), type=Path, nargs="?", const=KEPT, metavar="FILE",
-        help="keep what is said, beside what was said before of the other checks",
+        help="keep what is said, beside what was said before of others; the bench's too",
     )  # fmt: skip
     arguments = parser.parse_args()
     # Else what a check has started would go on without it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if arguments.write is not None:
+        speed.keep_figures()
     wanted = [
         check
         for check in CHECKS

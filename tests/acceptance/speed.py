@@ -15,6 +15,14 @@ REST = ("start", "logins", "artifacts", "telling", "audit", "search")
 """What no other check has measured."""
 
 
+_FURTHER: list[str] = []
+
+
+def keep_figures() -> None:
+    """Have what is measured from now on written to docs/performance.md too: it is measured once."""
+    _FURTHER[:] = ["--write"]
+
+
 def bench(_folder: Path) -> Verdict:
     return judge("--only", *REST)
 
@@ -25,7 +33,7 @@ def trail(_folder: Path) -> Verdict:
 
 def judge(*arguments: str) -> Verdict:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
+        [sys.executable, "-m", "bench", *arguments, *_FURTHER],
         cwd=ROOT,
         env=clean_environment(COLUMNS="160", NO_COLOR="1"),
         capture_output=True,
