@@ -28,6 +28,7 @@ VIOLATIONS = [
     Violation("layers", "maas.user.helpers", "maas.user.public"),
     Violation("shared-layers", "maas.shared.domain.planted", "maas.shared.infrastructure"),
     Violation("context-order", "maas.audit.application.planted", "maas.user.public"),
+    Violation("command-order", "maas.commands.planted", "maas.commands.keys"),
     Violation("audit-internals", "maas.model.application.planted", "maas.audit.domain"),
     Violation("user-internals", "maas.model.application.planted", "maas.user.domain"),
     Violation("model-internals", "maas.embedded.planted", "maas.model.domain"),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from maas import cli, sealed
 from maas.cli import app
+from maas.commands import servers
 from maas.shared.infrastructure.sealing_keys import KEY_FILE_NAME
 from maas.shared.infrastructure.sealing_ring import RingKey
 from tests.conftest import TEST_SECRET
@@ -157,7 +158,7 @@ def test_what_starts_without_a_key_that_is_needed_says_so(
         raise typer.Exit(7)
 
     monkeypatch.setattr(sealed, "count_lost", count)
-    monkeypatch.setattr(cli, "_refuse_unfit_servers", stop)
+    monkeypatch.setattr(servers, "_refuse_unfit_servers", stop)
 
     started = CliRunner().invoke(app, ["serve"])
 

@@ -15,7 +15,7 @@ from maas.audit.application.export_tables import TableService
 from maas.audit.application.exports import Exports
 from maas.audit.infrastructure.signing import Ed25519Signer
 from maas.audit.wiring import AuditContext
-from maas.audit_commands import audit as commands
+from maas.commands.audit import audit as commands
 from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.clock import SystemClock
 from tests.integration.audit.exporting import (

@@ -11,7 +11,7 @@ from maas.client import api as client_api
 from maas.client.errors import ClientError, StrangeAnswerError
 from maas.client.listing import list_models
 from maas.client.registry import Registry
-from maas.model_commands import spell_json
+from maas.commands.model import spell_json
 from tests.fakes.registry import FakeRegistry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from maas import backup_commands
 from maas.backup.errors import BackupError, DamagedBackupError, NotEmptyError
 from maas.backup.manifest import Manifest
 from maas.backup.restoring import check_folder
 from maas.backup.secrets import copy_secrets, put_back
+from maas.commands import backup
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings
 
@@ -147,7 +147,7 @@ def test_nohup_is_let_be() -> None:
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        done = asyncio.run(backup_commands._interruptible(hang_up()))
+        done = asyncio.run(backup._interruptible(hang_up()))
     finally:
         signal.signal(signal.SIGHUP, before)
 

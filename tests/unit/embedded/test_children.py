@@ -2,7 +2,7 @@
 
 import pytest
 
-from maas.cli import _wants_runtime
+from maas.commands.up import _wants_runtime
 from maas.embedded.children import default_children
 from maas.shared.infrastructure.setting_sources import GivenSettings
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maas.model_commands import Url, explaining, say
+from maas.commands.model import Url, explaining, say
 from maas.terminal import fail, load, warn
 
 

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from maas.audit_export_commands import (
+from maas.commands.audit_export import (
     check_export,
     read_wanted,
     resume,
@@ -28,7 +28,7 @@ from maas.audit_export_commands import (
     say_broken,
     spell_count,
 )
-from maas.audit_retention_commands import retention
+from maas.commands.audit_retention import retention
 from maas.shared.domain.errors import MaasError
 from maas.terminal import errors, fail, load, output, printable, read_settings
 
