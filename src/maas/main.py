@@ -46,6 +46,7 @@ from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
+from maas.shared.interface.shedding import SHEDDER_KEY, Shedder
 from maas.shared.interface.traffic import Traffic
 from maas.user.interface import (
     admin_router,
@@ -155,6 +156,9 @@ def create_app(
     traffic = Traffic(max_in_flight=server.max_in_flight)
     metrics = Metrics()
     faces = Faces(FACES)
+    shedder = Shedder(
+        traffic=traffic, metrics=metrics, faces=faces, trusted_proxies=server.trusted_proxies
+    )
     has_docs = settings.docs_enabled
     app = EdgeApplication(
         title="MaaS",
@@ -166,7 +170,7 @@ def create_app(
         redoc_url="/redoc" if has_docs else None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=_lifespan(traffic=traffic, metrics=metrics, platform=platform),
+        lifespan=_lifespan(shedder, traffic=traffic, metrics=metrics, platform=platform),
         middleware=[
             _edge(
                 settings.tracing,
@@ -232,7 +236,9 @@ def _cors(origins: tuple[str, ...]) -> list[Middleware]:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, object]]]
 
 
-def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) -> Lifespan:
+def _lifespan(
+    shedder: Shedder, *, traffic: Traffic, metrics: Metrics, platform: Platform | None
+) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         own: Settings = app.state.settings
@@ -255,6 +261,7 @@ def _lifespan(*, traffic: Traffic, metrics: Metrics, platform: Platform | None) 
                 "authenticator": opened.authenticator,
                 "recorder": opened.recorder,
                 "rate_limits": opened.rate_limits,
+                SHEDDER_KEY: shedder,
                 "health": Health(
                     version=app.version,
                     traffic=traffic,

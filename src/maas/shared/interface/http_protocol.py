@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, cast
+from urllib.parse import unquote
 
 import httptools
 import structlog
@@ -17,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from maas.shared.interface.middleware import API_HEADERS, new_request_id
 from maas.shared.interface.problems import Problem, render_problem
+from maas.shared.interface.shedding import SHEDDER_KEY, Shedder
+from maas.shared.interface.traffic import ARRIVING_KEY
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_TRAILER_BYTES: Final = 8 * 1024
@@ -87,12 +90,16 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     _is_final: bool = False
     """Nothing is parsed any more."""
     _is_stopping: bool = False
+    _shedder: Shedder | None = None
+    _is_shed: bool = False
+    """The message that is read was answered as soon as its head was there."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # The base class narrows the argument likewise.
         super().connection_made(transport)
         self._answering = _AnswerTransport(transport, self._close_after_answer)
+        self._shedder = self.app_state.get(SHEDDER_KEY)
         self._await_head()
 
     @override
@@ -140,6 +147,16 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             is_long = self._trailer_bytes > MAX_TRAILER_BYTES
             self._refuse(_TRAILERS_TOO_LARGE if is_long else _NOT_HTTP)
+        else:
+            self._go_on_after_shedding()
+
+    def _go_on_after_shedding(self) -> None:
+        if not self._is_shed or self._spare_bytes is not None:
+            return
+        if self._is_in_head:
+            self._serve_on()
+        else:
+            self._throw_away()
 
     def _parse(self, data: bytes | memoryview) -> None:
         while True:
@@ -173,6 +190,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
+        self._is_shed = False
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -189,16 +207,49 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         self._head_bytes = self._trailer_bytes = self._silent_bytes = 0
         self._stop_timer()
         self._unset_keepalive_if_required()
-        super().on_headers_complete()
+        if self._shedder is not None and self._shedder.is_full():
+            self._is_shed = self._shed(self._shedder)
+        if not self._is_shed:
+            super().on_headers_complete()
+
+    def _shed(self, shedder: Shedder) -> bool:
+        """Turn a request away if nothing is in the way; the edge does it otherwise."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        parser = self.parser
+        if (
+            (cycle is not None and not cycle.response_complete)
+            or self._is_stopping
+            or self.transport.is_closing()
+            or parser.get_method() == b"HEAD"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+        ):
+            return False
+        path = httptools.parse_url(self.url).path.decode("ascii")
+        answer = shedder.refuse(
+            unquote(path) if "%" in path else path,
+            self.headers,
+            peer=self.client[0] if self.client else None,
+            scheme=self.scheme or "http",
+            default=self.server_state.default_headers,
+        )
+        if answer is None:
+            return False
+        self.server_state.total_requests += 1
+        self.transport.write(answer)
+        return True
 
     @override
     def on_body(self, body: bytes) -> None:
         self._silent_bytes = 0
-        super().on_body(body)
+        if not self._is_shed:
+            super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        if not self._is_shed:
+            super().on_message_complete()
         self._is_in_head = True
         if self._spare_bytes is not None:
             self._serve_on()
@@ -209,6 +260,9 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         cycle.transport = self._answering  # type: ignore[assignment]  # all that a cycle uses
         if self._is_stopping:
             cycle.keep_alive = False
+        if self._shedder is not None:
+            cycle.scope[ARRIVING_KEY] = True  # type: ignore[literal-required]  # ours
+            self._shedder.traffic.arriving += 1
         super()._start_asgi_task(cycle, app)
 
     @override
@@ -240,6 +294,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def _serve_on(self) -> None:
         self._spare_bytes = None
         self._stop_timer()
+        self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -284,6 +339,9 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer without the application, if no other answer is in the way, and close."""
         cycle = cast("RequestResponseCycle | None", self.cycle)
+        if self._is_shed and not self._is_in_head:
+            self.transport.close()
+            return
         if cycle is not None and not cycle.response_complete and self._is_in_head:
             # The answer to an earlier request comes first, and is the last.
             cycle.keep_alive = False

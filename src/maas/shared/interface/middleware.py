@@ -26,7 +26,13 @@ from maas.shared.interface.rate_limits import limit_headers
 from maas.shared.interface.routes import route_template
 from maas.shared.interface.security import DOCS_PATHS, HEALTH_PATHS
 from maas.shared.interface.strangers import forgive_refresh, limit_stranger
-from maas.shared.interface.traffic import BODY_KEY, IncomingBody, Traffic, overloaded
+from maas.shared.interface.traffic import (
+    ARRIVING_KEY,
+    BODY_KEY,
+    IncomingBody,
+    Traffic,
+    overloaded,
+)
 from maas.shared.interface.urls import url_problem
 
 Headers = list[tuple[bytes, bytes]]
@@ -41,7 +47,7 @@ _REQUEST_ID = re.compile(
     rb"(?!eyJ[\w-]{4,}\.|maas_|mrt_|(?:[srp]k-|hf_|gh[opsu]_|glpat-)[\w-]{16}|AKIA[A-Z0-9]{12})"
     rb"[A-Za-z0-9._-]{1,128}"
 )
-_NEVER_SHED = frozenset({*HEALTH_PATHS, "/metrics"})
+NEVER_SHED = frozenset({*HEALTH_PATHS, "/metrics"})
 _SAFE: Headers = [
     (b"x-api-version", API_VERSION.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -56,8 +62,8 @@ _DOCS_POLICY = (
     b"base-uri 'none'; form-action 'self'"
 )
 _DOCS_CSP = (b"content-security-policy", _DOCS_POLICY)
-_NO_STORE = (b"cache-control", b"no-store")
-_HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+NO_STORE = (b"cache-control", b"no-store")
+HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _CLOSE = (b"connection", b"close")
 
 ANSWER_HEADERS_KEY = "maas.answer_headers"
@@ -75,7 +81,7 @@ FIRST_REFUSAL = 400
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of which no route reads a body."""
 
-_OVERLOADED = problem_of(overloaded())
+OVERLOADED = problem_of(overloaded())
 
 _log = structlog.get_logger("maas.access")
 
@@ -114,7 +120,9 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        head = _read_headers(scope["headers"])
+        if scope.pop(ARRIVING_KEY, False):
+            self._traffic.arriving -= 1
+        head = read_head(scope["headers"])
         request_id, user_agent, forwarded, scheme, has_credential = head
         scope[REQUEST_ID_KEY] = request_id
         answer = Answer(scope, send, request_id, self._traffic)
@@ -147,9 +155,9 @@ class EdgeMiddleware:
     ) -> None:
         traffic = self._traffic
         started = time.perf_counter()
-        if not traffic.has_room(started) and scope["path"] not in _NEVER_SHED:
+        if not traffic.has_room(started) and scope["path"] not in NEVER_SHED:
             self._metrics.request_shed()
-            await self._faces.render(_OVERLOADED, scope)(scope, receive, answer.send)
+            await self._faces.render(OVERLOADED, scope)(scope, receive, answer.send)
             return
         if scope["method"] not in _BODILESS:
             body = scope[BODY_KEY] = IncomingBody(receive, traffic, self._metrics.request_shed)
@@ -235,17 +243,17 @@ class Answer:
             *scope.get(ANSWER_HEADERS_KEY, ()),
         ]
         if not any(name == b"cache-control" for name, _ in own):
-            headers.append(_NO_STORE)
+            headers.append(NO_STORE)
         if self.call is not None and self.call.standing is not None:
             headers += limit_headers(self.call.standing)
         if scope["scheme"] == "https":
-            headers.append(_HSTS)
+            headers.append(HSTS)
         if self._traffic.is_draining:
             headers.append(_CLOSE)
         return headers
 
 
-def _read_headers(headers: Headers) -> tuple[str, str | None, list[bytes], str | None, bool]:
+def read_head(headers: Headers) -> tuple[str, str | None, list[bytes], str | None, bool]:
     """Pick out, in one pass, the request id, the user agent and what proxies say.
 
     And whether there is a credential, good or bad.

@@ -195,8 +195,15 @@ class Faces:
     def render(self, problem: Problem, scope: Scope) -> Response:
         path: str = scope["path"]
         request_id: str = scope.get(REQUEST_ID_KEY, "")
-        instance = quote(path.encode("utf-8", "replace"))[:MAX_INSTANCE_CHARS]
+        return self.renderer_of(path)(problem, instance_of(path), request_id)
+
+    def renderer_of(self, path: str) -> Renderer:
         for prefix, render in self._renderers:
             if path.startswith(prefix):
-                return render(problem, instance, request_id)
-        return render_problem(problem, instance, request_id)
+                return render
+        return render_problem
+
+
+def instance_of(path: str) -> str:
+    """Spell a path as a problem names it: safe in a URL, and not too long."""
+    return quote(path.encode("utf-8", "replace"))[:MAX_INSTANCE_CHARS]

@@ -11,6 +11,9 @@ from maas.shared.domain.errors import UnavailableError
 BODY_KEY = "maas.body"
 """Where the scope of a request with a body keeps its `IncomingBody`."""
 
+ARRIVING_KEY = "maas.arriving"
+"""Set in the scope of a request that the server has counted as arriving."""
+
 FREE_BYTES = 64 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 
@@ -30,6 +33,8 @@ class Traffic:
 
     max_in_flight: int
     in_flight: int = 0
+    arriving: int = 0
+    """Were let in by the server in this turn of its loop, and have not reached the edge yet."""
     held_bytes: int = 0
     """What is there of bodies that are not whole yet, past the first 64 KiB of each."""
     is_draining: bool = False
@@ -47,7 +52,7 @@ class Traffic:
 
         `own` is the place that whoever asks has already.
         """
-        others = self.in_flight - own
+        others = self.in_flight + self.arriving - own
         if others >= self.max_in_flight:
             return False
         self._count(now, 0)
