@@ -253,6 +253,7 @@ class TestRefused:
             (make_zip({"..": b"x"}), "leads out"),
             (make_zip({"a\\..\\b": b"x"}), "not relative"),
             (make_zip({"C:/b": b"x"}), "not relative"),
+            (make_zip({"::/b": b"x"}), "not relative"),
             (make_zip({"link": b"/etc"}, mode=stat.S_IFLNK | 0o777), "a link"),
             (make_zip({"fifo": b""}, mode=stat.S_IFIFO | 0o777), "a link"),
             (with_entry(b"a/config.json", b"b/config.json"), "does not say what is there"),

@@ -105,7 +105,7 @@ PLACES: Mapping[str, Callable[[TensorProto], ModelProto]] = {
 }
 OUTSIDE = [
     *("/etc/passwd", "../a", "a/../../b", "..", "a/..", "\\\\host\\a", "..\\a", "a\\..\\..\\b"),
-    *("C:/a", "c:a", "a\0b", "x" * (MAX_LOCATION_BYTES + 1)),
+    *("C:/a", "c:a", "::", "1:/a", "a\0b", "x" * (MAX_LOCATION_BYTES + 1)),
 ]
 KEY = b"\x0a\x08location"
 CHANGED = [SOUND, *(make(elsewhere("beside")).SerializeToString() for make in PLACES.values())]

@@ -54,7 +54,8 @@ _BEGINNING_BYTES = 1024
 
 _AS_IT_IS, _DEFLATED = 0, 8
 _STANDARD_INPUT = "-"
-_DRIVE = re.compile(r"[A-Za-z]:")
+# From Python 3.12 on any character names a drive.
+_DRIVE = re.compile(r".:", re.DOTALL)
 
 
 def read_archive(size: int, *, limit_bytes: int) -> Reading[Facts]:

@@ -33,7 +33,8 @@ _IR_VERSION, _GRAPH, _INITIALIZER = 1, 7, 5
 _DIMS, _DATA_TYPE, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 9, 13, 14
 _KEY, _VALUE = 1, 2
 _LOCATION = b"location"
-_DRIVE = re.compile(r"[A-Za-z]:")
+# From Python 3.12 on any character names a drive.
+_DRIVE = re.compile(r".:", re.DOTALL)
 
 _Kind: TypeAlias = Literal[
     "model", "graph", "node", "attribute", "sparse", "tensor", "training", "function"
