@@ -22,8 +22,9 @@ from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.sealing_faults import find_key_faults
 from maas.shared.infrastructure.sealing_key_file import is_exposed
 from maas.shared.infrastructure.sealing_keys import key_file_path
+from maas.shared.infrastructure.setting_layers import FLAT_NAMES
 from maas.shared.infrastructure.setting_sections import PREFIX
-from maas.shared.infrastructure.settings import FLAT_NAMES, Settings
+from maas.shared.infrastructure.settings import Settings
 from maas.shared.infrastructure.worker_connections import WORKER_PROCESSES, count_connections
 
 MIN_FREE_BYTES = 1024**3

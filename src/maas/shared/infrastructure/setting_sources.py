@@ -11,9 +11,9 @@ import yaml
 from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr
 
+from maas.shared.infrastructure.setting_layers import FLAT_NAMES
 from maas.shared.infrastructure.setting_sections import PREFIX
 from maas.shared.infrastructure.settings import (
-    FLAT_NAMES,
     InvalidSettingsError,
     Settings,
 )

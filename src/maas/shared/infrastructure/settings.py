@@ -15,16 +15,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    YamlConfigSettingsSource,
-)
-from typing_extensions import override
+from pydantic_settings import SettingsError
 from yaml import YAMLError
 
 from maas.shared.infrastructure.auth_settings import AuthSettings
@@ -32,6 +23,7 @@ from maas.shared.infrastructure.inference_settings import InferenceSettings
 from maas.shared.infrastructure.rate_limit_settings import RateLimitSettings
 from maas.shared.infrastructure.runtime_settings import RuntimeSettings
 from maas.shared.infrastructure.sealing_settings import SealingSettings
+from maas.shared.infrastructure.setting_layers import LayeredSettings
 from maas.shared.infrastructure.setting_sections import (
     PREFIX,
     CommaList,
@@ -42,19 +34,6 @@ from maas.shared.infrastructure.setting_sections import (
 from maas.shared.infrastructure.tracing_settings import TracingSettings
 
 DEFAULT_DATA_DIR = Path("data")
-
-FLAT_NAMES: Mapping[str, str] = {
-    "MAAS_DATABASE_URL": "MAAS_DATABASE__URL",
-    "MAAS_REDIS_URL": "MAAS_REDIS__URL",
-    "MAAS_ACCESS_TOKEN_EXPIRE_MINUTES": "MAAS_AUTH__ACCESS_TOKEN_EXPIRE_MINUTES",
-    "MAAS_REFRESH_TOKEN_EXPIRE_DAYS": "MAAS_AUTH__REFRESH_TOKEN_EXPIRE_DAYS",
-    "MAAS_AUDIT_BATCH_SIZE": "MAAS_AUDIT__BATCH_SIZE",
-    "MAAS_AUDIT_FLUSH_INTERVAL": "MAAS_AUDIT__FLUSH_INTERVAL",
-    "MAAS_HOST": "MAAS_SERVER__HOST",
-    "MAAS_PORT": "MAAS_SERVER__PORT",
-    "MAAS_CORS_ORIGINS": "MAAS_SERVER__CORS_ORIGINS",
-}
-"""Short names people expect, and the nested ones they stand for; the nested one wins."""
 
 _STORES = ("file:///", "s3://", "gs://", "az://")
 
@@ -243,45 +222,11 @@ class BootstrapSettings(Section):
         return self
 
 
-class _Sources(BaseSettings):
-    """Where settings come from, strongest first.
-
-    Arguments, environment (`MAAS_...`, nested with `__`), `.env`, `config.yaml`, defaults.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_file=".env",
-        yaml_file="config.yaml",
-        frozen=True,
-        extra="ignore",
-    )
-
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (
-            init_settings,
-            _FlatEnvSource(settings_cls),
-            _FlatDotEnvSource(settings_cls),
-            YamlConfigSettingsSource(settings_cls),
-            file_secret_settings,
-        )
-
-
-class _DatabaseOnly(_Sources):
+class _DatabaseOnly(LayeredSettings):
     database: DatabaseSettings
 
 
-class Settings(_Sources):
+class Settings(LayeredSettings):
     """The whole configuration; pass sections of it down, never the whole."""
 
     environment: Literal["development", "test", "production"] = "development"
@@ -344,24 +289,6 @@ class Settings(_Sources):
             message = "MAAS_AUDIT__ENABLED must be true in production"
             raise ValueError(message)
         return self
-
-
-def _with_flat_names(values: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    flat = {old.lower(): new.lower() for old, new in FLAT_NAMES.items()}
-    renamed = {flat[name]: value for name, value in values.items() if name in flat}
-    return {**renamed, **values}
-
-
-class _FlatEnvSource(EnvSettingsSource):
-    @override
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return _with_flat_names(super()._load_env_vars())
-
-
-class _FlatDotEnvSource(DotEnvSettingsSource):
-    @override
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return _with_flat_names(super()._load_env_vars())
 
 
 class InvalidSettingsError(Exception):
