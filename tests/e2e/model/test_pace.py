@@ -3,9 +3,11 @@
 import asyncio
 import socket
 
+import asyncpg
 import pytest
 
 from maas.model.interface import bodies, pace
+from tests.e2e.conftest import Flush
 from tests.e2e.model.test_sockets import MAX_FILE_BYTES, Wire, port, settings, wire
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
@@ -60,3 +62,26 @@ async def test_the_seventeenth_at_a_time_is_told_to_wait(wire: Wire) -> None:
     assert answer.status_code == 429
     assert answer.json()["code"] == "too-many-own-transfers"
     assert answer.headers["retry-after"] == "5"
+
+
+async def test_a_download_beyond_the_slots_costs_no_look_and_no_event(
+    wire: Wire, flush: Flush, superuser: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    file = f"{wire.version}/files/a"
+    etag = (await wire.api.put(file, content=b"a")).headers["etag"]
+    streams = [await wire.send("Content-Length: 9", b"x", path=f"f{n}") for n in range(16)]
+    await asyncio.sleep(1)
+
+    refused = await wire.api.get(file)
+    unknown = await wire.api.get(f"{wire.version}/files/unknown")
+    same = await wire.api.get(file, headers={"If-None-Match": etag})
+    head = await wire.api.head(file)
+    for _, writer in streams:
+        writer.close()
+    await flush()
+
+    assert refused.headers["retry-after"] == "5"
+    assert (refused.status_code, unknown.status_code) == (429, 429)
+    assert (same.status_code, head.status_code) == (304, 200)
+    downloads = "SELECT count(*) FROM audit_log WHERE action = 'model_file.downloaded'"
+    assert await superuser.fetchval(downloads) == 0

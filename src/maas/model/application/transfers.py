@@ -29,6 +29,15 @@ class TransferSlots:
         self._limit = limit
         self._taken: Counter[AccountId] = Counter()
 
+    def check(self, account_id: AccountId) -> None:
+        """Look whether the account has a slot left, and take none.
+
+        Raises:
+            TooManyOwnTransfersError: all of them are taken.
+        """
+        if self._taken[account_id] >= self._limit:
+            raise TooManyOwnTransfersError(self._limit)
+
     @contextmanager
     def holding(self, account_id: AccountId) -> Iterator[None]:
         """Take one of the account's slots for the length of the block.
@@ -36,8 +45,7 @@ class TransferSlots:
         Raises:
             TooManyOwnTransfersError: all of them are taken.
         """
-        if self._taken[account_id] >= self._limit:
-            raise TooManyOwnTransfersError(self._limit)
+        self.check(account_id)
         self._taken[account_id] += 1
         try:
             yield

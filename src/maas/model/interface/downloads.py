@@ -11,12 +11,14 @@ from maas.audit.public import current_scope
 from maas.model.application.files import FileService
 from maas.model.application.queries import StoredFile
 from maas.model.domain.file import DEFAULT_MEDIA_TYPE, FilePath
+from maas.model.interface.dependencies import Files
 from maas.model.interface.digests import format_digest
 from maas.model.interface.pace import PacedResponse
 from maas.model.interface.ranges import UnsatisfiableRange, wanted_span
 from maas.shared.domain.principal import Principal
 from maas.shared.interface.etags import is_none_match
 from maas.shared.interface.problems import Faces, Problem
+from maas.shared.interface.security import Caller
 
 UNSATISFIABLE = Problem(
     status=416,
@@ -26,6 +28,19 @@ UNSATISFIABLE = Problem(
 )
 
 _FILENAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+ ")
+
+
+async def refuse_without_slot(request: Request, caller: Caller, files: Files) -> None:
+    """Turn a download away before anything is asked for it, if its caller has no slot left.
+
+    Whoever has too many under way comes again and again: no query is made for that, and no event
+    told, as of a rate limit. A HEAD and a check of a copy take no slot.
+
+    Raises:
+        TooManyOwnTransfersError.
+    """
+    if request.method == "GET" and "if-none-match" not in request.headers:
+        files.transfers.check(caller.account_id)
 
 
 async def answer_download(

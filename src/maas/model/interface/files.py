@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import Headers
 
 from maas.audit.public import audited
@@ -45,7 +45,7 @@ from maas.model.interface.dependencies import (
     VersionNamePath,
 )
 from maas.model.interface.digests import HEX_HEADER, announced_digests
-from maas.model.interface.downloads import UNSATISFIABLE, answer_download
+from maas.model.interface.downloads import UNSATISFIABLE, answer_download, refuse_without_slot
 from maas.model.interface.schemas import FileRead
 from maas.shared.domain.errors import SlowRequestError, UnsupportedMediaError, may_refuse
 from maas.shared.interface.contract import problem_response
@@ -149,7 +149,7 @@ async def upload_file(
 
 @router.get(
     "/{path:path}",
-    dependencies=[requires("model:read")],
+    dependencies=[requires("model:read"), Depends(refuse_without_slot)],
     summary="Download a file, or one range of it",
     description=(
         "Takes one range, `If-Range` and `If-None-Match`. The bytes are compared with their "
