@@ -110,6 +110,6 @@ async def make_first_admin(settings: Settings) -> Prepared:
             is_made = await bootstrap.ensure_configured_admin(platform)
             notes = ["The administrator of MAAS_BOOTSTRAP__ADMIN_USERNAME was made."]
             return Prepared(notes=notes if is_made else [])
-        password = await bootstrap.generatemake_first_admin(platform)
+        password = await bootstrap.generate_first_admin(platform)
     username = bootstrap.FIRST_ADMIN_USERNAME if password else None
     return Prepared(one_time_password=password, admin_username=username)
