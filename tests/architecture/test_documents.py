@@ -1,4 +1,4 @@
-"""The README and the tour say the same where both say it, and all links lead somewhere."""
+"""The READMEs and the tour say the same where they must, and all links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.architecture.inspection import ROOT
 
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<path>[^)#\s]+)")
+_COMMANDS = re.compile(r"```(?:bash|sh|console)\n.*?```", re.DOTALL)
 
 
 def sections(page: Path) -> dict[str, str]:
@@ -37,6 +38,15 @@ def test_what_readme_and_tour_both_have_is_the_same() -> None:
 
     assert [title for title in both if readme[title].strip() != tour[title].strip()] == []
     assert {"Two minutes", "Call a model", "Prove it"} <= both
+
+
+def test_the_chinese_readme_has_the_commands_of_the_english_one() -> None:
+    english, chinese = sections(ROOT / "README.md"), sections(ROOT / "README.zh-CN.md")
+
+    assert [_COMMANDS.findall(text) for text in chinese.values()] == [
+        _COMMANDS.findall(text) for text in english.values()
+    ]
+    assert sum(len(_COMMANDS.findall(text)) for text in english.values()) > 10
 
 
 def test_no_link_is_dead() -> None:
