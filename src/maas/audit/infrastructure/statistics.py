@@ -10,7 +10,6 @@ import asyncpg
 from maas.audit.application.queries import ActorDetails
 from maas.audit.application.statistics import Counted, Counts, Key, Tally
 from maas.audit.domain.statistics import Question
-from maas.shared.domain.call import Outcome
 from maas.shared.domain.ids import TenantId
 from maas.shared.infrastructure.database import Database, PooledConnection
 
@@ -18,7 +17,6 @@ from maas.shared.infrastructure.database import Database, PooledConnection
 _PLAN_BY_VALUE: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 _LAST_CHARACTER: Final = "\U0010ffff"
-_WEEK: Final = timedelta(days=7)
 
 _SUMS: Final = """
     sum(events)::bigint AS events, sum(failures)::bigint AS failures,
@@ -212,38 +210,3 @@ def _instant(at: date | None) -> datetime | None:
     if at is None or isinstance(at, datetime):
         return at
     return datetime.combine(at, time(), UTC)
-
-
-_MATCHING: Final = f"""
-    SELECT (
-        SELECT coalesce(sum({_WANTED}), 0) FROM audit_rollup_hours
-        WHERE tenant_id = $1 AND ($2::timestamptz IS NULL OR hour >= $2)
-            AND ($3::timestamptz IS NULL OR hour < $3)
-            AND ($5::text IS NULL OR action = $5)
-            AND ($6::text IS NULL OR (action >= $6 AND action < $7))
-    )::bigint
-"""  # noqa: S608  fixed words, no input
-
-
-async def count_by_rollup(
-    connection: PooledConnection,
-    tenant_id: TenantId,
-    *,
-    action: str | None = None,
-    outcome: Outcome | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> int | None:
-    """Count a tenant's events without looking at each; nothing where that would not be exact.
-
-    It is exact for an action or a prefix, an outcome, and times on the full hour.
-    """
-    if any(
-        at is not None and at != at.replace(minute=0, second=0, microsecond=0)
-        for at in (since, until)
-    ):
-        return None
-    total: int = await connection.fetchval(
-        _MATCHING, tenant_id, since, until, outcome, *_action_range(action)
-    )
-    return total

@@ -19,7 +19,6 @@ from maas.shared.domain.idempotency import ReplayedAnswer
 from maas.shared.interface.outages import problem_of_outage
 from maas.shared.interface.problems import (
     CLIENT_LEFT_STATUS,
-    INTERNAL,
     Faces,
     FieldError,
     Problem,
@@ -72,7 +71,6 @@ def install_handlers(app: FastAPI, faces: Faces) -> None:
         OSError: render.outage,
         ReplayedAnswer: render.replay,
         ClientDisconnect: render.client_left,
-        Exception: render.internal,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -132,9 +130,6 @@ class _Handlers:
     async def client_left(self, _request: Request, _error: ClientDisconnect) -> Response:
         # Nobody reads it; the status is for the access log.
         return Response(status_code=CLIENT_LEFT_STATUS)
-
-    async def internal(self, request: Request, _error: Exception) -> Response:
-        return self._faces.render(INTERNAL, request.scope)
 
 
 def field_errors(errors: Sequence[Any]) -> list[FieldError]:

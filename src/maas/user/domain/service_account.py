@@ -10,7 +10,6 @@ from maas.shared.domain.ids import AccountId, ServiceAccountId, TenantId
 from maas.user.domain.role import RoleName
 
 ServiceAccountStatus: TypeAlias = Literal["active", "suspended"]
-MAX_SERVICE_DESCRIPTION_CHARS = 500
 MAX_SERVICE_ACCOUNTS = 500
 
 
