@@ -1,3 +1,5 @@
+import asyncio
+
 import asyncpg
 import pytest
 from sqlalchemy import text
@@ -6,6 +8,7 @@ from maas.shared.domain.ids import DEFAULT_TENANT_ID
 from maas.shared.infrastructure.database import Database
 from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.infrastructure.pool_watch import PoolWatch
+from maas.shared.infrastructure.settings import Settings
 
 POOLS = ("reads", "changes")
 
@@ -59,6 +62,40 @@ class TestDatabase:
             await get_out_of_step()
 
         assert await backend() != before
+
+
+@pytest.mark.parametrize("pool", POOLS)
+async def test_who_waits_for_a_connection_is_passed_by_nobody(
+    settings: Settings, clean: None, pool: str
+) -> None:
+    own = settings.database.model_copy(update={"pool_size": 1, "read_pool_size": 1})
+    database = Database(own)
+    await database.open()
+    take = database.acquire if pool == "reads" else database.engine.connect
+    served: list[str] = []
+
+    async def wait() -> None:
+        async with take():
+            served.append("who waited")
+
+    async def come_once_one_is_free() -> None:
+        # Each turn of the loop, so that nobody can be quicker.
+        while not database.pool_use()[pool].idle and not served:  # noqa: ASYNC110  as said above
+            await asyncio.sleep(0)
+        async with take():
+            served.append("who came")
+
+    try:
+        async with take():
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0.1)
+            coming = asyncio.create_task(come_once_one_is_free())
+            await asyncio.sleep(0)
+        await asyncio.gather(waiting, coming)
+    finally:
+        await database.close()
+
+    assert served == ["who waited", "who came"]
 
 
 async def test_the_metrics_tell_how_many_connections_are_held(database: Database) -> None:

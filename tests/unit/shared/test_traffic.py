@@ -36,12 +36,12 @@ def test_a_burst_may_fill_the_process(traffic: Traffic) -> None:
     assert not traffic.has_room(100.5)
 
 
-def test_a_crowd_that_stands_gets_no_larger_than_what_is_served_in_a_second(
+def test_a_crowd_that_stands_gets_no_larger_than_what_is_served_in_half_a_second(
     traffic: Traffic,
 ) -> None:
     traffic.in_flight = 2 * FEW
 
-    now = serve(traffic, 4 * FEW, since=100.0)
+    now = serve(traffic, 8 * FEW, since=100.0)
 
     traffic.in_flight = 2 * FEW - 2
     assert traffic.has_room(now)
@@ -106,7 +106,7 @@ def test_who_is_let_in_is_served_in_time_and_the_process_stays_busy(
             waits.append(begun - now)
 
     waits.sort()
-    assert waits[len(waits) * 99 // 100] < 1.5
+    assert waits[len(waits) * 99 // 100] < max(0.8, 1.5 * FEW / a_second)
     assert len(waits) >= min(asked, 30 * a_second) * 0.95
 
 

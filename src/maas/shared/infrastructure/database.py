@@ -1,5 +1,6 @@
 """PostgreSQL: the engine for use cases, the raw pool for hot reads, one source of options."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sqlalchemy.orm import registry
 from sqlalchemy.pool import QueuePool
 
 from maas.shared.domain.ids import TenantId
+from maas.shared.infrastructure.fair_pool import FairPool
 from maas.shared.infrastructure.settings import DatabaseSettings
 from maas.shared.infrastructure.transactions import BeginningConnection, forget_next_begin
 
@@ -121,6 +123,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._turns = asyncio.Semaphore(settings.read_pool_size)
         arguments = app_arguments(settings)
 
         async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -133,6 +136,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.pool_timeout_seconds,
             pool_pre_ping=False,
+            poolclass=FairPool,
             hide_parameters=True,
             pool_recycle=1800,
         )
@@ -192,16 +196,28 @@ class Database:
         Raises:
             TimeoutError: none became free within the pool's time-out.
         """
-        # A time-out costs asyncpg a task of its own, so it is set only where there is a wait.
-        is_free = self.reads.get_idle_size() > 0
-        timeout = None if is_free else self._settings.pool_timeout_seconds
-        async with self.reads.acquire(timeout=timeout) as connection:
-            try:
-                yield connection
-            except asyncpg.InternalClientError:
-                # An error in the middle of a message put it out of step; the next would suffer.
-                connection.terminate()
-                raise
+        await self._take_turn()
+        try:
+            # A time-out costs asyncpg a task of its own, so it is set only where there is a wait.
+            is_free = self.reads.get_idle_size() > 0
+            timeout = None if is_free else self._settings.pool_timeout_seconds
+            async with self.reads.acquire(timeout=timeout) as connection:
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    # An error in the middle of a message put it out of step; the next would suffer.
+                    connection.terminate()
+                    raise
+        finally:
+            self._turns.release()
+
+    async def _take_turn(self) -> None:
+        """Wait in the order of arrival; asyncpg's own queue does not keep it."""
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        async with asyncio.timeout(self._settings.pool_timeout_seconds):
+            await self._turns.acquire()
 
     async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
         """Read one row of a table that has no tenant."""

@@ -20,11 +20,18 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 FEW = 24
 """So many are never too many, however long they take: most have a connection each."""
 
-MAX_WAIT_SECONDS = 1.0
-"""Who is let in should be through by then: two seconds of waiting for a connection end in 503."""
+MAX_WAIT_SECONDS = 0.5
+"""Who is let in should be through by then: two seconds of waiting for a connection end in 503.
 
-BURST_SECONDS = 0.5
-"""For so long anybody is let in after a lull; a crowd that grows for longer is too much."""
+A busy machine may become four times slower meanwhile.
+"""
+
+BURST_SECONDS = 0.1
+"""For so long anybody is let in after a lull: clients that begin together come within that.
+
+A crowd that grows for longer is too much. At three times what can be served, a burst lets in what
+takes as many tenths of a second.
+"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,9 +53,10 @@ class Traffic:
     def has_room(self, now: float, *, own: int = 0) -> bool:
         """Tell whether one more may come in; `now` is in seconds, from whenever.
 
-        A burst may fill the process. Where a crowd stands, no more are let in than were served in
-        the last second: the others would only wait, and fail in the end. A crowd is over at half of
-        that: one step below the limit would be a lull after each answer, and a burst after each.
+        A burst may fill the process. Where a crowd stands, no more are let in than half of what was
+        served in the last second: the others would only wait, and fail in the end. A crowd is over
+        at half of that: one step below the limit would be a lull after each answer, and a burst
+        after each.
 
         `own` is the place that whoever asks has already.
         """
