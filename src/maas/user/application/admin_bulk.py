@@ -24,7 +24,8 @@ from maas.user.domain.role import RoleName
 
 BulkMode: TypeAlias = Literal["all-or-nothing", "each"]
 
-MAX_BULK_ROWS = 1_000
+MAX_BULK_ROWS = 100
+"""Each may have a password to hash or a commit of its own, and a request is to end within 3 s."""
 HASHED_AT_ONCE = 2
 """Sign-ins share the threads that hash."""
 
