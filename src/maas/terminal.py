@@ -39,6 +39,15 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Spell a text of others as one line that steers nothing and passes for no verdict of ours."""
+    return printable(text).replace("\n", "\\n")
+
+
+def spell_count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def fail(message: str, *, code: int = 1) -> typer.Exit:
     text = escape(printable(message))
     errors.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from maas.terminal import printable
+from maas.terminal import one_line
 
 NAME_CHARS = 40
 MAX_NAMED = 5
@@ -137,11 +137,6 @@ class Board:
 
     def remove(self, task: TaskID) -> None:
         self._progress.remove_task(task)
-
-
-def one_line(text: str) -> str:
-    """Spell a name or a text of others so that it is one line and steers nothing."""
-    return printable(text).replace("\n", "\\n")
 
 
 def spell_size(size: int) -> str:

@@ -26,11 +26,10 @@ from maas.commands.audit_export import (
     resume,
     say,
     say_broken,
-    spell_count,
 )
 from maas.commands.audit_retention import retention
 from maas.shared.domain.errors import MaasError
-from maas.terminal import errors, fail, load, output, printable, read_settings
+from maas.terminal import errors, fail, load, output, printable, read_settings, spell_count
 
 audit = typer.Typer(help="The audit trail.", no_args_is_help=True)
 audit.command("resume")(resume)

@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 from rich.markup import escape
 
-from maas.terminal import fail, load, output, printable
+from maas.terminal import fail, load, one_line, output, printable, spell_count
 
 EXIT_UNCHECKED, EXIT_BROKEN = 1, 2
 MAX_LISTED = 21
@@ -182,24 +182,15 @@ def say_broken(bad: Sequence[Any], count: int) -> None:
     where = f"the first is {bad[0].subject}: {bad[0].what}"
     say("INTEGRITY", "red", f"BROKEN in {spell_count(count, 'place')}; {where}")
     for finding in bad[:MAX_LISTED]:
-        line = escape(_one_line(f"{finding.subject}: {finding.what}"))
+        line = escape(one_line(f"{finding.subject}: {finding.what}"))
         output.print(f"  {line}", highlight=False, soft_wrap=True)
     if count > MAX_LISTED:
         output.print(f"  and {count - MAX_LISTED:,} more", highlight=False)
 
 
 def say(title: str, colour: str, text: str) -> None:
-    line = escape(_one_line(text))
+    line = escape(one_line(text))
     output.print(f"[bold]{title:<13}[/][{colour}]{line}[/]", highlight=False, soft_wrap=True)
-
-
-def _one_line(text: str) -> str:
-    """Spell what files and rows say so that it cannot pass for a verdict of ours."""
-    return printable(text).replace("\n", "\\n")
-
-
-def spell_count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def resume(

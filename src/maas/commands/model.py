@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from maas.terminal import errors, fail, load, output, printable, warn
+from maas.terminal import errors, fail, load, one_line, output, spell_count, warn
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ def push(
     )
     done = _run(url, key_file, lambda api, board: push_module.push(api, options, board))
     size = load("maas.client.board:spell_size")(done.size)
-    count = f"{done.sent} of {_count(done.files, 'file')}"
+    count = f"{done.sent} of {spell_count(done.files, 'file')}"
     say(f"{done.model} {done.version} is {done.status}: {size}, {count} sent.")
 
 
@@ -139,7 +139,7 @@ def pull(
     )
     done = _run(url, key_file, lambda api, board: pull_module.pull(api, options, board))
     size = load("maas.client.board:spell_size")(done.size)
-    count = f"{done.fetched} of {_count(done.files, 'file')}"
+    count = f"{done.fetched} of {spell_count(done.files, 'file')}"
     say(f"{done.model} {done.version.version} is in {folder}: {size}, {count} pulled.")
 
 
@@ -279,11 +279,11 @@ def _print_rows(rows: Any, *, as_json: bool) -> None:
     for title in rows.titles:
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
     for row in rows.cells:
-        table.add_row(*(escape(_one_line(cell)) for cell in row))
+        table.add_row(*(escape(one_line(cell)) for cell in row))
     # Where no terminal bounds a line, no cell is folded.
     output.print(table, highlight=False, width=None if output.is_terminal else MAX_COLUMNS)
     if rows.note:
-        errors.print(f"[dim]{escape(_one_line(rows.note))}[/]", highlight=False)
+        errors.print(f"[dim]{escape(one_line(rows.note))}[/]", highlight=False)
 
 
 def spell_json(value: object) -> str:
@@ -295,12 +295,4 @@ def spell_json(value: object) -> str:
 
 
 def say(text: str) -> None:
-    output.print(escape(_one_line(text)), highlight=False, soft_wrap=True)
-
-
-def _one_line(text: str) -> str:
-    return printable(text).replace("\n", "\\n")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    output.print(escape(one_line(text)), highlight=False, soft_wrap=True)

@@ -7,19 +7,15 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.config import JsonDict
 
-from maas.shared.interface.types import EXACT_IN_JSON, Instant, ReadModel
+from maas.shared.interface.types import Instant, ReadModel
 from maas.user.application.usage import UsageDetails, UsageReport, UsageSums
 from maas.user.domain.usage import Group
-
-
-def _write(value: int) -> int | str:
-    return value if -EXACT_IN_JSON <= value <= EXACT_IN_JSON else str(value)
-
+from maas.user.public import exact
 
 # A sum of amounts may be past what one amount can be.
 NanoSum = Annotated[
     int,
-    PlainSerializer(_write, when_used="json"),
+    PlainSerializer(exact, when_used="json"),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d{1,38}$"}],
@@ -63,7 +59,7 @@ _EXAMPLE: JsonDict = {
 
 Sum = Annotated[
     int,
-    PlainSerializer(_write, when_used="json"),
+    PlainSerializer(exact, when_used="json"),
     WithJsonSchema(
         {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d{1,38}$"}]}
     ),
