@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from maas.commands.audit import audit
-from maas.commands.backup import backup, restore, resume_collection
+from maas.commands.backup import backup
 from maas.commands.keys import keys, refuse_lost_keys
 from maas.commands.login import login, logout
 from maas.commands.model import model
+from maas.commands.restore import restore, resume_collection
 from maas.commands.runtime import runtime
 from maas.commands.servers import beat, serve, worker
 from maas.commands.up import make_first_admin, up

@@ -14,7 +14,7 @@ from maas.backup.errors import BackupError, DamagedBackupError, NotEmptyError
 from maas.backup.manifest import Manifest
 from maas.backup.restoring import check_folder
 from maas.backup.secrets import copy_secrets, put_back
-from maas.commands import backup
+from maas.commands import copying
 from maas.shared.infrastructure.revisions import known_revisions
 from maas.shared.infrastructure.settings import Settings
 
@@ -147,7 +147,7 @@ def test_nohup_is_let_be() -> None:
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        done = asyncio.run(backup._interruptible(hang_up()))
+        done = asyncio.run(copying.interruptible(hang_up()))
     finally:
         signal.signal(signal.SIGHUP, before)
 
