@@ -3,6 +3,7 @@
 import argparse
 import math
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ _asked: "Synchronized[int] | None" = None
 
 def main() -> int:
     options = _options()
+    # Whoever ends it ends the platform that it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
     console.print(f"seed {options.seed}: the same seed asks the same")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -73,7 +76,7 @@ def _ask(
     orders = [
         Order(
             url=stage.url,
-            role=role,
+            roles=(role,),
             requests=share,
             seed=options.seed + number,
             document=stage.document,
@@ -121,6 +124,7 @@ def _progress(console: Console) -> Progress:
 
 def _share(asked: "Synchronized[int]") -> None:
     """Tell a process of the pool where to count."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     global _asked  # noqa: PLW0603  what is shared can only be handed to a process as it starts
     _asked = asked
 

@@ -55,6 +55,11 @@ OFF: Final = {
     # tenant's, and what is another tenant's is asked for in the walk over all routes.
     "object_level_authorization",
 }
+ASKING: Final = {"ignored_auth"}
+"""Off in the random phase: it asks again, and there the library goes through a scenario's calls
+while its checks add to them. The scenario ends in an error, and the session with it."""
+
+CREDENTIALS: Final = {"authorization", "x-api-key"}
 
 TRACES: Final = re.compile(
     r"Traceback \(most recent call last\)|File \"[^\"]+\", line \d+|sqlalchemy|asyncpg|psycopg"
@@ -96,6 +101,10 @@ class Contract:
         if is_openai(case) and status >= 400:
             return {str(example["value"]["error"]["code"]) for _, example in examples}
         return {code for code, _ in examples}
+
+    def takes_credentials(self, case: AnyCase) -> bool:
+        operation = self._document["paths"][case.operation.path][case.operation.method.lower()]
+        return bool(operation.get("security"))
 
     def is_documented(self, code: str) -> bool:
         return code in self._codes
@@ -155,6 +164,9 @@ def add_checks(  # noqa: C901  each check is a function of its own
     def strangers_are_asked(_ctx: CheckContext, response: Response, case: AnyCase) -> None:
         if response.status_code == 401:
             assert response.headers.get("www-authenticate"), "no WWW-Authenticate"
+        elif response.status_code < 400 and _is_own_method(case, response):
+            sent = {name.lower() for name in response.request.headers}
+            assert sent & CREDENTIALS or not contract.takes_credentials(case), "asks for nobody"
 
 
 def is_openai(case: AnyCase) -> bool:

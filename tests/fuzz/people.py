@@ -3,8 +3,9 @@
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
@@ -17,6 +18,10 @@ API_KEY: Final = "api-key"
 SEEDED: Final = ("platform_admin", "admin", "developer", "user", "auditor")
 ROLES: Final = (*SEEDED, API_KEY, ANONYMOUS)
 KEY_SCOPES: Final = ("inference:call", "model:read")
+MARKED, MARK = "Authorization", "Bearer of-this-role"
+"""Stands for the credential until a request is sent: some die before."""
+IN_A_ROW: Final = 12
+"""So many requests, then the next role's, where roles take turns: about two scenarios."""
 TURNS: Final = 500
 """So many requests, then somebody new: an administrator that fuzzes takes rights from itself."""
 
@@ -77,38 +82,46 @@ class Keeper:
         return told
 
 
+@dataclass(slots=True)
+class _Person:
+    headers: dict[str, str]
+    left: int = TURNS
+
+
 class Caller:
-    """One role's credential, as requests need it."""
+    """The credentials of one role, or of several that take turns."""
 
-    def __init__(self, role: str, keeper: Keeper) -> None:
-        self._role = role
+    def __init__(self, roles: Sequence[str], keeper: Keeper) -> None:
+        self._roles = itertools.cycle(roles)
         self._keeper = keeper
-        self._headers: dict[str, str] = {}
-        self._left = 0
+        self._persons: dict[str, _Person] = {}
+        self._asked = itertools.count()
         self._lock = threading.Lock()
+        self.role = roles[0]
         self.people = 0
-
-    @property
-    def mark(self) -> tuple[str, str]:
-        """A header that stands for the credential until a request is sent: some die before."""
-        name = "X-API-Key" if self._role == API_KEY else "Authorization"
-        return name, "Bearer of-this-role"
 
     def sign(self, headers: MutableMapping[str, str]) -> None:
         """Put the credential where its mark is."""
-        name, mark = self.mark
-        if headers.get(name) != mark:
+        if headers.get(MARKED) != MARK:
             return
         with self._lock:
-            if self._left == 0:
-                self._headers = self._keeper.make(self._role)
-                self._left = TURNS
-                self.people += 1
-            self._left -= 1
-            headers.update(self._headers)
+            if next(self._asked) % IN_A_ROW == 0:
+                self.role = next(self._roles)
+            del headers[MARKED]
+            if self.role != ANONYMOUS:
+                headers.update(self._person().headers)
 
     def refused(self, sent: Mapping[str, str]) -> None:
         """Note that a credential is dead; not if it is one from before."""
         with self._lock:
-            if any(sent.get(name) == value for name, value in self._headers.items()):
-                self._left = 0
+            for role, person in list(self._persons.items()):
+                if any(sent.get(name) == value for name, value in person.headers.items()):
+                    del self._persons[role]
+
+    def _person(self) -> _Person:
+        person = self._persons.get(self.role)
+        if person is None or person.left == 0:
+            person = self._persons[self.role] = _Person(self._keeper.make(self.role))
+            self.people += 1
+        person.left -= 1
+        return person

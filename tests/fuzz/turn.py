@@ -1,4 +1,4 @@
-"""One role's share of a fuzz: the library's phases over the whole document, as this role."""
+"""A share of a fuzz: the library's phases over the whole document, as one role or several."""
 
 import json
 import math
@@ -18,19 +18,19 @@ from schemathesis.engine import Status, events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.openapi.checks import AllowHeaderMismatch, UnsupportedMethodResponse
 
-from tests.fuzz.checks import OFF, ON, AnyCase, Contract, add_checks, documented_codes
-from tests.fuzz.people import ANONYMOUS, Caller, Keeper, MakeAdmin
+from tests.fuzz.checks import ASKING, OFF, ON, AnyCase, Contract, add_checks, documented_codes
+from tests.fuzz.people import MARK, MARKED, Caller, Keeper, MakeAdmin
 from tests.fuzz.seeds import Seeds, lay_seeds
 from tests.fuzz.tally import Fault, Tally
 
 ROOT: Final = Path(__file__).parents[2]
-FUZZ_UNTIL: Final = 0.5
-STATEFUL_UNTIL: Final = 0.7
-"""Shares of the requests and of the time; coverage has the rest: each bound of each field, and each
-method that there is not."""
+STATEFUL_UNTIL: Final = 0.2
+COVERAGE_UNTIL: Final = 0.5
+"""Shares of the requests and of the time; the random fuzz has the rest. Coverage asks for each
+bound of each field, and each method that there is not."""
 
 COVERAGE_EACH: Final = 100
-"""About so many requests an operation; each role covers others than the next."""
+"""About so many requests an operation; each turn covers others than the next."""
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 
@@ -39,10 +39,10 @@ DEAD: Final = {"invalid-token", "invalid-api-key", "superseded-key", "unauthenti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What one role is to do."""
+    """What is to be asked, and as whom."""
 
     url: str
-    role: str
+    roles: Sequence[str]
     requests: int
     seed: int
     document: Mapping[str, Any]
@@ -57,7 +57,7 @@ class Order:
 
 
 def take_turn(order: Order, make_admin: MakeAdmin, progress: Callable[[int], None]) -> Tally:
-    """Fuzz as one role until it has asked as often as it is to."""
+    """Fuzz until as much was asked as is to be."""
     return _Turn(order, make_admin, progress).run()
 
 
@@ -68,7 +68,7 @@ class _Turn:
         self.order = order
         self.progress = progress
         self.tally = Tally()
-        self.caller = Caller(order.role, Keeper(order.url, order.keeper, make_admin))
+        self.caller = Caller(order.roles, Keeper(order.url, order.keeper, make_admin))
         self.began = time.monotonic()
         self.rounds = 0
         codes = documented_codes((ROOT / "docs/errors.md").read_text(encoding="utf-8"))
@@ -79,13 +79,12 @@ class _Turn:
 
     def run(self) -> Tally:
         total = self.order.requests
-        self._fuzz(FUZZ_UNTIL)
         self._phase(["stateful"], share=STATEFUL_UNTIL, names=())
         labels = sorted(self._labels())
         random.Random(self.order.seed).shuffle(labels)  # noqa: S311  nothing secret hangs on it
-        count = max(1, (total - self.tally.total) // COVERAGE_EACH)
-        self._phase(["coverage"], share=1.0, names=labels[:count])
-        self._fuzz(1.0)
+        count = max(1, int(total * COVERAGE_UNTIL - self.tally.total) // COVERAGE_EACH)
+        self._phase(["coverage"], share=COVERAGE_UNTIL, names=labels[:count])
+        self._fuzz()
         self.tally.people = self.caller.people
         return self.tally
 
@@ -94,11 +93,11 @@ class _Turn:
             if isinstance(result, Ok):
                 yield result.ok().label
 
-    def _fuzz(self, share: float) -> None:
+    def _fuzz(self) -> None:
         """Fuzz with seed after seed: what a platform answers can end a run before its time."""
-        while not self._has_done(share) and self.rounds < self.order.requests:
+        while not self._has_done(1.0) and self.rounds < self.order.requests:
             self.rounds += 1
-            self._phase(None, share=share, names=(), seed=self.order.seed + self.rounds)
+            self._phase(None, share=1.0, names=(), seed=self.order.seed + self.rounds)
 
     def _phase(
         self,
@@ -139,7 +138,7 @@ class _Turn:
                 "generation": {"database": "none", "no-shrink": True, "max-examples": 1_000_000},
                 "checks": {
                     **{name: {"enabled": True, **options} for name, options in ON.items()},
-                    **{name: {"enabled": False} for name in OFF},
+                    **{name: {"enabled": False} for name in (OFF if phases else OFF | ASKING)},
                 },
                 "phases": {
                     name: {"enabled": phases is None or name in phases}
@@ -159,17 +158,13 @@ class _Turn:
         return schema
 
     def _sign(self, schema: BaseSchema) -> None:
-        if self.order.role == ANONYMOUS:
-            return
-        name, mark = self.caller.mark
-
         @schema.auth(refresh_interval=None)
         class _Credential:
             def get(self, _case: AnyCase, _context: object) -> str:
-                return mark
+                return MARK
 
             def set(self, case: AnyCase, data: str, _context: object) -> None:
-                case.headers[name] = data
+                case.headers[MARKED] = data
 
     def _signing(self) -> Callable[[HookContext, AnyCase, dict[str, Any]], None]:
         def before_call(_context: HookContext, case: AnyCase, _kwargs: dict[str, Any]) -> None:
@@ -180,7 +175,7 @@ class _Turn:
     def _counting(self) -> Callable[[HookContext, AnyCase, Response], None]:
         def after_call(_context: HookContext, case: AnyCase, response: Response) -> None:
             tally, label = self.tally, case.operation.label
-            tally.requests[self.order.role] += 1
+            tally.requests[self.caller.role] += 1
             tally.statuses[response.status_code] += 1
             tally.operations[label] += 1
             tally.reached[label] += 200 <= response.status_code < 400
@@ -221,7 +216,7 @@ class _Turn:
                     operation=recorder.cases[case_id].value.operation.label,
                     status=0 if response is None else response.status_code,
                     message=f"{message}\n{told}",
-                    role=self.order.role,
+                    role=self.caller.role,
                     curl=found.code_sample,
                 )
 
