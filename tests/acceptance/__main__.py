@@ -29,6 +29,7 @@ from tests.acceptance import (
     documents,
     faults,
     full_disk,
+    fuzz,
     hostile,
     isolation,
     journey,
@@ -197,6 +198,12 @@ CHECKS = [
         name="ten minutes without Valkey",
         promise="events seen within 10 s, none lost, drained within a minute of its return",
         run=chaos.ten_minutes_without_redis,
+        is_slow=True,
+    ),
+    Check(
+        name="fuzz",
+        promise="100,000 requests as seven roles: no 5xx, none undeclared, none slow, no growth",
+        run=fuzz.keeps_every_promise,
         is_slow=True,
     ),
     Check(
