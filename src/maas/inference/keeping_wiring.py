@@ -27,10 +27,10 @@ class KeepingContext:
 
 def build_keeping(settings: Settings, *, database: Database) -> KeepingContext:
     """Build it; nothing connects before something is kept."""
-    sealer, redis = build_sealer(settings), settings.redis
+    sealer = build_sealer(settings)
     # A gate of its own, even to the same server: large answers that take too long to get there
     # must not have sessions and limits do without Redis.
-    gate = RedisGate(redis.model_copy(update={"url": redis.cache_url or redis.url}))
+    gate = RedisGate(settings.redis.for_cache)
     kept = PostgresCaptures(database, sealer)
     return KeepingContext(
         captures=CaptureQueue(kept),

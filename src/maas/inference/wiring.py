@@ -84,9 +84,8 @@ def build_inference(
     routes = PostgresRoutes(
         database, supplied=supplied, served=served, find_local=_find_local(settings)
     )
-    redis = settings.redis
     # Figures can wait, and what sessions and limits go by must not wait for them.
-    gate = RedisGate(redis.model_copy(update={"url": redis.cache_url or redis.url}))
+    gate = RedisGate(settings.redis.for_cache)
     metrics, recent = CallMetrics(), RedisRecentCalls(gate, clock=clock)
     replays = PostgresReplays(database, secret_key=settings.secret_key.get_secret_value())
     reports = (metrics, recent)

@@ -112,6 +112,11 @@ class RedisSettings(Section):
             raise ValueError(message)
         return value
 
+    @property
+    def for_cache(self) -> Self:
+        """The same, to where what can be lost is kept: its own server, if there is one."""
+        return self.model_copy(update={"url": self.cache_url or self.url})
+
 
 class MailSettings(Section):
     smtp_host: str | None = None
