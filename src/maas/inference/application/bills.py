@@ -267,4 +267,5 @@ async def _quietly(ending: Coroutine[Any, Any, None]) -> None:
     except MaasError as exc:
         log.warning("call_not_settled_yet", code=exc.code)
     except Exception:
+        # Nobody awaits this task: unsaid, a fault of ours would show as expired leases alone.
         log.exception("call_not_settled")
