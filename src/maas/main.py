@@ -46,6 +46,7 @@ from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces, Renderer
+from maas.shared.interface.reference import make_reference
 from maas.shared.interface.shedding import SHEDDER_KEY, Shedder
 from maas.shared.interface.traffic import Traffic
 from maas.user.interface import (
@@ -166,8 +167,8 @@ def create_app(
         description=DESCRIPTION,
         openapi_tags=TAGS,
         openapi_url="/openapi.json" if has_docs else None,
-        docs_url="/docs" if has_docs else None,
-        redoc_url="/redoc" if has_docs else None,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan(shedder, traffic=traffic, metrics=metrics, platform=platform),
@@ -189,6 +190,9 @@ def create_app(
     app.state.max_body_bytes = server.max_body_bytes
     install_handlers(app, faces)
     app.router.routes += under("", (health.router, jwks.router))
+    if has_docs:
+        reference = make_reference(title="MaaS: the API", document="/openapi.json")
+        app.router.routes += under("", (reference,))
     app.router.routes += under("/api/v1", ROUTERS)
     app.router.routes += under("/v1", (openai.router,))
     return app

@@ -21,6 +21,7 @@ from maas.shared.interface.handlers import install_handlers
 from maas.shared.interface.health import Health, Status
 from maas.shared.interface.middleware import EdgeMiddleware
 from maas.shared.interface.problems import Faces
+from maas.shared.interface.reference import make_reference
 from maas.shared.interface.traffic import Traffic
 from tests.fakes.recorder import FakeRecorder
 
@@ -138,6 +139,8 @@ def make_edge(
     faces = faces or Faces()
     app = EdgeApplication(
         title="Edge",
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         middleware=[
             *extra,
@@ -153,7 +156,8 @@ def make_edge(
     app.faces = faces
     app.state.max_body_bytes = max_body_bytes
     install_handlers(app, faces)
-    app.router.routes += under("", [health.router])
+    reference = make_reference(title="Edge", document="/openapi.json")
+    app.router.routes += under("", [health.router, reference])
     app.router.routes += under("/api/v1", routers)
     return Edge(
         app=app,

@@ -54,17 +54,9 @@ _SAFE: Headers = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _API_CSP = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_DOCS_POLICY = (
-    b"default-src 'none'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
-    b"font-src https://fonts.gstatic.com; img-src 'self' data: https://fastapi.tiangolo.com "
-    b"https://cdn.redoc.ly; connect-src 'self'; worker-src blob:; frame-ancestors 'none'; "
-    b"base-uri 'none'; form-action 'self'"
-)
-_DOCS_CSP = (b"content-security-policy", _DOCS_POLICY)
 NO_STORE = (b"cache-control", b"no-store")
 HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 
 ANSWER_HEADERS_KEY = "maas.answer_headers"
 """Where in the ASGI scope a route keeps headers for whatever is answered, problems included."""
@@ -72,7 +64,6 @@ ANSWER_HEADERS_KEY = "maas.answer_headers"
 API_HEADERS: Headers = [*_SAFE, _API_CSP]
 """What every answer but the documentation's pages carries."""
 
-_DOCS_HEADERS: Headers = [*_SAFE, _DOCS_CSP]
 
 _SCHEMES = {b"http": "http", b"https": "https"}
 FIRST_REFUSAL = 400
@@ -238,7 +229,7 @@ class Answer:
         scope = self._scope
         headers = [
             *own,
-            *(_DOCS_HEADERS if scope["path"] in DOCS_PATHS else API_HEADERS),
+            *(_SAFE if scope["path"] in DOCS_PATHS and _has_policy(own) else API_HEADERS),
             (b"x-request-id", self._request_id.encode("ascii")),
             *scope.get(ANSWER_HEADERS_KEY, ()),
         ]
@@ -249,8 +240,12 @@ class Answer:
         if scope["scheme"] == "https":
             headers.append(HSTS)
         if self._traffic.is_draining:
-            headers.append(_CLOSE)
+            headers.append(CLOSE)
         return headers
+
+
+def _has_policy(headers: Headers) -> bool:
+    return any(name == b"content-security-policy" for name, _ in headers)
 
 
 def read_head(headers: Headers) -> tuple[str, str | None, list[bytes], str | None, bool]:

@@ -36,6 +36,7 @@ PUBLIC_ROUTES: frozenset[tuple[str, str]] = frozenset(
     {
         *(("GET", path) for path in HEALTH_PATHS),
         *(("GET", path) for path in DOCS_PATHS),
+        ("GET", "/docs/assets/{name}"),
         ("GET", "/openapi.json"),
         ("GET", "/metrics"),  # by its own rule: see `require_loopback_or`
         ("GET", "/api/version"),
