@@ -24,8 +24,7 @@ from maas.user.domain.role import RoleName
 
 BulkMode: TypeAlias = Literal["all-or-nothing", "each"]
 
-MAX_BULK_ROWS = 100
-"""Each may have a password to hash or a commit of its own, and a request is to end within 3 s."""
+MAX_BULK_ROWS = 1_000
 HASHED_AT_ONCE = 2
 """Sign-ins share the threads that hash."""
 
