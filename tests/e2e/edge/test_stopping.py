@@ -8,8 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
+from maas.shared.infrastructure.metrics import Metrics
 from maas.shared.interface.http_protocol import HeaderTimeoutProtocol
+from maas.shared.interface.problems import Faces
+from maas.shared.interface.shedding import SHEDDER_KEY, Shedder
+from maas.shared.interface.traffic import Traffic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -22,13 +27,26 @@ class PatientProtocol(HeaderTimeoutProtocol):
     last_request_seconds = 30.0
 
 
+class HurriedProtocol(HeaderTimeoutProtocol):
+    last_request_seconds = 0.2
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
+        self.app_state[SHEDDER_KEY] = Shedder(
+            traffic=Traffic(max_in_flight=9), metrics=Metrics(), faces=Faces()
+        )
+        super().connection_made(transport)
+
+
 class Application:
     """Answers at once, and what is asked for slowly when it is told to go on."""
 
     def __init__(self) -> None:
         self.goes_on = asyncio.Event()
+        self.asked = 0
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        self.asked += 1
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"o", "more_body": True})
@@ -86,6 +104,23 @@ async def test_a_connection_that_an_answer_has_promised_to_keep_takes_one_more()
 
     assert answered.startswith(ANSWER)
     assert b"connection: close" in answered
+
+
+async def test_who_comes_late_on_a_kept_connection_is_told_that_the_server_stops() -> None:
+    application = Application()
+    async with stopping(HurriedProtocol, application, under_way=GET_SLOWLY) as (reader, writer, _):
+        await asyncio.sleep(2 * HurriedProtocol.last_request_seconds)
+        application.goes_on.set()
+        assert await reader.readexactly(1) == b"k"
+        writer.write(b"POST / HTTP/1.1\r\nHost: maas\r\nContent-Length: 4\r\n\r\nbody")
+
+        answered = await reader.read()
+
+    assert application.asked == 2
+    assert answered.startswith(b"HTTP/1.1 503 ")
+    assert b"connection: close" in answered
+    assert b"retry-after: 1" in answered
+    assert b"This server is stopping." in answered
 
 
 async def test_an_idle_connection_does_not_keep_the_server() -> None:

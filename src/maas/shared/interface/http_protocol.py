@@ -5,6 +5,7 @@ end, upgrades, trailers, and what still comes after an answer.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, cast
@@ -90,6 +91,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     _is_final: bool = False
     """Nothing is parsed any more."""
     _is_stopping: bool = False
+    _refuses_from: float = math.inf
     _shedder: Shedder | None = None
     _is_shed: bool = False
     """The message that is read was answered as soon as its head was there."""
@@ -106,9 +108,11 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close once nothing is under way; what arrives until then is answered, as the last.
 
-        An answer whose head is out has promised that the connection stays, so it does for a while.
+        An answer whose head is out has promised that the connection stays, so it does for a while:
+        what comes on it by then was on its way, what comes later is told that the server stops.
         """
         self._is_stopping = True
+        self._refuses_from = self.loop.time() + self.last_request_seconds
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is None or cycle.response_complete:
             self._close_soon()
@@ -153,7 +157,9 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
     def _go_on_after_shedding(self) -> None:
         if not self._is_shed or self._spare_bytes is not None:
             return
-        if self._is_in_head:
+        if self._is_stopping:
+            self.transport.close() if self._is_in_head else self._linger()
+        elif self._is_in_head:
             self._serve_on()
         else:
             self._throw_away()
@@ -207,7 +213,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         self._head_bytes = self._trailer_bytes = self._silent_bytes = 0
         self._stop_timer()
         self._unset_keepalive_if_required()
-        if self._shedder is not None and self._shedder.is_full():
+        if self._shedder is not None and (self._is_stopping or self._shedder.is_full()):
             self._is_shed = self._shed(self._shedder)
         if not self._is_shed:
             super().on_headers_complete()
@@ -218,7 +224,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         parser = self.parser
         if (
             (cycle is not None and not cycle.response_complete)
-            or self._is_stopping
+            or (self._is_stopping and self.loop.time() < self._refuses_from)
             or self.transport.is_closing()
             or parser.get_method() == b"HEAD"
             or parser.get_http_version() != "1.1"
@@ -233,6 +239,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             peer=self.client[0] if self.client else None,
             scheme=self.scheme or "http",
             default=self.server_state.default_headers,
+            is_last=self._is_stopping,
         )
         if answer is None:
             return False

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
+from maas.shared.domain.errors import UnavailableError
 from maas.shared.interface.addresses import TrustedProxies, normalise
 from maas.shared.interface.middleware import (
     API_HEADERS,
+    CLOSE,
     HSTS,
     NEVER_SHED,
     NO_STORE,
@@ -19,7 +21,7 @@ from maas.shared.interface.middleware import (
     RequestMetrics,
     read_head,
 )
-from maas.shared.interface.problems import Faces, Renderer, instance_of
+from maas.shared.interface.problems import Faces, Problem, Renderer, instance_of, problem_of
 from maas.shared.interface.security import DOCS_PATHS
 from maas.shared.interface.traffic import Traffic
 
@@ -30,6 +32,7 @@ _INSTANCE: Final = b"~instance~"
 _REQUEST_ID: Final = b"~request-id~"
 _LEFT_TO_THE_EDGE: Final = NEVER_SHED | DOCS_PATHS
 """Paths that are served in any case, or whose refusals have other headers."""
+_STOPPING: Final = problem_of(UnavailableError("This server is stopping. Retry shortly."))
 
 
 class Shedder:
@@ -47,7 +50,7 @@ class Shedder:
         self._metrics = metrics
         self._faces = faces
         self._proxies = TrustedProxies(trusted_proxies)
-        self._forms: dict[Renderer, tuple[bytes, bytes]] = {}
+        self._forms: dict[tuple[Renderer, bool], tuple[bytes, bytes]] = {}
 
     def is_full(self) -> bool:
         """Tell whether one more is too much; a stopping server's refusals are left to the edge."""
@@ -55,11 +58,19 @@ class Shedder:
         return not traffic.is_draining and not traffic.has_room(time.perf_counter())
 
     def refuse(
-        self, path: str, headers: Headers, *, peer: str | None, scheme: str, default: Headers
+        self,
+        path: str,
+        headers: Headers,
+        *,
+        peer: str | None,
+        scheme: str,
+        default: Headers,
+        is_last: bool = False,
     ) -> bytes | None:
         """Write a whole answer, and count it; `None` where the edge must decide or answer.
 
-        `default` are the headers that the server gives to every answer.
+        `default` are the headers that the server gives to every answer. The last answer of a
+        connection is that of a server which stops.
         """
         if path in _LEFT_TO_THE_EDGE:
             return None
@@ -67,22 +78,25 @@ class Shedder:
         if forwarded_scheme and peer is not None and self._proxies.trust(normalise(peer)):
             scheme = forwarded_scheme
         render = self._faces.renderer_of(path)
-        form = self._forms.get(render)
+        form = self._forms.get((render, is_last))
         if form is None:
-            form = self._forms[render] = _prepare(render)
+            problem = _STOPPING if is_last else OVERLOADED
+            form = self._forms[render, is_last] = _prepare(render, problem)
         named = request_id.encode()
         # In this order: a path may hold any mark, an id has no tilde.
         body = form[1].replace(_REQUEST_ID, named).replace(_INSTANCE, instance_of(path).encode())
         own = [(b"x-request-id", named), (b"content-length", b"%d" % len(body)), *default]
         if scheme == "https":
             own.append(HSTS)
+        if is_last:
+            own.append(CLOSE)
         self._metrics.request_shed()
         return b"%s%s\r\n%s" % (form[0], _lines(own), body)
 
 
-def _prepare(render: Renderer) -> tuple[bytes, bytes]:
+def _prepare(render: Renderer, problem: Problem) -> tuple[bytes, bytes]:
     """Write what all refusals of a face have in common: the head, but for its end, and the body."""
-    answer = render(OVERLOADED, _INSTANCE.decode(), _REQUEST_ID.decode())
+    answer = render(problem, _INSTANCE.decode(), _REQUEST_ID.decode())
     own = [each for each in answer.raw_headers if each[0] != b"content-length"]
     status = HTTPStatus(answer.status_code)
     line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
