@@ -33,6 +33,10 @@ _THERE: Final = (" SCHEMA - public ", " ACL - SCHEMA public ", " COMMENT - ")
 # Its row says which tables there are: as long as it is missing, nobody takes this for a platform.
 _MARK: Final = " TABLE DATA public alembic_version "
 
+# Each of some two thousand statements commits by itself. None has to be on the disk before the last
+# commit of all, which waits for everything before it.
+_LAZY: Final = {"PGOPTIONS": "-c synchronous_commit=off"}
+
 _ANYTHING: Final = """
     SELECT c.relname FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
@@ -174,7 +178,7 @@ class DatabaseRestore:
                 *(f"--role={OWNER_ROLE}", f"--dbname={arguments['database']}"),
                 *(f"--jobs={jobs}", f"--use-list={wanted}", self._folder),
             ],
-            environment=connection_environment(arguments),
+            environment=connection_environment(arguments) | _LAZY,
             pulse=pulse,
         )
 

@@ -223,6 +223,25 @@ async def test_a_backup_of_an_older_revision_is_migrated(
     assert await fetch_one(empty, "SELECT version_num FROM alembic_version") == restored.revision
 
 
+async def test_no_statement_of_a_restore_waits_for_the_disk_by_itself(
+    filled: Settings, empty: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, seen = tmp_path / "backup", tmp_path / "seen"
+    await take_backup(filled, BackupOptions(target=target, has_parts=False))
+    manifest = await check_backup(target)
+    real = await find_tool("pg_restore", server_major=18)
+    ours = tmp_path / "bin" / "pg_restore"
+    ours.parent.mkdir()
+    ours.write_text(f'#!/bin/sh\necho "$PGOPTIONS" >>{seen}\nexec {real.path} "$@"\n')
+    ours.chmod(0o755)
+    monkeypatch.setenv("MAAS_PG_BIN", str(ours.parent))
+
+    await restore_backup(empty, RestoreOptions(source=target), manifest)
+
+    # Tables and policies.
+    assert seen.read_text().split("\n").count("-c synchronous_commit=off") == 2
+
+
 async def test_a_restore_that_breaks_off_leaves_what_does_not_serve(
     filled: Settings,
     empty: Settings,
