@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final, NewType
 from uuid import UUID
 
-from maas.shared.domain.errors import InvalidInputError, NotFoundError
+from maas.shared.domain.errors import InvalidInputError
 from maas.shared.domain.ids import TenantId
 from maas.user.public import Meter, Period, Scope
 
@@ -14,11 +14,6 @@ QuotaId = NewType("QuotaId", UUID)
 MAX_LIMIT: Final = 2**63 - 1
 TOTAL_START: Final = date(1970, 1, 1)
 """When the one period of a total begins."""
-
-
-class QuotaNotFoundError(NotFoundError):
-    code = "quota-not-found"
-    title = "No such quota"
 
 
 class InvalidQuotaError(InvalidInputError):
