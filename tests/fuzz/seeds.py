@@ -48,8 +48,10 @@ def _seeded(draw: st.DrawFn, strategy: SearchStrategy[AnyCase], known: Sequence[
     if seed.path and not _is_wrong(case, ParameterLocation.PATH) and draw(st.booleans()):
         case.path_parameters = {**case.path_parameters, **seed.path}
     if not _is_wrong(case, ParameterLocation.HEADER):
+        # Some calls need three or four of them at once.
+        are_all_there = draw(st.booleans())
         for name, value in seed.headers.items():
-            if draw(st.booleans()):
+            if are_all_there or draw(st.booleans()):
                 case.headers[name] = value
     if seed.body is not None and not _is_wrong(case, ParameterLocation.BODY):
         how = draw(st.sampled_from(("generated", "mixed", "seed")))

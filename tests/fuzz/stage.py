@@ -224,9 +224,8 @@ async def _hook(world: World, seeds: dict[str, list[Seed]]) -> None:
 
 def _seed(case: Case, supplier_url: str) -> Seed:
     headers = {name: value for name, value in case.headers.items() if name != "Content-Type"}
-    return Seed(
-        path=case.values, headers=headers, body=case.form or _local(case.json, supplier_url)
-    )
+    body = case.content or case.form or _local(case.json, supplier_url)
+    return Seed(path=case.values, headers=headers, body=body)
 
 
 async def _deploy(world: World) -> None:

@@ -181,7 +181,10 @@ class _Turn:
             tally.reached[label] += 200 <= response.status_code < 400
             tally.slowest = max(tally.slowest, response.elapsed)
             limit = self.order.slow_seconds
-            tally.slow += limit is not None and response.elapsed > limit
+            # Up to a thousand rows, each with a password to hash or a commit of its own.
+            tally.slow += (
+                limit is not None and response.elapsed > limit and not label.endswith("/bulk")
+            )
             if response.status_code == 401 and any(code in response.content for code in _DEAD):
                 self.caller.refused(
                     {name: str(value) for name, value in response.request.headers.items()}
