@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from maas.main import create_app
+from maas.model.application import providers
 from maas.shared.infrastructure.settings import load_settings
 from maas.shared.interface.routes import RouteFacts, walk_routes
 from maas.user.public import SELF_PERMISSIONS
@@ -67,8 +68,11 @@ async def world(
     )
     base["auth"] |= {"registration": "open"}
     connection = await servers.connect(database_name)
-    async with opened_world(load_settings(**base), connection) as world:
-        yield world
+    with pytest.MonkeyPatch.context() as patch:
+        # One tenant has what each test makes, and how many of them a worker runs is chance.
+        patch.setattr(providers, "MAX_PROVIDERS", 10_000)
+        async with opened_world(load_settings(**base), connection) as world:
+            yield world
     await connection.close()
 
 

@@ -26,11 +26,11 @@ MAX_WAIT_SECONDS = 0.5
 A busy machine may become four times slower meanwhile.
 """
 
-BURST_SECONDS = 0.1
+BURST_SECONDS = 0.5
 """For so long anybody is let in after a lull: clients that begin together come within that.
 
-A crowd that grows for longer is too much. At three times what can be served, a burst lets in what
-takes as many tenths of a second.
+On a busy machine it is a hundred of them that take so long to be read. A crowd that grows for
+longer is too much.
 """
 
 
