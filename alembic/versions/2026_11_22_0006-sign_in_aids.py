@@ -17,15 +17,21 @@ GUESS_FUNCTIONS = (
 )
 
 
+SESSIONS_INDEX = "ix_sessions_account_id_address"
+
+
 def at(name: str, **options: object) -> sa.Column:
     return sa.Column(name, sa.DateTime(timezone=True), **options)
 
 
 def upgrade() -> None:
+    # Outside the transaction, where nobody waits for it, and again from the start where it was cut.
+    with op.get_context().autocommit_block():
+        # Asked at each sign-in: has this account been opened from this address before?
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {SESSIONS_INDEX}")
+        op.execute(f"CREATE INDEX CONCURRENTLY {SESSIONS_INDEX} ON sessions (account_id, address)")
     op.execute("SET LOCAL lock_timeout = '1s'")
     op.add_column("accounts", at("email_verified_at"))
-    # Asked at each sign-in: has this account been opened from this address before?
-    op.create_index("ix_sessions_account_id_address", "sessions", ["account_id", "address"])
     op.create_table(
         "login_throttles",
         sa.Column("key", sa.Text, nullable=False),
@@ -236,5 +242,5 @@ def downgrade() -> None:
         op.execute(f"DROP FUNCTION {function}")
     for table in ("invitations", "outgoing_mails", "link_tokens", "login_throttles"):
         op.drop_table(table)
-    op.drop_index("ix_sessions_account_id_address", "sessions")
+    op.drop_index(SESSIONS_INDEX, "sessions", if_exists=True)
     op.drop_column("accounts", "email_verified_at")

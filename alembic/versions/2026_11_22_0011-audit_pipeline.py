@@ -40,16 +40,22 @@ $$
 """
 
 
+DEDUP_INDEX = "ix_audit_dedup_recorded_at"
+
+
 def upgrade() -> None:
+    # Outside the transaction, where no event waits for it; again from the start where it was cut.
+    with op.get_context().autocommit_block():
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {DEDUP_INDEX}")
+        op.execute(f"CREATE INDEX CONCURRENTLY {DEDUP_INDEX} ON audit_dedup (recorded_at)")
     op.execute("SET LOCAL lock_timeout = '1s'")
-    op.create_index("ix_audit_dedup_recorded_at", "audit_dedup", ["recorded_at"])
     _replace(BACKLOG)
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '1s'")
     _replace(OLD_BACKLOG)
-    op.drop_index("ix_audit_dedup_recorded_at", table_name="audit_dedup")
+    op.drop_index(DEDUP_INDEX, table_name="audit_dedup", if_exists=True)
 
 
 def _replace(backlog: str) -> None:

@@ -244,9 +244,11 @@ def _build_aside(table: str, index: str, definition: str) -> None:
 def downgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = '1s'")
+        definition = "(tenant_id, request_id)"
         op.execute(
-            f"CREATE INDEX IF NOT EXISTS {OUTDATED_LOG_INDEX} ON audit_log (tenant_id, request_id)"
+            f"CREATE INDEX IF NOT EXISTS {OUTDATED_LOG_INDEX} ON ONLY audit_log {definition}"
         )
+        _build_below("audit_log", OUTDATED_LOG_INDEX, definition)
         for name in LOG_INDEXES:
             op.execute(f"DROP INDEX IF EXISTS {name}")
         op.execute("SET lock_timeout = 0")

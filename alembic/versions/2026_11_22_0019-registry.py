@@ -38,7 +38,7 @@ CHECKS = {
 }
 FILLED = ("models", "model_versions", "version_files")
 # A version has up to a thousand files.
-MODELS_AT_ONCE, VERSIONS_AT_ONCE = 1_000, 100
+MODELS_AT_ONCE, VERSIONS_AT_ONCE = 1_000, 50
 
 TOTALS = "count(*)::integer AS file_count, coalesce(sum(size), 0)::bigint AS size"
 CHECKSUM = r"""
