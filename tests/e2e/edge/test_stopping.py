@@ -50,9 +50,12 @@ class Application:
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"o", "more_body": True})
-        if scope["path"] == "/slowly":
-            await self.goes_on.wait()
-        await send({"type": "http.response.body", "body": b"k"})
+        try:
+            if scope["path"] == "/slowly":
+                await self.goes_on.wait()
+        finally:
+            # As a stream does that is cut: it ends well, and its task does not.
+            await send({"type": "http.response.body", "body": b"k"})
 
 
 @asynccontextmanager
@@ -61,12 +64,20 @@ async def stopping(
     application: Application,
     *,
     under_way: bytes = b"",
+    patience_seconds: int | None = None,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, "asyncio.Task[None]"]]:
     """Have a connection that was answered once to a server that has begun to stop.
 
     What is `under_way` by then has its head and its first byte.
     """
-    config = uvicorn.Config(application, port=0, http=protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        application,
+        port=0,
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=patience_seconds,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn offers no event to wait for
@@ -121,6 +132,24 @@ async def test_who_comes_late_on_a_kept_connection_is_told_that_the_server_stops
     assert b"connection: close" in answered
     assert b"retry-after: 1" in answered
     assert b"This server is stopping." in answered
+
+
+async def test_a_stream_that_is_cut_keeps_its_connection_for_who_asks_again_at_once() -> None:
+    application = Application()
+    async with stopping(HurriedProtocol, application, under_way=GET_SLOWLY, patience_seconds=1) as (
+        reader,
+        writer,
+        _,
+    ):
+        assert await reader.readexactly(1) == b"k"
+        await asyncio.sleep(HurriedProtocol.last_request_seconds / 2)
+        writer.write(GET)
+
+        answered = await reader.read()
+
+    assert application.asked == 2
+    assert answered.startswith(b"HTTP/1.1 503 ")
+    assert b"connection: close" in answered
 
 
 async def test_an_idle_connection_does_not_keep_the_server() -> None:

@@ -307,6 +307,10 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
         )
 
     def _close_after_answer(self) -> None:
+        if self._is_stopping and self._answered.response_complete and self._answered.keep_alive:
+            # A task that was cut closes, though its answer ended well and promised another: the
+            # one who believed it asks again at once, and would meet a reset. It closes soon.
+            return
         if self.cycle.more_body and not self.transport.is_closing():
             self._linger()
             return
