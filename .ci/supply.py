@@ -56,7 +56,7 @@ JUSTIFIED = {
     ("B105", "audit/application/webhooks.py"): EXAMPLES,
     ("B105", "audit/interface/webhooks_schemas.py"): EXAMPLES,
     ("B105", "embedded/postgres.py"): "the name of a method",
-    ("B105", "shared/infrastructure/settings.py"): "names of settings",
+    ("B105", "shared/infrastructure/setting_layers.py"): "names of settings",
     ("B105", "user/application/accounts.py"): EXAMPLES,
     ("B105", "user/application/members.py"): EXAMPLES,
     ("B105", "user/application/password_reset.py"): EXAMPLES,
